@@ -217,7 +217,7 @@ class BetaScheduler(SchedulerMixin, ConfigMixin, abc.ABC):  # type: ignore[misc]
         )
         self._moved: dict[tuple[str, torch.device, torch.dtype], torch.Tensor] = {}
         self._forward = self._forward_table()
-        self.set_timesteps(num_train_timesteps)
+        self.set_timesteps(timesteps=list(range(num_train_timesteps))[::-1])
 
         if trained_betas is not None:
             own = self._own_betas(num_train_timesteps, zero_terminal_snr, shift, options)
@@ -287,8 +287,10 @@ class BetaScheduler(SchedulerMixin, ConfigMixin, abc.ABC):  # type: ignore[misc]
         hidden = {k: v for k, v in config_dict.items() if k != "_use_default_values"}
         ours = hidden.pop("_logsnr", None)
         given = hidden.get("trained_betas") is not None
-        # stock records beta_start and the like also beside betas that it was given and that they don't describe
-        values = {k: v for k, v in hidden.items() if not (given and k in cls.schedule_options())}
+        # stock records beta_start and the like also beside betas that it was given and that they don't describe;
+        # None is stock's word for "not said" (the variance of a DPM solver)
+        options = cls.schedule_options()
+        values = {k: v for k, v in hidden.items() if v is not None and not (given and k in options)}
         if ours is not None:
             same = ours["schedule"] == cls.__name__
             values.update(zero_terminal_snr=ours["zero_terminal_snr"], shift=ours["shift"])
@@ -454,7 +456,8 @@ class BetaScheduler(SchedulerMixin, ConfigMixin, abc.ABC):  # type: ignore[misc]
         beta(s) = -T log(1 - beta_t) on (t/T, (t+1)/T], so that the marginal at s = (t+1)/T is q(x_t | x_0) exactly
         (Song et al., 2011.13456, eq. 11, has T beta_t, equal to it to first order only).
         """
-        timesteps = (torch.ceil(time * len(self)).long() - 1).clamp(0, len(self) - 1)
+        # (t + 1)/T is rounded, and must not fall into the next step
+        timesteps = (torch.ceil(time * len(self) - 1e-3).long() - 1).clamp(0, len(self) - 1)
         rate = (-len(self) * torch.log1p(-self.betas.double()))[None]
         (beta,) = self._gather("sde", rate, timesteps, sample)
         return SDETerms(-0.5 * beta * sample, beta.sqrt())
@@ -514,10 +517,15 @@ class BetaScheduler(SchedulerMixin, ConfigMixin, abc.ABC):  # type: ignore[misc]
     def _spaced(self, n: int) -> npt.NDArray[np.int64]:
         total = len(self)
         if self.config["timestep_spacing"] == "linspace":
-            return np.linspace(total - 1, 0, n).round().astype(np.int64)
+            return np.linspace(0, total - 1, n).round()[::-1].astype(np.int64)
         if self.config["timestep_spacing"] == "leading":
-            leading = np.arange(n)[::-1] * (total // n) + self.config["steps_offset"]
-            return np.minimum(leading, total - 1).astype(np.int64)
+            leading: npt.NDArray[np.int64] = np.arange(n)[::-1] * (total // n) + self.config["steps_offset"]
+            if leading[0] >= total:
+                raise ValueError(
+                    f"`steps_offset` = {self.config['steps_offset']} puts the first of {n} leading steps at "
+                    f"{leading[0]}, beyond the last timestep {total - 1}. Use fewer steps, or steps_offset=0."
+                )
+            return leading
         trailing: npt.NDArray[np.int64] = np.round(np.arange(total, 0, -total / n)[:n]).astype(np.int64) - 1
         return trailing
 

@@ -1,4 +1,4 @@
-"""Everything that decides a training run, as frozen dataclasses.
+"""Everything that decides a training run, or a sampling, as frozen dataclasses.
 
 One `RunConfig` holds the whole of a run; it is written to `config.json` in the run folder, and two runs with
 equal configurations on the same machine give the same weights. The command line is made from these classes:
@@ -19,7 +19,7 @@ from logsnr.errors import ConfigError
 
 PredictionType = Literal["epsilon", "sample", "v_prediction", "x0_minus_noise"]
 Weighting = Literal["simple", "snr", "truncated_snr", "min_snr", "p2", "sigmoid", "edm", "elbo"]
-Precision = Literal["auto", "no", "bf16", "fp16"]
+Precision = Literal["auto", "no", "bf16"]
 
 
 def _require(condition: bool, name: str, rule: str, value: object) -> None:
@@ -51,7 +51,7 @@ class DataConfig:
     skip_unreadable: bool = False
     """Go on without files that can't be read, and list them; otherwise they stop the run."""
     num_workers: int = 0
-    """Processes that decode images, for sets too large for memory."""
+    """Processes that decode images: when the set is first read, and for sets too large for memory."""
 
     def __post_init__(self) -> None:
         _require(bool(self.source), "data.source", "a folder, a data set id or mnist-5k", self.source)
@@ -81,9 +81,7 @@ class ScheduleConfig:
     """Parameters of the schedule's own formula, such as `beta_end 0.03`."""
 
     def __post_init__(self) -> None:
-        _require(
-            self.num_train_timesteps >= 2, "schedule.num_train_timesteps", "at least 2", self.num_train_timesteps
-        )
+        _require(self.num_train_timesteps >= 2, "schedule.num_train_timesteps", "at least 2", self.num_train_timesteps)
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
             raise ConfigError(
                 "schedule.zero_terminal_snr needs another schedule.prediction_type than epsilon: at zero SNR the "
@@ -181,7 +179,7 @@ class TrainConfig:
     compile: bool = False
     """Compile the network first (about a minute; pays on a GPU)."""
     seed: int = 0
-    """Decides the weights at the start, the order, the noise and the held-out split."""
+    """Decides the weights at the start, the order and the noise (not which images are held out)."""
     checkpoint_every: int = 250
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
@@ -227,6 +225,33 @@ class RunConfig:
                 f"data.resolution must be a multiple of {divisor} for the {len(self.model.block_out_channels)} levels "
                 f"of model.block_out_channels, and is {resolution}. Use {nearest}, or fewer levels."
             )
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What to sample, and how."""
+
+    num: int = 64
+    """Number of images."""
+    steps: int = 20
+    """Network evaluations an image (twice that with guidance)."""
+    scheduler: str | None = None
+    """A diffusers scheduler by class name, such as DPMSolverMultistepScheduler; the model's own when not given."""
+    seed: int = 0
+    """Image k has seed `seed + k`."""
+    class_labels: tuple[str, ...] | None = None
+    """Names or numbers of classes, taken in turn; all of them when not given."""
+    guidance_scale: float | None = None
+    """1 is the plain conditional model, more is nearer to the class; 2 when not given. Needs classes."""
+    eta: float = 0.0
+    """Noise added again in each step: 0 deterministic (DDIM), 1 ancestral (DDPM)."""
+    batch_size: int = 64
+    """Images made at once; doesn't change them."""
+
+    def __post_init__(self) -> None:
+        for name in ("num", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, and is {getattr(self, name)}.")
 
 
 _T = TypeVar("_T")

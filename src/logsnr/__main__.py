@@ -1,0 +1,28 @@
+"""Entry point of the command `logsnr` and of `python -m logsnr`."""
+
+import logging
+import os
+import sys
+import warnings
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    # Said by other libraries on import, whatever we do with them: none of it concerns the user of a command.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("torch.distributed.elastic.multiprocessing.redirects").setLevel(logging.ERROR)
+    warnings.formatwarning = _one_line
+
+    from logsnr.cli import run
+
+    return run(sys.argv[1:])
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"warning: {message}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

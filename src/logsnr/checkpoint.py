@@ -1,0 +1,183 @@
+"""The state of a run on disk: written atomically, the newest whole one loaded.
+
+    RUN/config.json                    the configuration, the data's fingerprint, the versions of the libraries
+    RUN/checkpoints/step-00000250/     unet.safetensors  ema.safetensors  optimizer.safetensors  state.json
+    RUN/model/, RUN/stock/             what `from_pretrained` reads
+
+A checkpoint is made in a folder of another name, every file is flushed to the disk, and only then renamed: at any
+moment each `step-…` folder is whole, or a disk has failed. `state.json` holds the SHA-256 of the other files, so that
+a damaged one is noticed and named, and the one before it is taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from logsnr.errors import CheckpointError
+from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.schedulers.scheduling_beta import BetaScheduler
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that training needs to go on: the steps done and three sets of named tensors."""
+
+    step: int
+    unet: Tensors
+    ema: Tensors
+    optimizer: Tensors
+
+
+_PARTS = ("unet", "ema", "optimizer")
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write `checkpoint` under `run`, then delete all but the newest `keep`. Raises CheckpointError, nothing lost."""
+    final = run / "checkpoints" / f"step-{checkpoint.step:08d}"
+    with replacing_folder(final) as folder:
+        hashes = {}
+        for part in _PARTS:
+            path = folder / f"{part}.safetensors"
+            save_file({name: t.contiguous() for name, t in getattr(checkpoint, part).items()}, path)
+            hashes[path.name] = _sha256(path)
+        (folder / "state.json").write_text(json.dumps({"step": checkpoint.step, "sha256": hashes}, indent=2) + "\n")
+    for old in _newest_first(run)[keep:]:
+        shutil.rmtree(old)
+    return final
+
+
+def load_latest(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint under `run`, or None, and a line for each newer one that was damaged."""
+    complaints: list[str] = []
+    for folder in _newest_first(run):
+        try:
+            return _load(folder), complaints
+        except (OSError, ValueError, KeyError) as error:
+            complaints.append(f"{folder} is damaged ({error}); it is passed over.")
+    if complaints:
+        raise CheckpointError(
+            "\n".join(complaints) + f"\nNo whole checkpoint is left. Delete {run / 'checkpoints'} to start again."
+        )
+    return None, complaints
+
+
+def _load(folder: Path) -> Checkpoint:
+    state = json.loads((folder / "state.json").read_text())
+    for name, expected in state["sha256"].items():
+        if _sha256(folder / name) != expected:
+            raise ValueError(f"{name} isn't what was written")
+    return Checkpoint(state["step"], *(load_file(folder / f"{part}.safetensors") for part in _PARTS))
+
+
+def _newest_first(run: Path) -> list[Path]:
+    return sorted((run / "checkpoints").glob("step-*"), reverse=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def replacing_folder(final: Path) -> Iterator[Path]:
+    """A new folder to write in, which takes the place of `final` at the end, flushed to the disk.
+
+    If the block fails the new folder is deleted and `final` is as it was. An OSError becomes a CheckpointError.
+    """
+    temporary = final.with_name(f".{final.name}.partial")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in [*temporary.rglob("*"), temporary]:
+            _flush(path)
+        if final.exists():
+            outgoing = final.with_name(f".{final.name}.old")
+            shutil.rmtree(outgoing, ignore_errors=True)
+            final.rename(outgoing)
+            temporary.rename(final)
+            shutil.rmtree(outgoing)
+        else:
+            temporary.rename(final)
+        _flush(final.parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) or "No space left" in str(error):  # safetensors has its own exception
+            full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+            cure = "The disk is full: free some space" if full else "Mend that"
+            raise CheckpointError(
+                f"{final} can't be written: {error}. {cure}, then run the same command again; what was there "
+                "before is whole."
+            ) from error
+        raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file so that it is either the old one or the new one, whatever happens."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        _flush(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{path} can't be written: {error}.") from error
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the run folder, so that two trainings can't write into it at once. Raises CheckpointError."""
+    with (run / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"{run} is being trained by another process. Wait for it, or take another --out."
+            ) from error
+        yield
+
+
+def export_model(run: Path, unet: UNet2DModel, scheduler: BetaScheduler, class_names: list[str] | None) -> list[Path]:
+    """Write RUN/model, and RUN/stock for a conditional model whose target stock knows. Returns the folders."""
+    id2label = None if class_names is None else dict(enumerate(class_names))
+    pipeline = PixelDiffusionPipeline(unet, scheduler, id2label=id2label)
+    forms: dict[str, DiffusionPipeline] = {"model": pipeline}
+    if class_names is not None and scheduler.prediction_type != "x0_minus_noise":
+        forms["stock"] = pipeline.to_stock()
+    for name, form in forms.items():
+        with replacing_folder(run / name) as folder:
+            form.save_pretrained(folder)
+    return [run / name for name in forms]
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a run, or a CheckpointError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} can't be read: {error}") from error

@@ -1,0 +1,81 @@
+"""A model folder or Hub repo -> a pipeline of the installed classes, without running code from either.
+
+The schedule's class is named in the scheduler's config (`_logsnr`); its betas stand there in full. What is read is
+JSON and safetensors only.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from logsnr.errors import ModelError
+from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.registry import scheduler_class_named
+
+
+def load(path_or_repo: str | Path, *, revision: str | None = None) -> PixelDiffusionPipeline:
+    """Load a model from a run folder, a model folder or a Hub repo.
+
+    Args:
+        path_or_repo: a folder made by `logsnr train` or `save_pretrained`, or a repo id such as `user/model`.
+        revision: branch, tag or commit of a repo.
+
+    Raises:
+        ModelError: there is no such folder or repo, or it isn't a U-Net with a scheduler.
+    """
+    folder = _locate(str(path_or_repo), revision)
+    index = _read(folder / "model_index.json")
+    config = _read(folder / "scheduler" / "scheduler_config.json")
+    ours = config.get("_logsnr")
+    name = ours["schedule"] if ours else config.get("_class_name")
+    scheduler_class: Any = scheduler_class_named(name) if ours else getattr(diffusers, str(name), None)
+    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)):
+        raise ModelError(f"{path_or_repo}: its scheduler {name} is neither one of diffusers' nor of logsnr's.")
+    try:
+        unet = UNet2DModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path_or_repo}: its U-Net can't be loaded: {error}") from error
+    labels = index.get("id2label")
+    id2label = None if labels is None else {int(key): str(value) for key, value in labels.items()}
+    return PixelDiffusionPipeline(unet, scheduler_class.from_config(config), id2label=id2label)
+
+
+def _locate(source: str, revision: str | None) -> Path:
+    folder = Path(source)
+    if folder.is_dir():
+        for candidate in (folder, folder / "model"):
+            if (candidate / "model_index.json").is_file():
+                return candidate
+        unfinished = (folder / "checkpoints").is_dir()
+        cure = (
+            f"Training isn't finished; `logsnr export {source}` makes a model of the last checkpoint."
+            if unfinished
+            else ""
+        )
+        raise ModelError(f"{source} holds no model: there is no model_index.json in it. {cure}".rstrip())
+    if source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise ModelError(f"There is no folder {source}.")
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+    except (HFValidationError, HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"There is no folder {source}, and no repo of that name could be had from the Hub: {reason}"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read: {error}") from error
+    assert isinstance(values, dict)
+    return values

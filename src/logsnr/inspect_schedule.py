@@ -1,0 +1,96 @@
+"""What `logsnr inspect schedule` says: a table of noise schedules, the checks they pass or fail, and their curves.
+
+A schedule does its job if its last step is noise (terminal SNR near 0), if no beta was cut off, and if no step is too
+small for float32 (`BetaScheduler.checks`). One that doesn't is worth looking at too, so a failed check is reported
+with its cure and is no error.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from logsnr.config import ScheduleConfig
+from logsnr.errors import ConfigError
+from logsnr.plots import save_png, schedule_figure
+from logsnr.registry import make_scheduler
+from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
+
+_WIDTH = 100
+
+
+def inspect_schedules(
+    names: Sequence[str],
+    *,
+    num_train_timesteps: int = 1000,
+    zero_terminal_snr: bool = False,
+    shift: float = 0.0,
+    options: Mapping[str, float] | None = None,
+    out: Path = Path("schedules.png"),
+) -> str:
+    """Draw the schedules into `out` and return what there is to say of them as text.
+
+    Args:
+        names: as `logsnr.registry.resolve_scheduler_class` takes them.
+        num_train_timesteps, zero_terminal_snr, shift, options: as in `ScheduleConfig`, the same for all.
+        out: the PNG, replaced if it is there.
+
+    Raises `ConfigError` if a name is unknown or a schedule can't be made.
+    """
+    if not names:
+        raise ConfigError("inspect schedule needs the name of at least one schedule, such as cosine.")
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out must be a file that ends in .png, and is {out}.")
+    schedulers: dict[str, BetaScheduler] = {}
+    for name in names:
+        config = ScheduleConfig(
+            name=name,
+            num_train_timesteps=num_train_timesteps,
+            zero_terminal_snr=zero_terminal_snr,
+            shift=shift,
+            options=dict(options or {}),
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ScheduleWarning)  # what they say is in the text
+            schedulers[name] = make_scheduler(config)
+    save_png(schedule_figure(schedulers), out)
+    return "\n\n".join([_summary(schedulers), *_checks(schedulers), f"The curves are in {out}."])
+
+
+def _summary(schedulers: Mapping[str, BetaScheduler]) -> str:
+    rows = [("schedule", "T", "log-SNR first", "log-SNR last", "terminal SNR")]
+    for name, scheduler in schedulers.items():
+        total = len(scheduler)
+        first, last = scheduler.log_snr(torch.tensor([0, total - 1])).double()
+        rows.append((name, f"{total:,}", f"{first:.2f}", f"{last:.2f}", f"{last.exp():.3g}"))
+    return _aligned(rows)
+
+
+def _checks(schedulers: Mapping[str, BetaScheduler]) -> list[str]:
+    """The table of all checks, and one paragraph for each cure that is needed, naming the schedules that need it."""
+    rows = [("schedule", "check", "figure", "at most", "")]
+    cures: dict[str, list[str]] = {}
+    for name, scheduler in schedulers.items():
+        for check in scheduler.checks():
+            verdict = "ok" if check.passed else "FAILS"
+            rows.append((name, check.name, f"{check.figure:.3g}", f"{check.bound:g}", verdict))
+            if not check.passed:
+                cures.setdefault(f"{check.name}: {check.cure}", []).append(name)
+    paragraphs = [f"{', '.join(who)}: {cure}" for cure, who in cures.items()]
+    return [_aligned(rows), *(textwrap.fill(text, _WIDTH, subsequent_indent="  ") for text in paragraphs)]
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns two spaces apart: words to the left, figures to the right, a rule under the first row."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    numeric = [all(cell[:1] in "-0123456789" or cell == "inf" for cell in column[1:] if cell) for column in columns]
+    lines = [
+        "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

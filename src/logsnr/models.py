@@ -1,0 +1,69 @@
+"""Configuration -> the U-Net: diffusers' own `UNet2DModel`, new or started from a trained one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+
+from logsnr.config import DataConfig, ModelConfig
+from logsnr.errors import ConfigError, ModelError
+
+
+def num_class_embeds(class_names: list[str] | None) -> int | None:
+    """Embeddings of a conditional model: one a class, and the last for "no class", which guidance needs."""
+    return None if class_names is None else len(class_names) + 1
+
+
+def make_unet(data: DataConfig, model: ModelConfig, class_names: list[str] | None, seed: int) -> UNet2DModel:
+    """A U-Net with weights drawn from `seed`, or those of `model.init_from`."""
+    if model.init_from is not None:
+        return _load_unet(model.init_from, data, class_names)
+    levels = range(len(model.block_out_channels))
+    attention = [level in model.attention_levels for level in levels]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet: UNet2DModel = UNet2DModel(
+            sample_size=data.resolution,
+            in_channels=data.channels,
+            out_channels=data.channels,
+            block_out_channels=model.block_out_channels,
+            layers_per_block=model.layers_per_block,
+            down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
+            up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
+            add_attention=bool(model.attention_levels),
+            attention_head_dim=model.attention_head_dim,
+            norm_num_groups=model.norm_num_groups,
+            resnet_time_scale_shift=model.resnet_time_scale_shift,
+            dropout=model.dropout,
+            num_class_embeds=num_class_embeds(class_names),
+        )
+    return unet
+
+
+def _load_unet(source: str, data: DataConfig, class_names: list[str] | None) -> UNet2DModel:
+    folder = Path(source)
+    if folder.is_dir() and (folder / "model" / "unet").is_dir():  # a run folder
+        source = str(folder / "model")
+    elif not folder.is_dir() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
+        raise ConfigError(f"model.init_from must be a model folder, a run folder or a Hub repo, and {source} is none.")
+    try:
+        unet: UNet2DModel = UNet2DModel.from_pretrained(source, subfolder="unet", use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"model.init_from: no U-Net could be loaded from {source}: {str(error).splitlines()[0]}"
+        ) from error
+    wanted = {
+        "in_channels": ("data.channels", data.channels),
+        "out_channels": ("data.channels", data.channels),
+        "sample_size": ("data.resolution", data.resolution),
+        "num_class_embeds": ("the number of classes plus 1", num_class_embeds(class_names)),
+    }
+    for key, (name, value) in wanted.items():
+        if unet.config[key] != value:
+            raise ConfigError(
+                f"model.init_from: the U-Net of {source} has {key} {unet.config[key]}, and {name} is {value}. "
+                "They must be equal."
+            )
+    return unet

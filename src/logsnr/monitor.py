@@ -1,0 +1,102 @@
+"""What is written while training: losses, the held-out loss by log-SNR, and pictures."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers.models.unets.unet_2d import UNet2DModel
+from PIL import Image
+
+from logsnr.checkpoint import write_atomically
+from logsnr.data import ImageData
+from logsnr.denoising import Objective, draw_timesteps
+from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.plots import image_grid, loss_by_log_snr_figure, save_png
+from logsnr.schedulers.scheduling_beta import BetaScheduler
+
+LOG_SNR_EDGES = tuple(float(edge) for edge in range(-10, 11, 2))
+"""Bins of the held-out loss; the outer two take everything beyond."""
+
+_SAMPLE_STEPS, _SAMPLE_IMAGES, _SAMPLE_GUIDANCE = 25, 16, 2.0
+_HELD_OUT_SAMPLES = 512
+
+
+class Log:
+    """Scalars and pictures: to the tracker, and the scalars also as lines of RUN/logs/train.jsonl."""
+
+    def __init__(self, run: Path, accelerator: Accelerator, done: int) -> None:
+        self.run, self.accelerator = run, accelerator
+        self.path = run / "logs" / "train.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        (run / "samples").mkdir(exist_ok=True)
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        # steps after the checkpoint we resume from are about to be done again; a killed process may leave half a line
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= done]
+        write_atomically(self.path, "".join(f"{line}\n" for line in kept))
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        self.accelerator.log(values, step=step)
+
+    def picture(self, step: int, name: str, picture: Image.Image) -> None:
+        """To the tracker; each wants its own form."""
+        for tracker in self.accelerator.trackers:
+            if tracker.name == "tensorboard":
+                tracker.log_images({name: np.asarray(picture.convert("RGB"))[None]}, step=step, dataformats="NHWC")
+            else:
+                tracker.log_images({name: [picture]}, step=step)
+
+
+@torch.no_grad()
+def log_held_out(log: Log | None, step: int, objective: Objective, unet: UNet2DModel, data: ImageData) -> None:
+    """Loss of the averaged weights on held-out images, with the same noise every time, whole and by log-SNR."""
+    if log is None or data.num_held_out == 0:
+        return
+    scheduler = objective.scheduler
+    repeats = max(1, _HELD_OUT_SAMPLES // data.num_held_out)
+    errors, timesteps, seen = [], [], 0
+    for batch in data.in_order("held_out", batch_size=64):
+        if seen >= _HELD_OUT_SAMPLES:
+            break
+        for _ in range(repeats):
+            positions = np.arange(seen, seen + len(batch.images))
+            seen += len(batch.images)
+            t = torch.from_numpy(draw_timesteps(0, positions, len(scheduler))).to(objective.device)
+            labels = None if batch.labels is None else batch.labels.to(objective.device)
+            errors.append(objective.errors(unet, batch.images, labels, t, 0, positions, "held out"))
+            timesteps.append(t)
+    error, t = torch.cat(errors), torch.cat(timesteps)
+    log_snr = scheduler.log_snr(t).clamp(LOG_SNR_EDGES[0] + 1e-3, LOG_SNR_EDGES[-1] - 1e-3)
+    places = torch.bucketize(log_snr, torch.tensor(LOG_SNR_EDGES, device=t.device)) - 1
+    values = [float(error[places == i].mean()) for i in range(len(LOG_SNR_EDGES) - 1)]
+    names = [f"held_out/log_snr_{low:+.0f}_to_{high:+.0f}" for low, high in itertools.pairwise(LOG_SNR_EDGES)]
+    bins = {name: value for name, value in zip(names, values, strict=True) if math.isfinite(value)}
+    log.scalars(step, {"held_out/loss": float((error * objective.weights[t]).mean()), **bins})
+    figure = loss_by_log_snr_figure(LOG_SNR_EDGES, {f"step {step}": values})
+    save_png(figure, log.run / "logs" / "held_out_loss_by_log_snr.png")
+
+
+def log_samples(log: Log | None, step: int, unet: UNet2DModel, scheduler: BetaScheduler, data: ImageData) -> None:
+    """A grid of images from the same seeds each time, to RUN/samples and the tracker."""
+    if log is None:
+        return
+    pipeline = PixelDiffusionPipeline(unet, copy.deepcopy(scheduler))
+    pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
+    extra: dict[str, Any] = {"batch_size": _SAMPLE_IMAGES}
+    if data.class_names is not None:
+        labels = [i % len(data.class_names) for i in range(_SAMPLE_IMAGES)]
+        extra = {"class_labels": labels, "guidance_scale": _SAMPLE_GUIDANCE}
+    steps = min(_SAMPLE_STEPS, len(scheduler))
+    images, *_ = pipeline(num_inference_steps=steps, generator=0, return_dict=False, **extra)
+    grid = image_grid(images)
+    save_png(grid, log.run / "samples" / f"step-{step:08d}.png")
+    log.picture(step, "samples", grid)

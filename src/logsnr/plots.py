@@ -1,0 +1,233 @@
+"""Pictures of schedules, losses and samples. Every function is pure: data in, a figure or an image out.
+
+Figures are made by matplotlib's object-oriented interface and drawn by Agg, so nothing here needs a display, touches
+pyplot's global state or leaves a figure open. Colours are those of Okabe and Ito ("Color Universal Design", 2008),
+which stay apart under the common kinds of colour blindness; a curve has its own line style as well. A built-in
+schedule has the same colour in every figure.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from logsnr.schedulers.scheduling_beta import BetaScheduler
+
+_BLUE, _ORANGE, _GREEN, _PURPLE, _RED, _SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
+_INK, _FRAME, _GRID = "#222222", "#999999", "#E4E4E4"
+
+Line: TypeAlias = tuple[str, str | tuple[int, tuple[int, ...]]]
+"""Colour and matplotlib's line style."""
+_SCHEDULES: dict[str, Line] = {
+    "linear": (_BLUE, "-"),
+    "cosine": (_ORANGE, "-"),
+    "constant": (_GREEN, (0, (6, 2))),
+    "sigmoid": (_PURPLE, (0, (6, 2, 1, 2))),
+    "laplace": (_RED, (0, (3, 1))),
+}
+_OTHERS: list[Line] = [
+    (_SKY, "-"),
+    (_INK, "-"),
+    *((color, (0, (1, 1))) for color in (_BLUE, _ORANGE, _GREEN, _PURPLE, _RED, _SKY, _INK)),
+]
+
+_SMALLEST_CELL = 64
+"""Images with a shorter side than this are enlarged, so that a person can see their pixels."""
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_CHECKS = (255, 204)
+"""The two grays behind transparent pixels."""
+
+
+# -- images -----------------------------------------------------------------------------------------------------------
+
+
+def image_grid(images: torch.Tensor | Sequence[Image.Image], columns: int | None = None) -> Image.Image:
+    """Images of one size side by side, row by row, as one image; a checkerboard shows through where they do.
+
+    Args:
+        images: (n, c, height, width) in [0, 1] with 1, 3 or 4 channels, or PIL images. Values outside are clipped.
+        columns: images a row; about a square when not given.
+    """
+    cells = _tensor_to_pil(images) if isinstance(images, torch.Tensor) else list(images)
+    if not cells:
+        raise ValueError("`images` must hold at least one image, and is empty.")
+    if columns is not None and columns < 1:
+        raise ValueError(f"`columns` must be at least 1, and is {columns}.")
+    sizes = {cell.size for cell in cells}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"`images` must all have one size, and have {', '.join(f'{w}x{h}' for w, h in sorted(sizes))}."
+        )
+
+    factor = math.ceil(_SMALLEST_CELL / min(cells[0].size))
+    width, height = (side * factor for side in cells[0].size)
+    padding = max(2, min(width, height) // 32)
+    columns = min(columns or math.ceil(math.sqrt(len(cells))), len(cells))
+    rows = math.ceil(len(cells) / columns)
+    gray = all(cell.mode in ("1", "L") for cell in cells)
+    size = (columns * (width + padding) + padding, rows * (height + padding) + padding)
+    grid = Image.new("L" if gray else "RGB", size, 255 if gray else "white")
+    for k, cell in enumerate(cells):
+        row, column = divmod(k, columns)
+        opaque = _over_checkerboard(cell.resize((width, height), Image.Resampling.NEAREST))
+        grid.paste(
+            opaque.convert(grid.mode), (padding + column * (width + padding), padding + row * (height + padding))
+        )
+    return grid
+
+
+def _tensor_to_pil(images: torch.Tensor) -> list[Image.Image]:
+    if images.ndim != 4 or images.shape[1] not in _MODES:
+        raise ValueError(
+            f"`images` must have shape (n, channels, height, width) with 1, 3 or 4 channels, and has "
+            f"{tuple(images.shape)}."
+        )
+    pixels = images.detach().float().clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in pixels]
+
+
+def _over_checkerboard(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    square = max(4, min(image.size) // 8)
+    y, x = np.indices((image.height, image.width)) // square
+    checks = Image.fromarray(np.where((y + x) % 2 == 0, *_CHECKS).astype(np.uint8)).convert("RGBA")
+    return Image.alpha_composite(checks, image.convert("RGBA")).convert("RGB")
+
+
+# -- curves -----------------------------------------------------------------------------------------------------------
+
+
+def schedule_figure(schedulers: Mapping[str, BetaScheduler]) -> Figure:
+    """log-SNR, alpha_bar and beta of some schedules against t/T, which compares chains of different lengths.
+
+    A log-SNR of -inf, at zero terminal SNR, has no place on the axis: an arrow at the foot marks it.
+    """
+    if not schedulers:
+        raise ValueError("`schedulers` must hold at least one schedule, and is empty.")
+    figure = Figure(figsize=(13, 4.2), layout="constrained", facecolor="white")
+    log_snr_axes, alpha_bar_axes, beta_axes = figure.subplots(1, 3)
+    zero_terminal: list[tuple[float, str]] = []
+    for (name, scheduler), (color, style) in zip(schedulers.items(), _lines(schedulers), strict=True):
+        total = len(scheduler)
+        # t counts from 0, and after its step the share (t + 1)/T of the chain is done
+        time = np.arange(1, total + 1) / total
+        log_snr = scheduler.log_snr(torch.arange(total)).numpy()
+        finite = np.isfinite(log_snr)
+        if log_snr[-1] == -np.inf:
+            zero_terminal.append((float(time[finite][-1]), color))
+        for axes, values in (
+            (log_snr_axes, np.where(finite, log_snr, np.nan)),
+            (alpha_bar_axes, scheduler.alphas_cumprod.numpy()),
+            (beta_axes, scheduler.betas.numpy()),
+        ):
+            axes.plot(time, values, color=color, linestyle=style, linewidth=1.8, label=name)
+
+    log_snr_axes.axhline(0, color=_FRAME, linewidth=0.8, zorder=1)
+    low, high = log_snr_axes.get_ylim()
+    log_snr_axes.set_ylim(low, high)
+    for time_of_last, color in zero_terminal:
+        log_snr_axes.plot(time_of_last, low, marker="v", markersize=8, color=color, clip_on=False, zorder=5)
+    beta_axes.set_yscale("log")
+    alpha_bar_axes.set_ylim(-0.03, 1.03)
+    _label(log_snr_axes, "log-SNR", "log-SNR λ (natural logarithm)")
+    _label(alpha_bar_axes, "Signal left", "ᾱ (share of the variance, 0 to 1)")
+    _label(beta_axes, "Noise added by a step", "β (variance a step, log scale)")
+    for axes in (log_snr_axes, alpha_bar_axes, beta_axes):
+        axes.set_xlabel("t/T (share of the chain)")
+        axes.set_xlim(0, 1)
+    if zero_terminal:
+        log_snr_axes.annotate(
+            "▼ ends at −∞", (0.97, 0.06), xycoords="axes fraction", ha="right", color=_INK, fontsize=9
+        )
+    figure.legend(
+        *log_snr_axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=min(len(schedulers), 6),
+        frameon=False,
+    )
+    return figure
+
+
+def loss_by_log_snr_figure(edges: ArrayLike, curves: Mapping[str, ArrayLike]) -> Figure:
+    """Losses in bins of log-SNR as steps. A bin without a value is NaN, and its step is left out.
+
+    Args:
+        edges: (bins + 1,), ascending log-SNR.
+        curves: a name each, with a loss for each bin (bins,).
+    """
+    borders = np.asarray(edges, dtype=float)
+    if borders.ndim != 1 or len(borders) < 2 or not (np.diff(borders) > 0).all():
+        raise ValueError(f"`edges` must be at least two ascending values, and is {borders.tolist()}.")
+    if not curves:
+        raise ValueError("`curves` must hold at least one curve, and is empty.")
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    largest = 0.0
+    for (name, values), (color, style) in zip(curves.items(), _lines(curves), strict=True):
+        heights: NDArray[np.float64] = np.asarray(values, dtype=float)
+        if heights.shape != (len(borders) - 1,):
+            raise ValueError(
+                f"`curves` must hold one loss for each of the {len(borders) - 1} bins, and {name!r} has shape "
+                f"{heights.shape}."
+            )
+        axes.stairs(heights, borders, baseline=None, color=color, linestyle=style, linewidth=2, label=name)
+        if len(curves) == 1:
+            axes.stairs(heights, borders, fill=True, color=color, alpha=0.15)
+        largest = max(largest, *heights[np.isfinite(heights)])
+    axes.set_xlim(borders[0], borders[-1])
+    axes.set_ylim(0, 1.08 * largest if largest > 0 else 1)
+    axes.set_xlabel("log-SNR λ (natural logarithm): ← noise · image →")
+    _label(axes, "Held-out loss by noise level", "loss (mean squared error of the network's output)")
+    if len(curves) > 1:
+        axes.legend(frameon=False)
+    return figure
+
+
+def _label(axes: Axes, title: str, ylabel: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11, color=_INK)
+    axes.set_ylabel(ylabel)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_FRAME)
+    axes.tick_params(color=_FRAME, labelcolor=_INK)
+
+
+def _lines(names: Iterable[str]) -> list[Line]:
+    """A line for each name: a built-in schedule's own, and for the others those that are left, in order."""
+    names = list(names)
+    others = [name for name in names if name not in _SCHEDULES]
+    return [_SCHEDULES[name] if name in _SCHEDULES else _OTHERS[others.index(name) % len(_OTHERS)] for name in names]
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def save_png(picture: Figure | Image.Image, path: str | Path) -> Path:
+    """Write a figure or an image as PNG; at any moment `path` holds the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            if isinstance(picture, Figure):
+                picture.savefig(file, format="png", dpi=150)
+            else:
+                picture.save(file, format="PNG")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,59 @@
+"""Named, complete configurations: where to begin. Every setting can be overridden on the command line."""
+
+from __future__ import annotations
+
+from logsnr.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig, ScheduleConfig, TrainConfig
+
+PRESETS: dict[str, tuple[str, RunConfig]] = {
+    "mnist": (
+        "5,000 handwritten digits, class-conditional, 28x28: under 5 minutes on two CPU cores",
+        RunConfig(
+            data=DataConfig(source="mnist-5k", resolution=28, channels=1),
+            schedule=ScheduleConfig(name="cosine", prediction_type="v_prediction"),
+            model=ModelConfig(block_out_channels=(32, 64, 64), layers_per_block=1, attention_levels=(2,)),
+            objective=ObjectiveConfig(weighting="simple"),
+            train=TrainConfig(num_steps=500, batch_size=128, learning_rate=2e-3, ema_decay=0.995),
+        ),
+    ),
+    "fashion-mnist": (
+        "60,000 pictures of clothes, class-conditional, 28x28, from a folder of IDX files",
+        RunConfig(
+            data=DataConfig(
+                source="/usr/share/datasets/fashion-mnist", resolution=28, channels=1, horizontal_flip=True
+            ),
+            schedule=ScheduleConfig(name="cosine", prediction_type="v_prediction"),
+            model=ModelConfig(block_out_channels=(64, 128, 128), layers_per_block=2, attention_levels=(1, 2)),
+            train=TrainConfig(num_steps=20_000, batch_size=128, learning_rate=5e-4, ema_decay=0.9995),
+        ),
+    ),
+    "images-64": (
+        "a folder of your own images (--data.source FOLDER), 64x64 RGB, with or without classes; for one GPU",
+        RunConfig(
+            data=DataConfig(source="images", resolution=64, channels=3, num_workers=2),
+            schedule=ScheduleConfig(name="cosine", prediction_type="v_prediction"),
+            model=ModelConfig(
+                block_out_channels=(64, 128, 192, 256), layers_per_block=2, attention_levels=(2, 3), dropout=0.1
+            ),
+            train=TrainConfig(
+                num_steps=50_000,
+                batch_size=32,
+                learning_rate=2e-4,
+                lr_warmup_steps=500,
+                ema_decay=0.9995,
+                checkpoint_every=1000,
+                held_out_every=1000,
+                sample_every=1000,
+            ),
+        ),
+    ),
+    "smoke": (
+        "a few steps of a tiny network on the digits at 16x16: seconds, to see that everything works",
+        RunConfig(
+            data=DataConfig(source="mnist-5k", resolution=16, channels=1),
+            model=ModelConfig(block_out_channels=(8, 16), layers_per_block=1, attention_levels=(), norm_num_groups=4),
+            train=TrainConfig(
+                num_steps=30, batch_size=32, lr_warmup_steps=5, checkpoint_every=10, held_out_every=15, sample_every=15
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,154 @@
+"""A name -> a noise schedule. There are three ways to be known:
+
+1. Ours: `linear`, `cosine`, `constant`, `sigmoid`, `laplace`.
+2. Another package's: it declares an entry point in the group `logsnr.schedulers`, and its name is known wherever the
+   package is installed, with no line of ours changed. Ours are declared in the same way.
+
+       [project.entry-points."logsnr.schedulers"]
+       square = "my_package.schedules:SquareBetaScheduler"
+
+3. Your own, while you try things out: `package.module:Class`, the object reference of Python's packaging
+   specification. The module may lie in the working directory: `my_schedules:SquareBetaScheduler` is the class in
+   `my_schedules.py` beside your data.
+
+Whatever the way, the class is a `BetaScheduler` with its `make_betas`. Only a name of the user's is resolved here, on
+the user's machine: a model folder says by other means which file its scheduler is in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
+
+from logsnr.config import ScheduleConfig
+from logsnr.errors import ConfigError, ModelError
+from logsnr.schedulers.scheduling_beta import BetaScheduler
+
+GROUP = "logsnr.schedulers"
+
+
+def known_schedules() -> dict[str, str]:
+    """The short names of this installation in order of the alphabet, each with its `package.module:Class`."""
+    known: dict[str, str] = {}
+    for point in sorted(entry_points(group=GROUP)):
+        if known.setdefault(point.name, point.value) != point.value:
+            raise ConfigError(
+                f"The schedule name {point.name!r} is claimed by {known[point.name]} and by {point.value}. Uninstall "
+                "one of the two packages, or use the long form package.module:Class."
+            )
+    return known
+
+
+def resolve_scheduler_class(name: str) -> type[BetaScheduler]:
+    """The class that a short name or `package.module:Class` stands for; `ConfigError` if there is none."""
+    if ":" in name:
+        return _load(name)
+    known = known_schedules()
+    if name not in known:
+        raise ConfigError(
+            f"schedule.name {name!r} is unknown.{_suggestion(name, known)} Known: {', '.join(known) or 'none'}; "
+            "your own class is written package.module:Class."
+        )
+    return _load(known[name])
+
+
+def scheduler_class_named(class_name: str) -> type[BetaScheduler]:
+    """The class of that name among the known schedules and the subclasses that were imported; for loading a model."""
+    for reference in known_schedules().values():
+        if reference.endswith(f":{class_name}"):
+            return _load(reference)
+    for cls in BetaScheduler.__subclasses__():
+        if cls.__name__ == class_name and _is_schedule(cls):
+            return cls
+    raise ModelError(
+        f"The model was made with the schedule {class_name}, which isn't known here. Install the package it comes from "
+        "or import its module first."
+    )
+
+
+def make_scheduler(config: ScheduleConfig) -> BetaScheduler:
+    """The scheduler that a configuration describes. Warns (`ScheduleWarning`) if the schedule won't do its job.
+
+    Raises `ConfigError` if the name is unknown or the schedule can't be made with these settings.
+    """
+    cls = resolve_scheduler_class(config.name)
+    options: dict[str, Any] = dict(config.options)
+    try:
+        return cls(
+            num_train_timesteps=config.num_train_timesteps,
+            prediction_type=config.prediction_type,
+            zero_terminal_snr=config.zero_terminal_snr,
+            shift=config.shift,
+            clip_sample=config.clip_sample,
+            **options,
+        )
+    except ValueError as error:
+        raise ConfigError(f"The schedule {config.name} can't be made: {error}") from error
+
+
+def _load(reference: str) -> type[BetaScheduler]:
+    module_name, _, class_name = reference.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
+        raise ConfigError(
+            f"schedule.name {reference!r} isn't of the form package.module:Class (dots instead of slashes, no .py)."
+        )
+    module = _import(module_name, reference)
+    found = getattr(module, class_name, None)
+    if found is None:
+        names = [name for name, value in vars(module).items() if _is_schedule(value)]
+        raise ConfigError(
+            f"{_where(module)} has no {class_name!r}.{_suggestion(class_name, names)} "
+            f"Schedules there: {', '.join(names) or 'none'}."
+        )
+    if not _is_schedule(found):
+        raise ConfigError(
+            f"{reference} can't be used as a schedule: it must be a subclass of BetaScheduler (in "
+            f"{BetaScheduler.__module__}) that has its own make_betas."
+        )
+    schedule: type[BetaScheduler] = found
+    return schedule
+
+
+def _import(module_name: str, reference: str) -> ModuleType:
+    directory = os.getcwd()
+    if directory not in sys.path:
+        # At the end, so that a folder called datasets/ hides no installed package; for good, so that what the
+        # module imports later is found too.
+        sys.path.append(directory)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            raise ConfigError(
+                f"There is no module {error.name!r} for the schedule {reference}: it is neither installed nor in "
+                f"{directory}."
+            ) from error
+        raise ConfigError(
+            f"{module_name}, the module of the schedule {reference}, raises on import: {error}."
+        ) from error
+    except Exception as error:  # the module is someone else's: anything may be wrong with it
+        raise ConfigError(
+            f"{module_name}, the module of the schedule {reference}, raises on import: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _is_schedule(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BetaScheduler) and not inspect.isabstract(value)
+
+
+def _where(module: ModuleType) -> str:
+    return f"{module.__name__} ({module.__file__})" if module.__file__ else module.__name__
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    by_lower = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=2)
+    return f" Did you mean {' or '.join(by_lower[other] for other in close)}?" if close else ""
