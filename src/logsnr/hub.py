@@ -12,7 +12,6 @@ from typing import Any
 
 import diffusers
 from diffusers.models.unets.unet_2d import UNet2DModel
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -35,9 +34,9 @@ def load(path_or_repo: str | Path, *, revision: str | None = None) -> PixelDiffu
     index = _read(folder / "model_index.json")
     config = _read(folder / "scheduler" / "scheduler_config.json")
     ours = config.get("_logsnr")
-    name = ours["schedule"] if ours else config.get("_class_name")
-    scheduler_class: Any = scheduler_class_named(name) if ours else getattr(diffusers, str(name), None)
-    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)):
+    name = str(ours["schedule"] if ours else config.get("_class_name"))
+    scheduler_class: Any = scheduler_class_named(name) if ours else getattr(diffusers, name, None)
+    if scheduler_class is None:
         raise ModelError(f"{path_or_repo}: its scheduler {name} is neither one of diffusers' nor of logsnr's.")
     try:
         unet = UNet2DModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)

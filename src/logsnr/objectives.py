@@ -49,7 +49,7 @@ def sample_weights(log_snr: Tensor, config: ObjectiveConfig) -> Tensor:
     decrease = len(snr) * (torch.cat([2 * snr[:1], snr[:-1]]) - snr)
     sigma_data = config.sigma_data
     lognormal = torch.exp(-0.5 * ((log_snr - 2.4) / 2.4).square()) / (2.4 * (2 * torch.pi) ** 0.5)
-    return {
+    weights: Tensor = {
         "snr": snr,
         "truncated_snr": snr.clamp(min=1),
         "min_snr": snr.clamp(max=config.min_snr_gamma),
@@ -59,6 +59,7 @@ def sample_weights(log_snr: Tensor, config: ObjectiveConfig) -> Tensor:
         # written with snr outside the bracket, so that zero terminal SNR gives 0 and not 0 times infinity
         "edm": lognormal * (torch.exp(-log_snr.clamp(min=-60)) / sigma_data**2 + 1) * decrease,
     }[config.weighting]
+    return weights
 
 
 def loss_weights(scheduler: BetaScheduler, config: ObjectiveConfig) -> Tensor:

@@ -33,7 +33,7 @@ from logsnr.errors import ConfigError, TrainingError
 from logsnr.interrupt import Interrupt
 from logsnr.models import make_unet
 from logsnr.monitor import Log, log_held_out, log_samples
-from logsnr.precision import resolve_precision
+from logsnr.precision import fast_attention, resolve_precision
 from logsnr.registry import make_scheduler
 from logsnr.runs import claim, hold, portable_config
 
@@ -85,7 +85,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     ema = EMAModel(unet.parameters(), decay=options.ema_decay, foreach=True)
     ema.to(accelerator.device)
 
-    with hold(run) if main else contextlib.nullcontext(), Interrupt() as interrupt:
+    with hold(run) if main else contextlib.nullcontext(), Interrupt() as interrupt, fast_attention(unet):
         # Resume
         if main:
             claim(run, config, data, unet)
