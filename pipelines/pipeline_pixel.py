@@ -432,8 +432,8 @@ class PixelDiffusionPipeline(DiffusionPipeline):
         if class_label is not None or self.num_classes is not None:
             label = self.num_classes if class_label is None else self.get_label_ids(class_label)[0]
             weights["time_embedding.linear_2.bias"] += self.unet.class_embedding.weight[label].detach()
-        unet = UNet2DModel(**config).to(device=self.unet.device, dtype=self.unet.dtype).eval()
-        unet.load_state_dict(weights)
+        unet = UNet2DModel(**config).eval()
+        unet.load_state_dict(weights, assign=True)  # takes over device and dtype
         return DDPMPipeline(unet=unet, scheduler=self._build_scheduler(DDPMScheduler, {}))
 
     def save_config(self, save_directory: str | os.PathLike[Any], push_to_hub: bool = False, **kwargs: Any) -> None:

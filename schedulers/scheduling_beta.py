@@ -350,11 +350,11 @@ class BetaScheduler(SchedulerMixin, ConfigMixin, abc.ABC):  # type: ignore[misc]
         alpha_bar = self.alphas_cumprod.double()
         log_snr = torch.log(alpha_bar) - torch.log1p(-alpha_bar)
         timesteps = torch.arange(len(self))
-        keep_x0, keep_xt, small, _ = self._reverse_coefficients(timesteps, timesteps - 1, eta=1.0)
+        keep_x0, keep_xt, small, _ = self._reverse_coefficients(timesteps, timesteps - 1, eta=1.0, rounding=0.0)
         return torch.stack([alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), log_snr, keep_x0, keep_xt, small])
 
     def _reverse_coefficients(
-        self, timesteps: torch.Tensor, previous: torch.Tensor, eta: float
+        self, timesteps: torch.Tensor, previous: torch.Tensor, eta: float, rounding: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Coefficients of x_0 and x_t in the mean, and the small and large variances, of the step to `previous`.
 
@@ -364,12 +364,13 @@ class BetaScheduler(SchedulerMixin, ConfigMixin, abc.ABC):  # type: ignore[misc]
 
         and with eps = (x_t - a_t x_0) / s_t, rewritten so that nothing cancels: at eta = 1 it is DDPM's eq. 7 term by
         term. Stock's DDPM rounds r to float32, its DDIM at eta = 0 has no r; at small t that decides the fourth digit
-        of the coefficients, so r goes from exact to rounded with eta, and the step agrees with both.
+        of the coefficients. `rounding` goes from 0, exact r (`posterior`), to 1, stock's; `step` takes eta^2 and so
+        agrees with both.
         """
         table = torch.cat([self.alphas_cumprod, torch.ones(1)])  # previous = -1 is the clean image, alpha_bar = 1
         bar, bar_prev = table[timesteps].double(), table[previous].double()
         rounded = (table[timesteps] / table[previous]).double()
-        ratio = torch.lerp(bar / bar_prev, rounded, eta**2)
+        ratio = torch.lerp(bar / bar_prev, rounded, rounding)
         a_prev, v, v_prev, beta = bar_prev.sqrt(), 1 - bar, 1 - bar_prev, 1 - ratio
         p, q = beta / v, ratio * v_prev / v
         mixed = (1 - eta**2) + eta**2 * q
@@ -500,7 +501,8 @@ class BetaScheduler(SchedulerMixin, ConfigMixin, abc.ABC):  # type: ignore[misc]
         self.eta = float(eta)
 
         at = torch.from_numpy(chosen)
-        keep_x0, keep_xt, small, large = self._reverse_coefficients(at, torch.cat([at[1:], at.new_tensor([-1])]), eta)
+        previous = torch.cat([at[1:], at.new_tensor([-1])])
+        keep_x0, keep_xt, small, large = self._reverse_coefficients(at, previous, eta, rounding=eta**2)
         of_sample, of_output = (row[at] for row in self._from_model_output(self.prediction_type))
         gate = torch.full_like(small, eta)
         gate[-1] = 0  # the last step returns the mean

@@ -30,20 +30,20 @@ def inspect_schedules(
     zero_terminal_snr: bool = False,
     shift: float = 0.0,
     options: Mapping[str, float] | None = None,
-    out: Path = Path("schedules.png"),
+    out: Path | None = Path("schedules.png"),
 ) -> str:
     """Draw the schedules into `out` and return what there is to say of them as text.
 
     Args:
         names: as `logsnr.registry.resolve_scheduler_class` takes them.
         num_train_timesteps, zero_terminal_snr, shift, options: as in `ScheduleConfig`, the same for all.
-        out: the PNG, replaced if it is there.
+        out: the PNG, replaced if it is there; None draws nothing.
 
     Raises `ConfigError` if a name is unknown or a schedule can't be made.
     """
     if not names:
         raise ConfigError("inspect schedule needs the name of at least one schedule, such as cosine.")
-    if out.suffix.lower() != ".png":
+    if out is not None and out.suffix.lower() != ".png":
         raise ConfigError(f"--out must be a file that ends in .png, and is {out}.")
     schedulers: dict[str, BetaScheduler] = {}
     for name in names:
@@ -57,8 +57,11 @@ def inspect_schedules(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ScheduleWarning)  # what they say is in the text
             schedulers[name] = make_scheduler(config)
-    save_png(schedule_figure(schedulers), out)
-    return "\n\n".join([_summary(schedulers), *_checks(schedulers), f"The curves are in {out}."])
+    paragraphs = [_summary(schedulers), *_checks(schedulers)]
+    if out is not None:
+        save_png(schedule_figure(schedulers), out)
+        paragraphs.append(f"The curves are in {out}.")
+    return "\n\n".join(paragraphs)
 
 
 def _summary(schedulers: Mapping[str, BetaScheduler]) -> str:
@@ -79,8 +82,8 @@ def _checks(schedulers: Mapping[str, BetaScheduler]) -> list[str]:
             verdict = "ok" if check.passed else "FAILS"
             rows.append((name, check.name, f"{check.figure:.3g}", f"{check.bound:g}", verdict))
             if not check.passed:
-                cures.setdefault(f"{check.name}: {check.cure}", []).append(name)
-    paragraphs = [f"{', '.join(who)}: {cure}" for cure, who in cures.items()]
+                cures.setdefault(f"{check.name}. {check.cure}", []).append(name)
+    paragraphs = [f"FAILS for {', '.join(who)}: {cure}" for cure, who in cures.items()]
     return [_aligned(rows), *(textwrap.fill(text, _WIDTH, subsequent_indent="  ") for text in paragraphs)]
 
 

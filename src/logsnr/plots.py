@@ -35,16 +35,16 @@ _SCHEDULES: dict[str, Line] = {
     "sigmoid": (_PURPLE, (0, (6, 2, 1, 2))),
     "laplace": (_RED, (0, (3, 1))),
 }
-_OTHERS: list[Line] = [
-    (_SKY, "-"),
-    (_INK, "-"),
-    *((color, (0, (1, 1))) for color in (_BLUE, _ORANGE, _GREEN, _PURPLE, _RED, _SKY, _INK)),
+_OTHERS: list[Line] = [  # broken lines, so that a curve under them shows through
+    (_SKY, (0, (4, 2))),
+    (_INK, (0, (1, 1))),
+    *((color, (0, (8, 2, 1, 2, 1, 2))) for color in (_BLUE, _ORANGE, _GREEN, _PURPLE, _RED, _SKY, _INK)),
 ]
 
 _SMALLEST_CELL = 64
 """Images with a shorter side than this are enlarged, so that a person can see their pixels."""
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_CHECKS = (255, 204)
+_CHECKS = (238, 196)
 """The two grays behind transparent pixels."""
 
 
@@ -111,33 +111,35 @@ def _over_checkerboard(image: Image.Image) -> Image.Image:
 def schedule_figure(schedulers: Mapping[str, BetaScheduler]) -> Figure:
     """log-SNR, alpha_bar and beta of some schedules against t/T, which compares chains of different lengths.
 
-    A log-SNR of -inf, at zero terminal SNR, has no place on the axis: an arrow at the foot marks it.
+    A log-SNR of -inf, at zero terminal SNR, has no place on the axis: its curve falls to the foot, where an arrow
+    marks it.
     """
     if not schedulers:
         raise ValueError("`schedulers` must hold at least one schedule, and is empty.")
     figure = Figure(figsize=(13, 4.2), layout="constrained", facecolor="white")
     log_snr_axes, alpha_bar_axes, beta_axes = figure.subplots(1, 3)
-    zero_terminal: list[tuple[float, str]] = []
+    log_snr = {name: s.log_snr(torch.arange(len(s))).numpy() for name, s in schedulers.items()}
+    foot = min(float(values[np.isfinite(values)].min()) for values in log_snr.values()) - 1
     for (name, scheduler), (color, style) in zip(schedulers.items(), _lines(schedulers), strict=True):
         total = len(scheduler)
         # t counts from 0, and after its step the share (t + 1)/T of the chain is done
         time = np.arange(1, total + 1) / total
-        log_snr = scheduler.log_snr(torch.arange(total)).numpy()
-        finite = np.isfinite(log_snr)
-        if log_snr[-1] == -np.inf:
-            zero_terminal.append((float(time[finite][-1]), color))
         for axes, values in (
-            (log_snr_axes, np.where(finite, log_snr, np.nan)),
+            (log_snr_axes, log_snr[name].clip(min=foot)),
             (alpha_bar_axes, scheduler.alphas_cumprod.numpy()),
             (beta_axes, scheduler.betas.numpy()),
         ):
             axes.plot(time, values, color=color, linestyle=style, linewidth=1.8, label=name)
 
     log_snr_axes.axhline(0, color=_FRAME, linewidth=0.8, zorder=1)
-    low, high = log_snr_axes.get_ylim()
-    log_snr_axes.set_ylim(low, high)
-    for time_of_last, color in zero_terminal:
-        log_snr_axes.plot(time_of_last, low, marker="v", markersize=8, color=color, clip_on=False, zorder=5)
+    log_snr_axes.set_ylim(bottom=foot)
+    falling = [name for name, values in log_snr.items() if values[-1] == -np.inf]
+    if falling:
+        log_snr_axes.plot(1, foot, marker="v", markersize=7, color=_INK, clip_on=False, zorder=5)
+        who = "all of them" if len(falling) == len(log_snr) else "\n".join(falling)
+        log_snr_axes.annotate(
+            f"zero terminal SNR (λ → −∞):\n{who}", (0.04, 0.05), xycoords="axes fraction", color=_INK, fontsize=9
+        )
     beta_axes.set_yscale("log")
     alpha_bar_axes.set_ylim(-0.03, 1.03)
     _label(log_snr_axes, "log-SNR", "log-SNR λ (natural logarithm)")
@@ -145,11 +147,7 @@ def schedule_figure(schedulers: Mapping[str, BetaScheduler]) -> Figure:
     _label(beta_axes, "Noise added by a step", "β (variance a step, log scale)")
     for axes in (log_snr_axes, alpha_bar_axes, beta_axes):
         axes.set_xlabel("t/T (share of the chain)")
-        axes.set_xlim(0, 1)
-    if zero_terminal:
-        log_snr_axes.annotate(
-            "▼ ends at −∞", (0.97, 0.06), xycoords="axes fraction", ha="right", color=_INK, fontsize=9
-        )
+        axes.set_xlim(-0.015, 1.015)  # the ends are steep: keep them off the frame
     figure.legend(
         *log_snr_axes.get_legend_handles_labels(),
         loc="outside lower center",
@@ -184,7 +182,7 @@ def loss_by_log_snr_figure(edges: ArrayLike, curves: Mapping[str, ArrayLike]) ->
         axes.stairs(heights, borders, baseline=None, color=color, linestyle=style, linewidth=2, label=name)
         if len(curves) == 1:
             axes.stairs(heights, borders, fill=True, color=color, alpha=0.15)
-        largest = max(largest, *heights[np.isfinite(heights)])
+        largest = float(np.max(heights, initial=largest, where=np.isfinite(heights)))
     axes.set_xlim(borders[0], borders[-1])
     axes.set_ylim(0, 1.08 * largest if largest > 0 else 1)
     axes.set_xlabel("log-SNR λ (natural logarithm): ← noise · image →")

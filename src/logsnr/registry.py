@@ -79,6 +79,13 @@ def make_scheduler(config: ScheduleConfig) -> BetaScheduler:
     Raises `ConfigError` if the name is unknown or the schedule can't be made with these settings.
     """
     cls = resolve_scheduler_class(config.name)
+    known = cls.schedule_options()
+    for option in config.options:  # the constructor takes other keywords too, which aren't the formula's
+        if option not in known:
+            raise ConfigError(
+                f"schedule.options has {option!r}, which is no option of {config.name}."
+                f"{_suggestion(option, known)} Options: {', '.join(known) or 'none'}."
+            )
     options: dict[str, Any] = dict(config.options)
     try:
         return cls(

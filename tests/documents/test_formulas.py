@@ -213,8 +213,9 @@ def test_002_elbo_terms_compare_the_posterior_given_x0(linear: LinearBetaSchedul
     assert float(chain_terms.sum() + first + prior) == pytest.approx(entropy, abs=2e-3)
     assert float(chain_terms.min()) > 0
 
-    literal = kl(torch.zeros(()), reverse_var[1:], torch.zeros(()), reverse_var[1:])  # q(x_{t-1} | x_t) against p
-    assert float(literal.abs().max()) == 0
+    # 002's terms, q(x_{t-1} | x_t) against p, are 0 here: the "bound" would be 3 nats below the entropy, which none can
+    literal = kl(torch.zeros(()), reverse_var[1:], torch.zeros(()), reverse_var[1:]).sum() + first + prior
+    assert float(literal) < entropy - 3
     # 002's first term, log p(x_0), is the very quantity to be bounded, and its sum from t = 1 counts x_1 -> x_0 too,
     # where the posterior has no variance and the KL is infinite
     at_one = linear.posterior(unit[:1], zero[:1], t[:1])
