@@ -24,7 +24,7 @@ import torch
 from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 class ArraysOnly(pickle.Unpickler):
@@ -53,7 +53,9 @@ def make_classifier() -> nn.Module:
         return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
 
     return nn.Sequential(
-        *block(1, 32), *block(32, 32), nn.MaxPool2d(2), *block(32, 64), *block(64, 64), nn.MaxPool2d(2), *block(64, 128),
+        *block(1, 32), *block(32, 32), nn.MaxPool2d(2),
+        *block(32, 64), *block(64, 64), nn.MaxPool2d(2),
+        *block(64, 128),
         nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(128, 10),
     )  # fmt: skip
 
@@ -70,12 +72,13 @@ def train_classifier(images: Tensor, labels: Tensor, epochs: int = 5, batch: int
             scale = 1 + (torch.rand(len(chosen)) * 2 - 1) * 0.12
             row_x = torch.stack([scale * angle.cos(), -scale * angle.sin() + shear, dx], 1)
             row_y = torch.stack([scale * angle.sin(), scale * angle.cos(), dy], 1)
-            grid = F.affine_grid(torch.stack([row_x, row_y], 1), [len(chosen), 1, 28, 28], align_corners=False)
-            x = F.grid_sample(images[chosen], grid, align_corners=False)
+            maps = torch.stack([row_x, row_y], 1)
+            grid = functional.affine_grid(maps, [len(chosen), 1, 28, 28], align_corners=False)
+            x = functional.grid_sample(images[chosen], grid, align_corners=False)
             for group in optimizer.param_groups:
                 group["lr"] = 3e-3 * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / total))
             with torch.autocast("cpu", torch.bfloat16):
-                loss = F.cross_entropy(model((x - 0.1307) / 0.3081), labels[chosen])
+                loss = functional.cross_entropy(model((x - 0.1307) / 0.3081), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -117,9 +120,8 @@ def main() -> None:
     steps = arguments.stock_steps
     array = pipe(batch_size=100, num_inference_steps=steps, generator=generator, output_type="np").images
     _, confidence = classify(model, torch.from_numpy(array).permute(0, 3, 1, 2).float())
-    print(
-        f"as they come: {(confidence > 0.9).double().mean():.0%} of 100 with a confidence above 0.9 ({steps} DDPM steps)"
-    )
+    share = (confidence > 0.9).double().mean()
+    print(f"as they come: {share:.0%} of 100 with a confidence above 0.9 ({steps} DDPM steps)")
 
 
 if __name__ == "__main__":

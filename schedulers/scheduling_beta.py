@@ -286,19 +286,19 @@ class BetaScheduler(SchedulerMixin, ConfigMixin, abc.ABC):  # type: ignore[misc]
         """
         hidden = {k: v for k, v in config_dict.items() if k != "_use_default_values"}
         ours = hidden.pop("_logsnr", None)
-        given = hidden.get("trained_betas") is not None
+        recorded = hidden.get("trained_betas")
         # stock records beta_start and the like also beside betas that it was given and that they don't describe;
         # None is stock's word for "not said" (the variance of a DPM solver)
         options = cls.schedule_options()
-        values = {k: v for k, v in hidden.items() if v is not None and not (given and k in options)}
+        values = {k: v for k, v in hidden.items() if v is not None and (recorded is None or k not in options)}
         if ours is not None:
             same = ours["schedule"] == cls.__name__
             values.update(zero_terminal_snr=ours["zero_terminal_snr"], shift=ours["shift"])
             values.update(ours["options"] if same else {})
         else:
             values["zero_terminal_snr"] = bool(values.get("rescale_betas_zero_snr", False))
-            foreign = values.get("beta_schedule")
-            if foreign is not None and not given and foreign != cls.stock_beta_schedule:
+            foreign, given = values.get("beta_schedule"), kwargs.get("trained_betas", recorded)
+            if foreign is not None and given is None and foreign != cls.stock_beta_schedule:
                 raise ValueError(
                     f"{cls.__name__} isn't beta_schedule='{foreign}', and the config has no `trained_betas`. Pass "
                     "trained_betas=scheduler.betas.tolist() of the scheduler it comes from."

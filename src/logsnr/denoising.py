@@ -26,7 +26,7 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio
 
 def draw_timesteps(seed: int, positions: NDArray[np.int64], num_train_timesteps: int) -> NDArray[np.int64]:
     """The timestep of each sample n, in [0, T): an additive recurrence with the golden ratio, in 64-bit integers."""
-    start = np.uint64(sample_seed(seed, 0, "timestep"))
+    start = np.uint64(sample_seed(seed, 0, "timestep") << 1)  # of 63 bits, over all 64
     fraction = start + positions.astype(np.uint64) * np.uint64(_GOLDEN)
     return ((fraction >> np.uint64(32)) * np.uint64(num_train_timesteps) >> np.uint64(32)).astype(np.int64)
 

@@ -459,3 +459,17 @@ def test_a_step_at_a_timestep_that_was_not_chosen_is_nan() -> None:
     made.set_timesteps(10)
     assert made.step(normal(1, 1, 2, 2), 500, normal(1, 1, 2, 2)).prev_sample.isnan().all()
     assert made.step(normal(1, 1, 2, 2), 499, normal(1, 1, 2, 2)).prev_sample.isfinite().all()
+
+
+# -- a schedule of one's own ------------------------------------------------------------------------------------------
+
+
+def test_a_user_s_subclass_works_like_ours(tmp_path: Path) -> None:
+    assert SquareBetaScheduler.schedule_options() == {"end": 0.03}
+    made = SquareBetaScheduler(end=0.025)
+    assert made.betas[-1].item() == pytest.approx(0.025)
+    assert made.betas[0].item() == pytest.approx(1e-4)
+    made.save_pretrained(tmp_path)
+    assert SquareBetaScheduler.from_pretrained(tmp_path).config["_logsnr"]["options"] == {"end": 0.025}
+    with pytest.raises(ValueError, match="`start` is no option of SquareBetaScheduler, which has: end"):
+        SquareBetaScheduler(start=1.0)

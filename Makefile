@@ -1,0 +1,46 @@
+# `make` alone lists what can be made. Every target installs .venv first where that is needed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/mnist
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types contracts wheel clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.installed  ## train a model of handwritten digits, then sample it with stock diffusers
+	$(BIN)/logsnr train mnist --out $(RUN)
+	$(BIN)/python examples/demo.py $(RUN)
+
+test: .venv/.installed  ## run the tests
+	$(BIN)/pytest -n 2
+
+lint: .venv/.installed  ## ruff: rules and layout
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.installed  ## mypy --strict
+	$(BIN)/mypy
+
+contracts: .venv/.installed  ## import-linter: imports run one way
+	$(BIN)/lint-imports
+
+wheel: .venv/.installed  ## source distribution and wheel, into dist/
+	rm -rf build dist
+	$(BIN)/python -m build
+
+clean:  ## remove .venv, builds and caches; runs/ stays
+	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first, alone: pip then takes the build that the index offers for this machine. Where that index has CPU
+# builds it is one of those, and nothing that is installed afterwards pulls CUDA's packages in.
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "logsnr needs Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0] + ". Say which one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[mnist,deep-color]" --group dev
+	@touch $@

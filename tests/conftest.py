@@ -1,0 +1,57 @@
+"""What several tests share: a folder of tiny images, and the settings of a training that takes a second."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported. Tiny networks gain nothing from threads, and several tests run at once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Command, Finished
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 gray images of 8x8 pixels in two classes, "dark" and "light", each nearly constant."""
+    path = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for name, level in [("dark", 60), ("light", 195)]:
+        (path / name).mkdir()
+        for i in range(20):
+            pixels = (level + rng.normal(0, 8, (8, 8))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(path / name / f"{i:02}.png")
+    return path
+
+
+@pytest.fixture
+def tiny(folder: Path) -> list[str]:
+    """Arguments of `logsnr train` but for --out: 12 steps of a tiny network, checkpoints at 4, 8 and 12."""
+    return [
+        *("smoke", "--data.source", str(folder), "--data.resolution", "8", "--model.block-out-channels", "8", "16"),
+        *("--train.batch-size", "8", "--train.num-steps", "12", "--train.checkpoint-every", "4"),
+        *("--train.mixed-precision", "no", "--train.tracker", "none", "--train.log-every", "1"),
+        *("--train.held-out-every", "0", "--train.sample-every", "0"),
+    ]
+
+
+@pytest.fixture
+def logsnr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Finished]:
+    """`logsnr("train", …)` runs that command in a process of its own, to its end."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: object, before: Callable[[], None] | None = None) -> Finished:
+        return Command(tmp_path / "log.txt", [str(a) for a in argv], before).wait()
+
+    return run
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Callable[..., Command]:
+    """`started("train", …)` begins that command in a process of its own."""
+    return lambda *argv: Command(tmp_path / "log.txt", [str(a) for a in argv])

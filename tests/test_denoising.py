@@ -1,0 +1,174 @@
+"""logsnr.denoising: timesteps, noise and label dropout belong to samples, and are what they claim to be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from logsnr.config import DataConfig, ObjectiveConfig, RunConfig, ScheduleConfig, TrainConfig
+from logsnr.data import Batch, open_data
+from logsnr.denoising import Objective, draw_timesteps
+from logsnr.objectives import loss_weights
+from logsnr.registry import make_scheduler
+
+CONFIG = RunConfig(schedule=ScheduleConfig(num_train_timesteps=100), train=TrainConfig(seed=3))
+
+
+class Spy:
+    """A network that keeps what it is shown and predicts zero."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = []
+
+    def __call__(
+        self, sample: torch.Tensor, timestep: torch.Tensor, return_dict: bool, class_labels: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor]:
+        assert not return_dict
+        self.seen.append((sample, timestep, class_labels))
+        return (torch.zeros_like(sample),)
+
+
+def objective(config: RunConfig = CONFIG, classes: int | None = 3) -> Objective:
+    names = None if classes is None else [str(i) for i in range(classes)]
+    return Objective(config, make_scheduler(config.schedule), names, torch.device("cpu"))
+
+
+def batch(start: int, count: int, labels: bool = True) -> Batch:
+    n = torch.arange(start, start + count)
+    images = torch.full((count, 1, 8, 8), 0.5) * (n % 2 * 2 - 1).view(-1, 1, 1, 1)
+    return Batch(images, n % 3 if labels else None, n)
+
+
+def spied(o: Objective, *batches: Batch) -> list[torch.Tensor]:
+    spy = Spy()
+    for b in batches:
+        o.loss(spy, b)
+    return [torch.cat(column) for column in zip(*spy.seen, strict=True)]  # type: ignore[arg-type]
+
+
+def discrepancy(values: np.ndarray) -> float:
+    """Star discrepancy of points in [0, 1): how far their empirical distribution is from the uniform one."""
+    points, n = np.sort(values), len(values)
+    return float(max((np.arange(1, n + 1) / n - points).max(), (points - np.arange(n) / n).max()))
+
+
+# Timesteps
+
+
+def test_timesteps_cover_all_noise_levels_evenly() -> None:
+    """The additive recurrence with the golden ratio has discrepancy O(log n / n); random points have 0.87 / sqrt n."""
+    for start, n in [(0, 64), (12345, 64), (10**9 + 7, 1000), (0, 30000)]:
+        t = draw_timesteps(1, np.arange(start, start + n), 1 << 20) / (1 << 20)
+        assert discrepancy(t) < (2 + np.log(n)) / n
+        assert discrepancy(t) < 0.5 * 0.87 / n**0.5
+
+
+def test_each_timestep_is_equally_likely() -> None:
+    t = draw_timesteps(0, np.arange(100_000), 10)
+    assert t.dtype == np.int64
+    counts = np.bincount(t, minlength=10)
+    assert len(counts) == 10
+    assert abs(counts - 10_000).max() <= 3
+    one_place = np.array([draw_timesteps(seed, np.array([17]), 4)[0] for seed in range(2000)])
+    assert abs(np.bincount(one_place) / 2000 - 0.25).max() < 0.04  # over seeds, at one sample
+
+
+@pytest.mark.parametrize("total", [2, 1000, 1_000_003])
+def test_timesteps_stay_within_the_chain(total: int) -> None:
+    n = np.concatenate([np.arange(2000), np.arange(2000) + (1 << 62)])
+    t = draw_timesteps(5, n, total)
+    assert t.min() >= 0
+    assert t.max() < total
+
+
+def test_timesteps_belong_to_samples_and_to_the_seed() -> None:
+    whole = draw_timesteps(4, np.arange(50), 1000)
+    parts = np.concatenate([draw_timesteps(4, np.arange(a, a + 5), 1000) for a in range(0, 50, 5)])
+    assert (whole == parts).all()
+    assert (whole != draw_timesteps(5, np.arange(50), 1000)).any()
+
+
+# The loss of a batch
+
+
+def test_everything_random_belongs_to_the_sample_not_to_the_batch() -> None:
+    o = objective()
+    whole = spied(o, batch(0, 12))
+    parts = spied(o, batch(0, 4), batch(4, 8))
+    for a, b in zip(whole, parts, strict=True):
+        assert torch.equal(a, b)
+    losses = [o.loss(Spy(), batch(start, 4)) for start in (0, 4, 8)]
+    torch.testing.assert_close(o.loss(Spy(), batch(0, 12)), torch.stack(losses).mean())
+    other = spied(objective(replace(CONFIG, train=TrainConfig(seed=4))), batch(0, 12))
+    assert not torch.equal(whole[0], other[0])
+    torch.manual_seed(1)  # nothing comes from the global generator
+    assert torch.equal(spied(o, batch(0, 12))[0], whole[0])
+
+
+def test_noisy_images_have_the_statistics_of_the_forward_process() -> None:
+    o = objective()
+    b = batch(0, 6000)
+    noisy, t, _ = spied(o, b)
+    alpha_bar = o.scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
+    noise = (noisy - alpha_bar.sqrt() * b.images) / (1 - alpha_bar).sqrt()
+    size = noise.numel()
+    assert abs(noise.mean()) < 4 / size**0.5
+    assert abs(noise.var() - 1) < 4 * (2 / size) ** 0.5
+    assert abs((noise**4).mean() - 3) < 4 * (96 / size) ** 0.5
+    flat = noise.flatten(1)
+    assert abs((flat[1:] * flat[:-1]).mean()) < 4 / size**0.5  # neighbouring samples
+    assert abs((flat[:, 1:] * flat[:, :-1]).mean()) < 4 / size**0.5  # neighbouring pixels
+
+
+def test_the_loss_is_the_weighted_squared_error() -> None:
+    config = replace(CONFIG, objective=ObjectiveConfig("min_snr"))
+    o, b = objective(config), batch(7, 16)
+    noisy, t, _ = spied(o, b)
+    alpha_bar = o.scheduler.alphas_cumprod[t].double().view(-1, 1, 1, 1)
+    noise = (noisy - alpha_bar.sqrt() * b.images) / (1 - alpha_bar).sqrt()
+    velocity = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * b.images
+    weights = loss_weights(o.scheduler, config.objective)[t]
+    wanted = (weights * velocity.square().flatten(1).mean(1)).mean()  # the spy predicts 0
+    assert torch.isclose(o.loss(Spy(), b).double(), wanted, rtol=1e-3)
+
+
+# Labels
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_labels_are_dropped_at_the_rate_asked_for(share: float) -> None:
+    o = objective(replace(CONFIG, objective=ObjectiveConfig(label_dropout=share)))
+    labels = spied(o, batch(0, 5000))[2]
+    dropped = labels == 3  # the null label comes after the classes
+    assert abs(dropped.float().mean() - share) <= 4 * (share * (1 - share) / 5000) ** 0.5
+    assert torch.equal(labels[~dropped], (torch.arange(5000) % 3)[~dropped])
+
+
+def test_dropped_labels_do_not_depend_on_the_timestep() -> None:
+    o = objective(replace(CONFIG, objective=ObjectiveConfig(label_dropout=0.5)))
+    _, t, labels = spied(o, batch(0, 20000))
+    assert abs(t[labels == 3].float().mean() - 49.5) < 4 * 28.9 / 100
+
+
+def test_without_classes_the_network_gets_no_labels() -> None:
+    spy = Spy()
+    objective(classes=None).loss(spy, batch(0, 4, labels=False))
+    assert spy.seen[0][2] is None
+
+
+def test_the_same_image_meets_all_noise_levels(folder: Path) -> None:
+    """Timesteps run through the samples and images through permutations: the two must not fall into step."""
+    data = open_data(DataConfig(str(folder), resolution=8, held_out_fraction=0.0))
+    levels: dict[Any, list[int]] = {}
+    for b in data.batches(seed=0, batch_size=8, start_step=0, num_steps=1000):
+        t = draw_timesteps(0, b.positions.numpy(), 1000)
+        for image, timestep in zip(b.images, t.tolist(), strict=True):
+            levels.setdefault(image.numpy().tobytes(), []).append(timestep)
+    assert len(levels) == len(data)
+    for seen in levels.values():
+        assert discrepancy(np.array(seen) / 1000) < 2 / len(seen) ** 0.5  # 1.95 has probability 0.001
