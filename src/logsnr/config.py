@@ -13,7 +13,9 @@ import json
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
 
 from logsnr.errors import ConfigError
 
@@ -107,7 +109,7 @@ class ModelConfig:
     """How the timestep enters a block: added, or as scale and shift."""
     dropout: float = 0.0
     """Dropout in the ResNet blocks; 0.1 helps small data sets."""
-    init_from: str | None = None
+    init_from: Annotated[str | None, tyro.conf.arg(aliases=["--init-from"])] = None
     """Start from the U-Net of this model folder or Hub repo (its architecture is taken over)."""
 
     def __post_init__(self) -> None:

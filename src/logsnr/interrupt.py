@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
+import time
 from types import FrameType
 
 import torch
 from accelerate import Accelerator
 
+_ECHO = 2.0  # seconds
+
 
 class Interrupt:
-    """Ctrl-C and SIGTERM end the loop after the step at hand; a second Ctrl-C ends it at once."""
+    """Ctrl-C and SIGTERM end the loop after the step at hand; once more, some seconds later, they end it at once.
+
+    Not sooner: launchers of several processes pass on a signal that the whole process group has got already.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.since = 0.0
 
     def __enter__(self) -> Interrupt:
         self.previous = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -26,9 +33,12 @@ class Interrupt:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number)
-        print("\nStopping after this step; the state is saved. Once more to stop at once.", file=sys.stderr)
+            if time.monotonic() - self.since > _ECHO:
+                raise KeyboardInterrupt
+            return
+        self.received, self.since = signal.Signals(number), time.monotonic()
+        # not print: the signal may have come in the middle of one
+        os.write(2, b"\nStopping after this step; the state is saved. Once more to stop at once.\n")
 
     def agreed(self, accelerator: Accelerator) -> signal.Signals | None:
         """The signal that any process received: all must leave the loop at the same step."""

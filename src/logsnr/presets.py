@@ -9,7 +9,6 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         "5,000 handwritten digits, class-conditional, 28x28: under 5 minutes on two CPU cores",
         RunConfig(
             data=DataConfig(source="mnist-5k", resolution=28, channels=1),
-            schedule=ScheduleConfig(name="cosine", prediction_type="v_prediction"),
             model=ModelConfig(block_out_channels=(32, 64, 64), layers_per_block=1, attention_levels=(2,)),
             objective=ObjectiveConfig(weighting="simple"),
             train=TrainConfig(num_steps=500, batch_size=128, learning_rate=2e-3, ema_decay=0.995),
@@ -21,7 +20,6 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
             data=DataConfig(
                 source="/usr/share/datasets/fashion-mnist", resolution=28, channels=1, horizontal_flip=True
             ),
-            schedule=ScheduleConfig(name="cosine", prediction_type="v_prediction"),
             model=ModelConfig(block_out_channels=(64, 128, 128), layers_per_block=2, attention_levels=(1, 2)),
             train=TrainConfig(num_steps=20_000, batch_size=128, learning_rate=5e-4, ema_decay=0.9995),
         ),
@@ -30,7 +28,6 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         "a folder of your own images (--data.source FOLDER), 64x64 RGB, with or without classes; for one GPU",
         RunConfig(
             data=DataConfig(source="images", resolution=64, channels=3, num_workers=2),
-            schedule=ScheduleConfig(name="cosine", prediction_type="v_prediction"),
             model=ModelConfig(
                 block_out_channels=(64, 128, 192, 256), layers_per_block=2, attention_levels=(2, 3), dropout=0.1
             ),
@@ -41,6 +38,24 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
                 lr_warmup_steps=500,
                 ema_decay=0.9995,
                 checkpoint_every=1000,
+                held_out_every=1000,
+                sample_every=1000,
+            ),
+        ),
+    ),
+    "images-32": (
+        "a folder of your own images (--data.source FOLDER), 32x32 RGB, with or without classes; for two CPU cores",
+        RunConfig(
+            data=DataConfig(source="images", resolution=32, channels=3),
+            model=ModelConfig(
+                block_out_channels=(32, 64, 96), attention_levels=(2,), attention_head_dim=32, dropout=0.1
+            ),
+            train=TrainConfig(
+                num_steps=8000,
+                batch_size=64,
+                learning_rate=1e-3,
+                ema_decay=0.9995,
+                checkpoint_every=500,
                 held_out_every=1000,
                 sample_every=1000,
             ),

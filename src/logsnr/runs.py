@@ -28,7 +28,10 @@ def plan(config: RunConfig, run: Path) -> str:
     unet = make_unet(config.data, config.model, data.class_names, config.train.seed)
     options = config.train
     images = options.batch_size * options.gradient_accumulation_steps
-    state = f"goes on with the run in {run}" if (run / "config.json").exists() else f"begins a run in {run}"
+    state = f"begins a run in {run}"
+    if (run / "config.json").exists():
+        _require_same(run, config, data)
+        state = f"goes on with the run in {run}"
     return (
         f"{data.description}\n"
         f"U-Net with {sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters, "
@@ -58,6 +61,8 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
         return export_model(run if out is None else out, unet, scheduler, names)
     if out is None or names is None:
         raise ConfigError("--class-label needs --out, and a model with classes.")
+    if out.exists() and not (out / "model_index.json").is_file():
+        raise ConfigError(f"--out {out} exists and is no model; it would be replaced. Name a new folder.")
     try:
         label = class_label if class_label in names or not class_label.isdigit() else int(class_label)
         stock = PixelDiffusionPipeline(unet, scheduler, id2label=dict(enumerate(names))).to_stock(label)
@@ -89,7 +94,11 @@ def claim(run: Path, config: RunConfig, data: ImageData, unet: UNet2DModel) -> N
     if not path.exists():
         write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         return
-    before = read_json(path)
+    _require_same(run, config, data)
+
+
+def _require_same(run: Path, config: RunConfig, data: ImageData) -> None:
+    before = read_json(run / "config.json")
     lines = differences(from_json(json.dumps(before["config"])), config)
     if lines:
         raise CheckpointError(

@@ -29,7 +29,7 @@ from logsnr.checkpoint import Checkpoint, Tensors, export_model, load_latest, sa
 from logsnr.config import RunConfig
 from logsnr.data import open_data, sample_seed
 from logsnr.denoising import Objective
-from logsnr.errors import ConfigError, TrainingError
+from logsnr.errors import CheckpointError, ConfigError, TrainingError
 from logsnr.interrupt import Interrupt
 from logsnr.models import make_unet
 from logsnr.monitor import Log, log_held_out, log_samples
@@ -58,6 +58,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     # Set-up: processes, data, model, optimiser
     _require_tracker(options.tracker)
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # or accelerate takes several processes without a GPU for strangers
         mixed_precision=resolve_precision(options.mixed_precision),
         log_with=None if options.tracker == "none" else options.tracker,
         project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run / "logs")),
@@ -85,7 +86,13 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     ema = EMAModel(unet.parameters(), decay=options.ema_decay, foreach=True)
     ema.to(accelerator.device)
 
-    with hold(run) if main else contextlib.nullcontext(), Interrupt() as interrupt, fast_attention(unet):
+    with (
+        _explained(config, run),
+        hold(run) if main else contextlib.nullcontext(),
+        Interrupt() as interrupt,
+        fast_attention(unet),
+        contextlib.ExitStack() as at_exit,
+    ):
         # Resume
         if main:
             claim(run, config, data, unet)
@@ -116,67 +123,64 @@ def train(config: RunConfig, run: Path) -> TrainResult:
         )
         log = Log(run, accelerator, done) if main else None
         accelerator.init_trackers("train")
+        at_exit.callback(accelerator.end_training)
         bar = tqdm(total=options.num_steps, initial=done, unit="step", disable=not main, dynamic_ncols=True)
+        at_exit.callback(bar.close)
         losses: list[Tensor] = []
         norms: list[Tensor] = []
         stopped_by = None
 
         # The loop
-        try:
-            while done < options.num_steps and stopped_by is None:
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(config, done)
-                torch.manual_seed(sample_seed(options.seed, done, f"dropout {accelerator.process_index}"))
+        while done < options.num_steps and stopped_by is None:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, done)
+            torch.manual_seed(sample_seed(options.seed, done, f"dropout {accelerator.process_index}"))
 
-                # Forward and backward; gradients are exchanged between processes with the last batch only
-                loss = torch.zeros((), device=accelerator.device)
-                for micro in range(options.gradient_accumulation_steps):
-                    last = micro == options.gradient_accumulation_steps - 1
-                    with contextlib.nullcontext() if last else accelerator.no_sync(model):
-                        part = objective.loss(network, next(batches)) / options.gradient_accumulation_steps
-                        accelerator.backward(part)
-                        loss += part.detach()
+            # Forward and backward; gradients are exchanged between processes with the last batch only
+            loss = torch.zeros((), device=accelerator.device)
+            for micro in range(options.gradient_accumulation_steps):
+                last = micro == options.gradient_accumulation_steps - 1
+                with contextlib.nullcontext() if last else accelerator.no_sync(model):
+                    part = objective.loss(network, next(batches)) / options.gradient_accumulation_steps
+                    accelerator.backward(part)
+                    loss += part.detach()
 
-                # Update
-                norms.append(accelerator.clip_grad_norm_(model.parameters(), options.max_grad_norm))
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                ema.step(unet.parameters())
-                done += 1
-                losses.append(loss)
-                bar.update()
+            # Update
+            norms.append(accelerator.clip_grad_norm_(model.parameters(), options.max_grad_norm))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            ema.step(unet.parameters())
+            done += 1
+            losses.append(loss)
+            bar.update()
 
-                # Log, look, save
-                at_end = done == options.num_steps
-                due = done % options.checkpoint_every == 0 or at_end
-                log_now = due or done % options.log_every == 0
-                if log_now or accelerator.num_processes == 1:  # to ask the others takes an exchange
-                    stopped_by = interrupt.agreed(accelerator)
-                if log_now or stopped_by is not None:
-                    values = accelerator.reduce(torch.stack([torch.stack(losses), torch.stack(norms)]), "mean").tolist()
-                    _require_finite(values, done, run)
-                    mean = float(np.mean(values[0]))
-                    rate = images_per_step * (bar.format_dict["rate"] or 0.0)
-                    bar.set_postfix_str(f"loss {mean:.4f}, {rate:.0f} images/s")
-                    if log is not None:
-                        lr = optimizer.param_groups[0]["lr"]
-                        log.scalars(done, {"loss": mean, "learning_rate": lr, "images_per_second": rate})
-                    losses, norms = [], []
-                if main and options.held_out_every and (done % options.held_out_every == 0 or at_end):
-                    with _averaged(unet, ema), accelerator.autocast():
-                        log_held_out(log, done, objective, unet, data)
-                if main and options.sample_every and (done % options.sample_every == 0 or at_end):
-                    with _averaged(unet, ema), accelerator.autocast():
-                        log_samples(log, done, unet, scheduler, data)
-                if due or stopped_by is not None:
-                    if main:
-                        save_checkpoint(run, _state(done, unet, ema, optimizer), options.keep_checkpoints)
-                    accelerator.wait_for_everyone()
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(_out_of_memory(config)) from error
-        finally:
-            bar.close()
-            accelerator.end_training()
+            # Log, look, save
+            at_end = done == options.num_steps
+            due = done % options.checkpoint_every == 0 or at_end
+            log_now = due or done % options.log_every == 0
+            if log_now or accelerator.num_processes == 1:  # to ask the others takes an exchange
+                stopped_by = interrupt.agreed(accelerator)
+            if log_now or stopped_by is not None:
+                values = accelerator.reduce(torch.stack([torch.stack(losses), torch.stack(norms)]), "mean").tolist()
+                _require_finite(values, done, run)
+                mean = float(np.mean(values[0]))
+                rate = images_per_step * (bar.format_dict["rate"] or 0.0)
+                bar.set_postfix_str(f"loss {mean:.4f}, {rate:.0f} images/s")
+                if log is not None:
+                    lr = optimizer.param_groups[0]["lr"]
+                    log.scalars(done, {"loss": mean, "learning_rate": lr, "images_per_second": rate})
+                losses, norms = [], []
+            if main and options.held_out_every and (done % options.held_out_every == 0 or at_end):
+                with _averaged(unet, ema), accelerator.autocast():
+                    log_held_out(log, done, objective, unet, data)
+            if main and options.sample_every and (done % options.sample_every == 0 or at_end):
+                with _averaged(unet, ema), accelerator.autocast():
+                    log_samples(log, done, unet, scheduler, data)
+            if due or stopped_by is not None:
+                if main:
+                    save_checkpoint(run, _state(done, unet, ema, optimizer), options.keep_checkpoints)
+                accelerator.wait_for_everyone()
+        bar.close()
 
         # Export the averaged weights
         folders: list[Path] = []
@@ -218,7 +222,9 @@ def _restore(checkpoint: Checkpoint, unet: UNet2DModel, ema: EMAModel, optimizer
     for (name, parameter), shadow in zip(unet.named_parameters(), ema.shadow_params, strict=True):
         shadow.copy_(checkpoint.ema[name])
         keys = ("step", "exp_avg", "exp_avg_sq")
-        optimizer.state[parameter] = {key: checkpoint.optimizer[f"{key}.{name}"].to(parameter.device) for key in keys}
+        # copies: on the CPU the tensors loaded are the file itself, mapped into memory
+        moments = {key: checkpoint.optimizer[f"{key}.{name}"].to(parameter.device, copy=True) for key in keys}
+        optimizer.state[parameter] = moments
     ema.optimization_step = checkpoint.step
 
 
@@ -259,6 +265,20 @@ def _require_finite(values: list[list[float]], done: int, run: Path) -> None:
         )
 
 
+@contextlib.contextmanager
+def _explained(config: RunConfig, run: Path) -> Iterator[None]:
+    """What the machine lacks, as a message: memory, or a disk that takes logs and pictures."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(_out_of_memory(config)) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{run} can't be written: {error}. Mend that, then run the same command again; the checkpoints in it are "
+            "whole."
+        ) from error
+
+
 def _out_of_memory(config: RunConfig) -> str:
     batch, accumulation = config.train.batch_size, config.train.gradient_accumulation_steps
     if batch == 1:
@@ -266,10 +286,10 @@ def _out_of_memory(config: RunConfig) -> str:
             "The GPU's memory doesn't hold one image of this network. Use fewer model.block_out_channels or a smaller "
             "data.resolution."
         )
-    half = batch // 2
+    smaller = max(divisor for divisor in range(1, batch // 2 + 1) if batch % divisor == 0)
     return (
-        f"A batch of {batch} doesn't fit into the GPU's memory. Try --train.batch-size {half} "
-        f"--train.gradient-accumulation-steps {accumulation * -(-batch // half)}, which gives steps of the same size, "
+        f"A batch of {batch} doesn't fit into the GPU's memory. Try --train.batch-size {smaller} "
+        f"--train.gradient-accumulation-steps {accumulation * batch // smaller}, which gives steps of the same size, "
         "in a new --out."
     )
 

@@ -110,8 +110,9 @@ def test_defaults_reach_noise_without_a_warning(cls: type[BetaScheduler], total:
 
 
 def test_linear_rescales_with_the_length_of_the_chain() -> None:
-    snr = [float(LinearBetaScheduler(num_train_timesteps=n).alphas_cumprod[-1]) for n in (100, 250, 1000, 4000)]
-    assert max(snr) < 2.1 * min(snr)
+    snr = [float(LinearBetaScheduler(num_train_timesteps=n).alphas_cumprod[-1]) for n in (50, 100, 250, 1000, 4000)]
+    assert max(snr[1:]) < 2.1 * min(snr[1:])
+    assert max(snr) < 6 * min(snr)
     stock = [float(DDPMScheduler(num_train_timesteps=n).alphas_cumprod[-1]) for n in (100, 250)]
     assert min(stock) > 0.05  # stock's don't, and end far from noise
     given = LinearBetaScheduler(num_train_timesteps=2000, beta_start=1e-4, beta_end=0.02)
@@ -267,7 +268,9 @@ def test_stock_runs_on_our_betas_and_the_way_back_loses_nothing(
         back = cls.from_config(swapped.config)
         assert {k: back.config[k] for k in own_config(made)} == own_config(made)
         assert torch.equal(back.betas, made.betas)
-    assert not [r for r in caplog.records if "_logsnr" in r.getMessage()]
+    assert not [r for r in caplog.records if "logsnr" in r.getMessage()]
+    stock.from_config({**made.config, "logsnr": 1})  # the capture works, and a plain key would be named
+    assert [r for r in caplog.records if "'logsnr'" in r.getMessage()]
 
 
 def test_at_least_21_stock_schedulers_run_on_our_betas() -> None:
@@ -290,6 +293,13 @@ def test_ours_from_a_stock_config(stock: type) -> None:
     taken = LinearBetaScheduler.from_config(made.config)
     assert torch.equal(taken.alphas_cumprod, made.alphas_cumprod)
     assert len(taken) == 400
+
+
+def test_a_recorded_value_is_a_value_from_stock_to_ours_to_stock() -> None:
+    """Stock alone drops what was left at its class's default: "leading" of DDPM becomes Euler's "linspace"."""
+    first, euler = DDPMScheduler(), diffusers.EulerDiscreteScheduler
+    assert euler.from_config(first.config).config.timestep_spacing == "linspace"
+    assert euler.from_config(LinearBetaScheduler.from_config(first.config).config).config.timestep_spacing == "leading"
 
 
 def test_trained_betas_win_and_a_foreign_formula_without_them_raises() -> None:

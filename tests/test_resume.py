@@ -1,0 +1,193 @@
+"""The same command again goes on, exactly: whatever ended it, the weights are those of a run that nothing ended."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import Command, Finished
+from safetensors.torch import load_file
+
+VARIANTS = {
+    "float32": [],
+    "bfloat16": ["--train.mixed-precision", "bf16"],
+    "everything random": [
+        *("--model.dropout", "0.3", "--data.horizontal-flip", "--train.gradient-accumulation-steps", "3"),
+        *("--train.held-out-every", "25", "--train.sample-every", "40", "--train.tracker", "tensorboard"),
+        *("--model.attention-levels", "1", "--model.attention-head-dim", "8"),
+    ],
+}
+STEPS = 120
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+
+
+def last_checkpoint(run: Path) -> dict[str, bytes]:
+    (folder,) = (run / "checkpoints").glob(f"step-{STEPS:08d}")
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def same_end(a: Path, b: Path) -> bool:
+    assert weights(a) == weights(b)
+    for name, content in last_checkpoint(a).items():
+        if name.endswith(".safetensors"):
+            tensors, others = load_file(a / "checkpoints" / f"step-{STEPS:08d}" / name), None
+            others = load_file(b / "checkpoints" / f"step-{STEPS:08d}" / name)
+            assert tensors.keys() == others.keys()
+        assert last_checkpoint(b)[name] == content, name
+    return True
+
+
+def logged_steps(run: Path) -> list[int]:
+    path = run / "logs" / "train.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line)["step"] for line in lines if line.endswith("}") and '"loss"' in line]
+
+
+def last_step(run: Path) -> int:
+    return max(logged_steps(run), default=0)
+
+
+@pytest.fixture
+def longer(tiny: list[str]) -> list[str]:
+    return [*tiny, "--train.num-steps", str(STEPS), "--train.checkpoint-every", "20", "--train.lr-warmup-steps", "9"]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_killed_three_times_it_ends_as_if_never_killed(
+    name: str,
+    longer: list[str],
+    tmp_path: Path,
+    logsnr: Callable[..., Finished],
+    started: Callable[..., Command],
+) -> None:
+    arguments = [*longer, *VARIANTS[name]]
+    assert logsnr("train", *arguments, "--out", tmp_path / "undisturbed").status == 0
+    run, rng = tmp_path / "killed", random.Random(name)
+    # one before the first checkpoint, two after it, each at some moment within a step
+    for moment in (rng.randrange(1, 19), rng.randrange(21, 70), rng.randrange(71, 115)):
+        command = started("train", *arguments, "--out", run)
+        command.wait_until(lambda at=moment: last_step(run) >= at)
+        time.sleep(rng.random() * 0.02)
+        assert command.kill().status == -signal.SIGKILL
+        assert not (run / "model").exists()
+    assert len(list((run / "checkpoints").glob("step-*"))) == 2
+    end = logsnr("train", *arguments, "--out", run)
+    assert end.status == 0
+    assert "Going on from step " in end.output
+    assert same_end(tmp_path / "undisturbed", run)
+    assert logged_steps(run) == logged_steps(tmp_path / "undisturbed") == list(range(1, STEPS + 1))
+
+    assert logsnr("train", *arguments, "--out", run).status == 0  # and once more, when all is done
+    assert same_end(tmp_path / "undisturbed", run)
+
+
+def test_killed_while_a_checkpoint_is_written(
+    longer: list[str], tmp_path: Path, logsnr: Callable[..., Finished], started: Callable[..., Command]
+) -> None:
+    arguments = [*longer, "--train.checkpoint-every", "5"]
+    assert logsnr("train", *arguments, "--out", tmp_path / "undisturbed").status == 0
+    run = tmp_path / "killed"
+    for _ in range(3):
+        command = started("train", *arguments, "--out", run)
+        before = last_step(run)
+        command.wait_until(lambda at=before: last_step(run) > at and any(run.glob("checkpoints/.step-*.partial")))
+        command.kill()
+    assert logsnr("train", *arguments, "--out", run).status == 0
+    assert same_end(tmp_path / "undisturbed", run)
+    assert not list(run.glob("checkpoints/.*"))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_by_a_signal_it_saves_first(
+    number: signal.Signals,
+    status: int,
+    longer: list[str],
+    tmp_path: Path,
+    logsnr: Callable[..., Finished],
+    started: Callable[..., Command],
+) -> None:
+    assert logsnr("train", *longer, "--out", tmp_path / "undisturbed").status == 0
+    run = tmp_path / "stopped"
+    command = started("train", *longer, "--out", run)
+    command.wait_until(lambda: last_step(run) >= 30)
+    command.send(number)
+    end = command.wait()
+    assert end.status == status
+    step = last_step(run)
+    assert 30 <= step < STEPS
+    assert "Stopping after this step" in end.output
+    assert f"Stopped after step {step}, which is saved. The same command goes on from there." in end.output
+    assert "Traceback" not in end.output
+    assert (run / "checkpoints" / f"step-{step:08d}").is_dir()
+    assert not (run / "model").exists()
+    end = logsnr("train", *longer, "--out", run)
+    assert end.status == 0
+    assert f"Going on from step {step} of {STEPS}." in end.output
+    assert same_end(tmp_path / "undisturbed", run)
+
+
+def test_a_damaged_newest_checkpoint_costs_only_time(
+    longer: list[str], tmp_path: Path, logsnr: Callable[..., Finished], started: Callable[..., Command]
+) -> None:
+    assert logsnr("train", *longer, "--out", tmp_path / "undisturbed").status == 0
+    run = tmp_path / "damaged"
+    command = started("train", *longer, "--out", run)
+    command.wait_until(lambda: (run / "checkpoints" / "step-00000060").exists())
+    command.kill()
+    newest = max((run / "checkpoints").glob("step-*"))
+    (newest / "ema.safetensors").write_bytes((newest / "ema.safetensors").read_bytes()[:-100])
+    end = logsnr("train", *longer, "--out", run)
+    assert end.status == 0
+    assert f"{newest} is damaged (ema.safetensors isn't what was written); it is passed over." in end.output
+    assert f"Going on from step {int(newest.name[-8:]) - 20} of {STEPS}." in end.output
+    assert same_end(tmp_path / "undisturbed", run)
+
+    for folder in (run / "checkpoints").glob("step-*"):
+        (folder / "state.json").unlink()
+    assert "No whole checkpoint is left. Delete" in logsnr("train", *longer, "--out", run).message
+
+
+def stream() -> None:
+    """Make each set too large for memory."""
+    import logsnr.data
+
+    logsnr.data.MEMORY_LIMIT = 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stream_in_worker_processes_is_resumed_and_stopped_like_a_set_in_memory(
+    number: signal.Signals, longer: list[str], tmp_path: Path, logsnr: Callable[..., Finished]
+) -> None:
+    """The signal reaches the workers that decode images too: they are needed until the step at hand is done."""
+    arguments = [*longer, "--data.num-workers", "2", "--train.gradient-accumulation-steps", "2"]
+    assert logsnr("train", *arguments, "--out", tmp_path / "memory").status == 0
+    run = tmp_path / "stream"
+    command = Command(tmp_path / "log.txt", ["train", *arguments, "--out", str(run)], stream)
+    command.wait_until(lambda: last_step(run) >= 5)
+    command.send(number)
+    end = command.wait()
+    assert "Traceback" not in end.output, end.output
+    assert end.status == 128 + number
+    end = logsnr("train", *arguments, "--out", run, before=stream)
+    assert end.status == 0
+    assert "read from disk in every epoch" in end.output
+    assert same_end(tmp_path / "memory", run)
+
+
+def test_two_trainings_do_not_share_a_folder(
+    longer: list[str], tmp_path: Path, logsnr: Callable[..., Finished], started: Callable[..., Command]
+) -> None:
+    run = tmp_path / "run"
+    first = started("train", *longer, "--out", run, "--train.num-steps", "100000")
+    first.wait_until(lambda: last_step(run) >= 3)
+    second = Command(tmp_path / "second.txt", ["train", *longer, "--out", str(run), "--train.num-steps", "100000"])
+    assert f"{run} is being trained by another process. Wait for it, or take another --out." in second.wait().message
+    first.kill()
