@@ -29,12 +29,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny(folder: Path) -> list[str]:
     """Arguments of `logsnr train` but for --out: 12 steps of a tiny network, checkpoints at 4, 8 and 12."""
     return [
-        *("smoke", "--data.source", str(folder), "--data.resolution", "8", "--model.block-out-channels", "8", "16"),
-        *("--train.batch-size", "8", "--train.num-steps", "12", "--train.checkpoint-every", "4"),
+        *("smoke", "--data.source", str(folder), "--data.resolution", "8", "--model.block-out-channels", "8"),
+        *("--train.batch-size", "4", "--train.num-steps", "12", "--train.checkpoint-every", "4"),
         *("--train.mixed-precision", "no", "--train.tracker", "none", "--train.log-every", "1"),
         *("--train.held-out-every", "0", "--train.sample-every", "0"),
     ]

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 from commands import Command, Finished
-from safetensors.torch import load_file
+from commands import run as run_command
 
 VARIANTS = {
     "float32": [],
     "bfloat16": ["--train.mixed-precision", "bf16"],
     "everything random": [
-        *("--model.dropout", "0.3", "--data.horizontal-flip", "--train.gradient-accumulation-steps", "3"),
-        *("--train.held-out-every", "25", "--train.sample-every", "40", "--train.tracker", "tensorboard"),
-        *("--model.attention-levels", "1", "--model.attention-head-dim", "8"),
+        *("--model.dropout", "0.3", "--data.horizontal-flip", "--train.gradient-accumulation-steps", "2"),
+        *("--train.held-out-every", "45", "--train.sample-every", "45", "--train.tracker", "tensorboard"),
+        *("--model.attention-levels", "0", "--model.attention-head-dim", "4", "--data.held-out-fraction", "0.4"),
     ],
 }
-STEPS = 120
+STEPS = 60
 
 
 def weights(run: Path) -> bytes:
@@ -35,14 +35,7 @@ def last_checkpoint(run: Path) -> dict[str, bytes]:
 
 
 def same_end(a: Path, b: Path) -> bool:
-    assert weights(a) == weights(b)
-    for name, content in last_checkpoint(a).items():
-        if name.endswith(".safetensors"):
-            tensors, others = load_file(a / "checkpoints" / f"step-{STEPS:08d}" / name), None
-            others = load_file(b / "checkpoints" / f"step-{STEPS:08d}" / name)
-            assert tensors.keys() == others.keys()
-        assert last_checkpoint(b)[name] == content, name
-    return True
+    return weights(a) == weights(b) and last_checkpoint(a) == last_checkpoint(b)
 
 
 def logged_steps(run: Path) -> list[int]:
@@ -55,9 +48,16 @@ def last_step(run: Path) -> int:
     return max(logged_steps(run), default=0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def longer(tiny: list[str]) -> list[str]:
-    return [*tiny, "--train.num-steps", str(STEPS), "--train.checkpoint-every", "20", "--train.lr-warmup-steps", "9"]
+    return [*tiny, "--train.num-steps", str(STEPS), "--train.checkpoint-every", "10", "--train.lr-warmup-steps", "9"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(longer: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("undisturbed")
+    assert run_command(path / "log.txt", "train", *longer, "--out", path / "run").status == 0
+    return path / "run"
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -72,7 +72,7 @@ def test_killed_three_times_it_ends_as_if_never_killed(
     assert logsnr("train", *arguments, "--out", tmp_path / "undisturbed").status == 0
     run, rng = tmp_path / "killed", random.Random(name)
     # one before the first checkpoint, two after it, each at some moment within a step
-    for moment in (rng.randrange(1, 19), rng.randrange(21, 70), rng.randrange(71, 115)):
+    for moment in (rng.randrange(1, 9), rng.randrange(11, 35), rng.randrange(36, 56)):
         command = started("train", *arguments, "--out", run)
         command.wait_until(lambda at=moment: last_step(run) >= at)
         time.sleep(rng.random() * 0.02)
@@ -90,10 +90,13 @@ def test_killed_three_times_it_ends_as_if_never_killed(
 
 
 def test_killed_while_a_checkpoint_is_written(
-    longer: list[str], tmp_path: Path, logsnr: Callable[..., Finished], started: Callable[..., Command]
+    longer: list[str],
+    undisturbed: Path,
+    tmp_path: Path,
+    logsnr: Callable[..., Finished],
+    started: Callable[..., Command],
 ) -> None:
-    arguments = [*longer, "--train.checkpoint-every", "5"]
-    assert logsnr("train", *arguments, "--out", tmp_path / "undisturbed").status == 0
+    arguments = [*longer, "--train.checkpoint-every", "4"]
     run = tmp_path / "killed"
     for _ in range(3):
         command = started("train", *arguments, "--out", run)
@@ -101,7 +104,7 @@ def test_killed_while_a_checkpoint_is_written(
         command.wait_until(lambda at=before: last_step(run) > at and any(run.glob("checkpoints/.step-*.partial")))
         command.kill()
     assert logsnr("train", *arguments, "--out", run).status == 0
-    assert same_end(tmp_path / "undisturbed", run)
+    assert same_end(undisturbed, run)
     assert not list(run.glob("checkpoints/.*"))
 
 
@@ -110,19 +113,19 @@ def test_stopped_by_a_signal_it_saves_first(
     number: signal.Signals,
     status: int,
     longer: list[str],
+    undisturbed: Path,
     tmp_path: Path,
     logsnr: Callable[..., Finished],
     started: Callable[..., Command],
 ) -> None:
-    assert logsnr("train", *longer, "--out", tmp_path / "undisturbed").status == 0
     run = tmp_path / "stopped"
     command = started("train", *longer, "--out", run)
-    command.wait_until(lambda: last_step(run) >= 30)
+    command.wait_until(lambda: last_step(run) >= 15)
     command.send(number)
     end = command.wait()
     assert end.status == status
     step = last_step(run)
-    assert 30 <= step < STEPS
+    assert 15 <= step < STEPS
     assert "Stopping after this step" in end.output
     assert f"Stopped after step {step}, which is saved. The same command goes on from there." in end.output
     assert "Traceback" not in end.output
@@ -131,24 +134,27 @@ def test_stopped_by_a_signal_it_saves_first(
     end = logsnr("train", *longer, "--out", run)
     assert end.status == 0
     assert f"Going on from step {step} of {STEPS}." in end.output
-    assert same_end(tmp_path / "undisturbed", run)
+    assert same_end(undisturbed, run)
 
 
 def test_a_damaged_newest_checkpoint_costs_only_time(
-    longer: list[str], tmp_path: Path, logsnr: Callable[..., Finished], started: Callable[..., Command]
+    longer: list[str],
+    undisturbed: Path,
+    tmp_path: Path,
+    logsnr: Callable[..., Finished],
+    started: Callable[..., Command],
 ) -> None:
-    assert logsnr("train", *longer, "--out", tmp_path / "undisturbed").status == 0
     run = tmp_path / "damaged"
     command = started("train", *longer, "--out", run)
-    command.wait_until(lambda: (run / "checkpoints" / "step-00000060").exists())
+    command.wait_until(lambda: (run / "checkpoints" / "step-00000030").exists())
     command.kill()
     newest = max((run / "checkpoints").glob("step-*"))
     (newest / "ema.safetensors").write_bytes((newest / "ema.safetensors").read_bytes()[:-100])
     end = logsnr("train", *longer, "--out", run)
     assert end.status == 0
     assert f"{newest} is damaged (ema.safetensors isn't what was written); it is passed over." in end.output
-    assert f"Going on from step {int(newest.name[-8:]) - 20} of {STEPS}." in end.output
-    assert same_end(tmp_path / "undisturbed", run)
+    assert f"Going on from step {int(newest.name[-8:]) - 10} of {STEPS}." in end.output
+    assert same_end(undisturbed, run)
 
     for folder in (run / "checkpoints").glob("step-*"):
         (folder / "state.json").unlink()
@@ -164,14 +170,14 @@ def stream() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stream_in_worker_processes_is_resumed_and_stopped_like_a_set_in_memory(
-    number: signal.Signals, longer: list[str], tmp_path: Path, logsnr: Callable[..., Finished]
+    number: signal.Signals, tiny: list[str], tmp_path: Path, logsnr: Callable[..., Finished]
 ) -> None:
     """The signal reaches the workers that decode images too: they are needed until the step at hand is done."""
-    arguments = [*longer, "--data.num-workers", "2", "--train.gradient-accumulation-steps", "2"]
+    arguments = [*tiny, "--data.num-workers", "2", "--train.gradient-accumulation-steps", "8"]
     assert logsnr("train", *arguments, "--out", tmp_path / "memory").status == 0
     run = tmp_path / "stream"
     command = Command(tmp_path / "log.txt", ["train", *arguments, "--out", str(run)], stream)
-    command.wait_until(lambda: last_step(run) >= 5)
+    command.wait_until(lambda: last_step(run) >= 3)
     command.send(number)
     end = command.wait()
     assert "Traceback" not in end.output, end.output
@@ -179,7 +185,7 @@ def test_a_stream_in_worker_processes_is_resumed_and_stopped_like_a_set_in_memor
     end = logsnr("train", *arguments, "--out", run, before=stream)
     assert end.status == 0
     assert "read from disk in every epoch" in end.output
-    assert same_end(tmp_path / "memory", run)
+    assert weights(tmp_path / "memory") == weights(run)
 
 
 def test_two_trainings_do_not_share_a_folder(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -348,11 +349,19 @@ def _loader(dataset: Dataset[Any], keys: Iterable[Any], num_workers: int) -> Dat
         num_workers=num_workers,
         collate_fn=_as_it_is,
         generator=generator,
+        worker_init_fn=_leave_signals_to_the_main_process,
     )
 
 
 def _as_it_is(item: Any) -> Any:
     return item
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    # Ctrl-C, and a batch system's SIGTERM, go to all processes of a group: the main one still needs this one's images
+    # to finish its step. Workers end when the main process does.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,0 +1,114 @@
+"""Several processes train the same model as one process with as many times the batch (on the CPU, over gloo)."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from commands import Command, Finished
+from safetensors.torch import load_file
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def join(rank: int, port: int) -> None:
+    """What a launcher tells each of two processes."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+
+
+def two(log: Path, *argv: object) -> list[Command]:
+    port = free_port()
+    words = [str(a) for a in argv]
+    return [Command(log.with_suffix(f".{rank}"), words, functools.partial(join, rank, port)) for rank in range(2)]
+
+
+def losses(run: Path) -> list[float]:
+    records = [json.loads(line) for line in (run / "logs" / "train.jsonl").read_text().splitlines()]
+    return [record["loss"] for record in records if "loss" in record]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+@pytest.mark.parametrize("accumulation", ["1", "3"])
+def test_two_processes_are_one_with_twice_the_batch(
+    accumulation: str, tiny: list[str], tmp_path: Path, logsnr: Callable[..., Finished]
+) -> None:
+    arguments = [*tiny, "--train.gradient-accumulation-steps", accumulation, "--data.horizontal-flip"]
+    assert logsnr("train", *arguments, "--train.batch-size", 8, "--out", tmp_path / "one").status == 0
+    ends = [c.wait() for c in two(tmp_path / "log", "train", *arguments, "--out", tmp_path / "two")]
+    assert [end.status for end in ends] == [0, 0], ends
+    assert "2 processes on CPU, float32" in ends[0].output
+    assert f"{tmp_path / 'two' / 'model'} is done." in ends[0].output
+    assert ends[1].output == ""  # one speaks, and one writes
+
+    assert len(losses(tmp_path / "one")) == 12
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    one, other = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-2, atol=2e-4)
+
+    steps = [path.name for path in sorted((tmp_path / "two" / "checkpoints").iterdir())]
+    assert steps == ["step-00000008", "step-00000012"]
+
+
+def test_a_refusal_ends_both(tiny: list[str], tmp_path: Path) -> None:
+    arguments = ("train", *tiny, "--out", tmp_path / "run", "--data.source", tmp_path / "nothing")
+    start = time.monotonic()
+    first, second = [c.wait() for c in two(tmp_path / "log", *arguments)]
+    assert "error: " in first.message
+    assert second.status != 0
+    assert time.monotonic() - start < 30
+    assert not (tmp_path / "run").exists()
+
+
+def test_accelerate_launch_stops_and_goes_on(tiny: list[str], tmp_path: Path, logsnr: Callable[..., Finished]) -> None:
+    """A real launcher. It passes on the signal that the processes it started have had already, and that is no
+    "stop at once"."""
+    run = tmp_path / "run"
+    arguments = [*tiny, "--train.num-steps", "200", "--train.checkpoint-every", "150", "--out", str(run)]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--main_process_port", str(free_port()), "-m", "logsnr", "train", *arguments]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}  # not --cpu, which starts one process only
+    with (tmp_path / "launch.txt").open("w") as output:
+        launcher = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        try:
+            end = time.monotonic() + 90
+            while not (run / "logs" / "train.jsonl").exists() or len(losses(run)) < 5:
+                assert launcher.poll() is None, (tmp_path / "launch.txt").read_text()
+                assert time.monotonic() < end, (tmp_path / "launch.txt").read_text()
+                time.sleep(0.01)
+            os.killpg(launcher.pid, signal.SIGTERM)
+            assert launcher.wait(30) != 0
+        finally:
+            if launcher.poll() is None:
+                os.killpg(launcher.pid, signal.SIGKILL)
+    said = (tmp_path / "launch.txt").read_text()
+    step = len(losses(run))
+    assert step < 150, said
+    assert f"Stopped after step {step}, which is saved." in said
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step-{step:08d}"]
+
+    ends = [c.wait() for c in two(tmp_path / "log", "train", *arguments)]
+    assert [end.status for end in ends] == [0, 0], ends
+    assert f"Going on from step {step} of 200." in ends[0].output
+    assert len(losses(run)) == 200
