@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from logsnr.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig, ScheduleConfig, TrainConfig
+from logsnr.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig, TrainConfig
 
 PRESETS: dict[str, tuple[str, RunConfig]] = {
     "mnist": (
