@@ -626,7 +626,8 @@ class ConstantBetaScheduler(BetaScheduler):
     """The same beta at every step, 1 - (1 - beta_min)^(1/T).
 
     The product of all 1 - beta is then 1 - beta_min whatever T is: `beta_min` is the noise of the *whole* chain. Near
-    1 it does its job; a small one, such as 1e-4, adds almost no noise at all (terminal SNR (1 - beta_min) / beta_min = 9,999), and warns.
+    1 it does its job; a small one, such as 1e-4, adds almost no noise at all and warns: its terminal SNR is
+    (1 - beta_min) / beta_min = 9,999.
     """
 
     @staticmethod
