@@ -7,8 +7,10 @@ started from a terminal is, and it saves the seconds of importing. Whatever it p
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -20,7 +22,7 @@ from typing import Any
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["logsnr.train", "logsnr.sample", "logsnr.hub", "logsnr.cli", "logsnr.inspect_schedule"])
 
-DEADLINE = 120.0
+DEADLINE = 40.0
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Finished:
         """The lines from `error:` on."""
         assert self.status == 1, self.output
         assert "Traceback" not in self.output, self.output
-        assert self.output.count("error: ") == 1, self.output
-        return self.output[self.output.index("error: ") :]
+        (start,) = re.finditer(r"(?m)^error: ", self.output)
+        return self.output[start.start() :]
 
 
 class Command:
@@ -87,6 +89,7 @@ def _main(log: str, argv: list[str], before: Callable[[], None] | None) -> None:
         os.dup2(file, stream)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    faulthandler.dump_traceback_later(DEADLINE - 10, file=file)  # where it hangs, if it does
     if before is not None:
         before()
     sys.argv = ["logsnr", *argv]

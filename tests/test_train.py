@@ -41,19 +41,18 @@ def test_training_learns(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
     """Two classes of nearly constant images: the held-out loss falls, and each class gets its own gray."""
     run = tmp_path / "run"
     end = logsnr(
-        *("train", *tiny, "--out", run, "--train.num-steps", 150, "--train.batch-size", 32),
+        *("train", *tiny, "--out", run, "--train.num-steps", 100, "--train.batch-size", 32),
         *("--train.learning-rate", 5e-3, "--train.lr-warmup-steps", 5, "--train.ema-decay", 0.9),
-        *("--train.held-out-every", 10, "--data.held-out-fraction", 0.2, "--train.sample-every", 75),
+        *("--train.held-out-every", 10, "--data.held-out-fraction", 0.2, "--train.sample-every", 50),
         *("--model.block-out-channels", 16, "--model.norm-num-groups", 4, "--train.tracker", "tensorboard"),
     )
     assert end.status == 0, end.output
     held_out = [record["held_out/loss"] for record in records(run, "held_out/loss")]
-    assert len(held_out) == 15
+    assert len(held_out) == 10
     assert held_out[-1] < 0.35 * held_out[0]
-    assert min(held_out) < 0.6 * held_out[5]
     bins = [key for key in records(run, "held_out/loss")[-1] if key.startswith("held_out/log_snr_")]
     assert len(bins) == 10
-    for name in ("step-00000075.png", "step-00000150.png"):
+    for name in ("step-00000050.png", "step-00000100.png"):
         assert Image.open(run / "samples" / name).size[0] > 32
     assert Image.open(run / "logs" / "held_out_loss_by_log_snr.png").size[0] > 100
     assert list((run / "logs").rglob("events.out.tfevents.*"))
@@ -102,6 +101,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
 
 
 def test_logging_does_not_change_the_weights(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
+    tiny = [*tiny, "--data.held-out-fraction", "0.4"]
     assert logsnr("train", *tiny, "--out", tmp_path / "a").status == 0
     looking = ("--train.held-out-every", 3, "--train.sample-every", 5, "--train.log-every", 7)
     assert logsnr("train", *tiny, *looking, "--train.checkpoint-every", 1, "--out", tmp_path / "b").status == 0
@@ -115,6 +115,7 @@ def test_logging_does_not_change_the_weights(tiny: list[str], tmp_path: Path, lo
 def test_init_from(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert logsnr("train", *tiny, "--out", first).status == 0
+    before = contents(first)
     slow = ("--train.num-steps", 1, "--train.learning-rate", 1e-12, "--train.seed", 7)
     for source in (first, first / "model"):
         other = ("--model.block-out-channels", 16, "--out", second)  # the architecture is the trained one's
@@ -123,8 +124,7 @@ def test_init_from(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
         for name, value in a.items():
             torch.testing.assert_close(b[name], value, rtol=0, atol=1e-6)
         second = tmp_path / "third"
-        first_again = contents(first / "model")
-    assert contents(first / "model") == first_again
+    assert contents(first) == before
 
     new = tmp_path / "new"
     for options, words in [
@@ -215,7 +215,7 @@ def test_schedules_that_cannot_be(tiny: list[str], tmp_path: Path, logsnr: Run) 
         "'cosin' is unknown. Did you mean cosine?" in logsnr("train", *tiny, *out, "--schedule.name", "cosin").message
     )
     message = logsnr("train", *tiny, *out, "--schedule.options", "beta_end", 0.5).message
-    assert "can't be made: `beta_end` is no option of CosineBetaScheduler" in message
+    assert "'beta_end', which is no option of cosine" in message
     end = logsnr("train", *tiny, *out, "--schedule.zero-terminal-snr", "--schedule.prediction-type", "epsilon")
     assert end.status != 0
     assert "Traceback" not in end.output
@@ -230,7 +230,7 @@ def test_a_schedule_that_does_not_do_its_job_says_so_and_trains(tiny: list[str],
         "train", *tiny, "--schedule.name", "constant", "--schedule.options", "beta_min", 1e-4, "--out", tmp_path / "run"
     )
     assert end.status == 0
-    assert "warning: ConstantBetaScheduler: terminal SNR is 9999, above 0.002." in end.output
+    assert "warning: ConstantBetaScheduler: terminal SNR is 8388, above 0.002." in end.output
 
 
 def test_the_target_without_a_stock_form(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
@@ -276,12 +276,14 @@ def disk(path: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
-@pytest.mark.parametrize("tracker", ["none", "tensorboard"])
-def test_a_full_disk(tracker: str, tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
+@pytest.mark.parametrize(("tracker", "size"), [("none", "600k"), ("tensorboard", "220k"), ("tensorboard", "1420k")])
+def test_a_full_disk(tracker: str, size: str, tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
+    """There is no room for a checkpoint, for a picture, or for the model."""
     looking = ("--train.held-out-every", 3, "--train.sample-every", 3, "--train.tracker", tracker)
+    looking += ("--data.held-out-fraction", 0.4)
     arguments = ("train", *tiny, *looking, "--train.keep-checkpoints", 100, "--train.checkpoint-every", 2)
     assert logsnr(*arguments, "--out", tmp_path / "whole").status == 0
-    with disk(tmp_path / "disk", "1200k") as place:
+    with disk(tmp_path / "disk", size) as place:
         run = place / "run"
         end = logsnr(*arguments, "--out", run)
         assert "can't be written" in end.message

@@ -7,6 +7,7 @@ JSON and safetensors only.
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,19 @@ def load(path_or_repo: str | Path, *, revision: str | None = None) -> PixelDiffu
     folder = _locate(str(path_or_repo), revision)
     index = _read(folder / "model_index.json")
     config = _read(folder / "scheduler" / "scheduler_config.json")
-    ours = config.get("_logsnr")
-    name = str(ours["schedule"] if ours else config.get("_class_name"))
-    scheduler_class: Any = scheduler_class_named(name) if ours else getattr(diffusers, name, None)
+    ours, name = config.get("_logsnr"), str(config.get("_class_name"))
+    scheduler_class: Any = getattr(diffusers, name, None)
+    if ours:
+        try:
+            scheduler_class = scheduler_class_named(ours["schedule"])
+        except ModelError:
+            if scheduler_class is None:
+                raise
+            # what a schedule in a file of the user's own is saved as
+            warnings.warn(
+                f"The schedule {ours['schedule']} isn't known here: loaded as {name}, with the same betas.",
+                stacklevel=2,
+            )
     if scheduler_class is None:
         raise ModelError(f"{path_or_repo}: its scheduler {name} is neither one of diffusers' nor of logsnr's.")
     try:

@@ -123,7 +123,8 @@ def train(config: RunConfig, run: Path) -> TrainResult:
         )
         log = Log(run, accelerator, done) if main else None
         accelerator.init_trackers("train")
-        at_exit.callback(accelerator.end_training)
+        for tracker in accelerator.trackers:
+            at_exit.callback(tracker.finish)
         bar = tqdm(total=options.num_steps, initial=done, unit="step", disable=not main, dynamic_ncols=True)
         at_exit.callback(bar.close)
         losses: list[Tensor] = []
@@ -188,6 +189,11 @@ def train(config: RunConfig, run: Path) -> TrainResult:
         if finished and main:
             folders = export_model(run, _averaged_unet(unet, ema), scheduler, data.class_names)
         accelerator.wait_for_everyone()
+
+        # The wrapped network goes before the process group, or freeing it waits for a thread that waits for Python
+        del model, network
+        accelerator.free_memory()
+        accelerator.state.destroy_process_group()
         return TrainResult(done, finished, None if finished else stopped_by, folders)
 
 
