@@ -22,7 +22,7 @@ from typing import Any
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["logsnr.train", "logsnr.sample", "logsnr.hub", "logsnr.cli", "logsnr.inspect_schedule"])
 
-DEADLINE = 40.0
+DEADLINE = 120.0
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,12 @@ def test_a_refusal_ends_both(tiny: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_loss_that_is_not_finite_ends_both(tiny: list[str], tmp_path: Path) -> None:
+    wild = ("--train.learning-rate", 1e12, "--train.max-grad-norm", 1e12, "--train.lr-warmup-steps", 0)
+    for command in two(tmp_path / "log", "train", *tiny, *wild, "--out", tmp_path / "run"):
+        assert "At step 2 the loss is nan" in command.wait().message
+
+
 def test_accelerate_launch_stops_and_goes_on(tiny: list[str], tmp_path: Path, logsnr: Callable[..., Finished]) -> None:
     """A real launcher. It passes on the signal that the processes it started have had already, and that is no
     "stop at once"."""
