@@ -196,7 +196,7 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
     return (
-        "usage: logsnr COMMAND …\n\nTrain, sample and publish diffusion models of your own images.\n\n"
+        "usage: logsnr COMMAND …\n\nTrain and sample diffusion models of your own images.\n\n"
         + "\n".join(lines)
         + "\n\n`logsnr COMMAND --help` says more. To begin: logsnr train smoke --out runs/smoke"
     )
