@@ -57,9 +57,9 @@ class Log:
 
 
 @torch.no_grad()
-def log_held_out(log: Log | None, step: int, objective: Objective, unet: UNet2DModel, data: ImageData) -> None:
+def log_held_out(log: Log, step: int, objective: Objective, unet: UNet2DModel, data: ImageData) -> None:
     """Loss of the averaged weights on held-out images, with the same noise every time, whole and by log-SNR."""
-    if log is None or data.num_held_out == 0:
+    if data.num_held_out == 0:
         return
     scheduler = objective.scheduler
     repeats = max(1, _HELD_OUT_SAMPLES // data.num_held_out)
@@ -85,10 +85,8 @@ def log_held_out(log: Log | None, step: int, objective: Objective, unet: UNet2DM
     save_png(figure, log.run / "logs" / "held_out_loss_by_log_snr.png")
 
 
-def log_samples(log: Log | None, step: int, unet: UNet2DModel, scheduler: BetaScheduler, data: ImageData) -> None:
+def log_samples(log: Log, step: int, unet: UNet2DModel, scheduler: BetaScheduler, data: ImageData) -> None:
     """A grid of images from the same seeds each time, to RUN/samples and the tracker."""
-    if log is None:
-        return
     pipeline = PixelDiffusionPipeline(unet, copy.deepcopy(scheduler))
     pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
     extra: dict[str, Any] = {"batch_size": _SAMPLE_IMAGES}

@@ -47,6 +47,8 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
 
     With `class_label` the result is a plain stock model of that one class, in `out`.
     """
+    if not (run / "config.json").is_file():
+        raise CheckpointError(f"{run} is no run folder: there is no config.json in it.")
     record = read_json(run / "config.json")
     config, names = from_json(json.dumps(record["config"])), record["data"]["class_names"]
     checkpoint, _ = load_latest(run)

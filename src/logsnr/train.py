@@ -171,10 +171,10 @@ def train(config: RunConfig, run: Path) -> TrainResult:
                     lr = optimizer.param_groups[0]["lr"]
                     log.scalars(done, {"loss": mean, "learning_rate": lr, "images_per_second": rate})
                 losses, norms = [], []
-            if main and options.held_out_every and (done % options.held_out_every == 0 or at_end):
+            if log is not None and options.held_out_every and (done % options.held_out_every == 0 or at_end):
                 with _averaged(unet, ema), accelerator.autocast():
                     log_held_out(log, done, objective, unet, data)
-            if main and options.sample_every and (done % options.sample_every == 0 or at_end):
+            if log is not None and options.sample_every and (done % options.sample_every == 0 or at_end):
                 with _averaged(unet, ema), accelerator.autocast():
                     log_samples(log, done, unet, scheduler, data)
             if due or stopped_by is not None:
