@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from logsnr.config import (
     DataConfig,
+    EvaluateOptions,
     ModelConfig,
     ObjectiveConfig,
     RunConfig,
@@ -142,6 +143,30 @@ def _export(argv: list[str]) -> int:
 
 
 @dataclass(frozen=True)
+class EvaluateArguments:
+    """Measure how good a run's model is, into RUN/metrics.json. What was drawn and measured before is reused."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    options: Annotated[EvaluateOptions, tyro.conf.arg(name="")] = field(default_factory=EvaluateOptions)
+    dry_run: bool = False
+    """Load model and data, say what would be done, and stop."""
+
+
+def _evaluate(argv: list[str]) -> int:
+    arguments = tyro.cli(EvaluateArguments, args=argv, prog="logsnr evaluate")
+    from logsnr.evaluate.report import evaluate, open_subject, plan
+
+    subject = open_subject(arguments.run)
+    if arguments.dry_run:
+        print(plan(subject, arguments.options))
+        return 0
+    evaluate(subject, arguments.options)
+    print(f"The figures are in {arguments.run / 'metrics.json'}.")
+    return 0
+
+
+@dataclass(frozen=True)
 class InspectScheduleArguments:
     """Draw noise schedules, and say whether they do their job."""
 
@@ -161,17 +186,41 @@ class InspectScheduleArguments:
     """Print the tables and draw nothing."""
 
 
+@dataclass(frozen=True)
+class InspectDataArguments:
+    """Look at images before training: what they are, and a schedule and weighting to begin with."""
+
+    source: tyro.conf.Positional[str]
+    """As --data.source of `logsnr train`: a folder, a data set id on the Hub or mnist-5k."""
+    resolution: int | None = None
+    """Height and width to train at; that of the images, up to 64, when not given."""
+    channels: Literal[1, 3, 4] | None = None
+    """1 gray, 3 RGB, 4 RGBA; 1 where all images are gray and 3 elsewhere when not given."""
+    out: Path = Path("data.png")
+    """The picture: the spectrum, and what noise hides of it."""
+    dry_run: bool = False
+    """Print what there is to say and draw nothing."""
+
+
 def _inspect(argv: list[str]) -> int:
     parsed = tyro.extras.subcommand_cli_from_dict(
-        {"schedule": InspectScheduleArguments}, args=argv, prog="logsnr inspect", description="Look before training."
+        {"schedule": InspectScheduleArguments, "data": InspectDataArguments},
+        args=argv,
+        prog="logsnr inspect",
+        description="Look before training.",
     )
-    from logsnr.inspect_schedule import inspect_schedules
-
-    values = vars(parsed) | {"names": list(parsed.names)}
+    values = dict(vars(parsed))
     if values.pop("dry_run"):
         values["out"] = None
     with _writing(parsed.out):
-        print(inspect_schedules(values.pop("names"), **values))
+        if isinstance(parsed, InspectDataArguments):
+            from logsnr.inspect_data import inspect_data
+
+            print(inspect_data(values.pop("source"), **values))
+        else:
+            from logsnr.inspect_schedule import inspect_schedules
+
+            print(inspect_schedules(list(values.pop("names")), **values))
     return 0
 
 
@@ -187,7 +236,8 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (_train, "train a model of your images, or go on with one"),
     "sample": (_sample, "make images with a trained model"),
     "export": (_export, "make a model folder of a run's last checkpoint"),
-    "inspect": (_inspect, "look at noise schedules before training"),
+    "evaluate": (_evaluate, "measure how good a run's model is"),
+    "inspect": (_inspect, "look at images and noise schedules before training"),
 }
 
 
