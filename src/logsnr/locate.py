@@ -28,15 +28,17 @@ PARTS = ["model_index.json", "scheduler/scheduler_config.json", "unet/config.jso
 
 def locate(source: str, revision: str | None = None) -> Path:
     """The folder with the model's model_index.json. Raises ModelError, saying what is there instead."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return _download(source, revision)
+    return model_folder(Path(source)) if Path(source).is_dir() else _download(source, revision)
+
+
+def model_folder(folder: Path) -> Path:
+    """The model of a run folder, or the folder itself if it is one. Raises ModelError if there is no model yet."""
     for candidate in (folder, folder / "model"):
         if (candidate / "model_index.json").is_file():
             return candidate
     unfinished = (folder / "checkpoints").is_dir()
-    cure = f" Training isn't finished; `logsnr export {source}` makes a model of the last checkpoint."
-    raise ModelError(f"{source} holds no model: there is no model_index.json in it.{cure if unfinished else ''}")
+    cure = f" Training isn't finished; `logsnr export {folder}` makes a model of the last checkpoint."
+    raise ModelError(f"{folder} holds no model: there is no model_index.json in it.{cure if unfinished else ''}")
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
