@@ -39,12 +39,12 @@ def load(path_or_repo: str | Path, *, revision: str | None = None) -> PixelDiffu
     config = read_json_object(folder / "scheduler" / "scheduler_config.json")
     unet = load_unet(folder, source)
     with _explaining(f"{source}: its scheduler"):
-        scheduler = _scheduler_class(config).from_config(config)
+        scheduler = _scheduler_class(config, source).from_config(config)
     with _explaining(f"{source}: its model_index.json"):
         return PixelDiffusionPipeline(unet, scheduler, id2label=index.get("id2label"))
 
 
-def _scheduler_class(config: dict[str, Any]) -> Any:
+def _scheduler_class(config: dict[str, Any], source: str) -> Any:
     name = config.get("_class_name")
     stock = getattr(diffusers, name, None) if isinstance(name, str) else None
     if not (isinstance(stock, type) and issubclass(stock, SchedulerMixin)):
@@ -56,12 +56,19 @@ def _scheduler_class(config: dict[str, Any]) -> Any:
         return stock
     try:
         return scheduler_class_named(ours["schedule"])
-    except ModelError:
+    except ModelError as error:
         if stock is None:
-            raise
+            raise ModelError(
+                f"{error} Or trust the code in the model's folder: "
+                f"DiffusionPipeline.from_pretrained({source!r}, trust_remote_code=True)."
+            ) from None
         # what a schedule in a file of the user's own is saved as
         warnings.warn(
-            f"The schedule {ours['schedule']} isn't known here: loaded as {name}, with the same betas.", stacklevel=3
+            f"The schedule {ours['schedule']} isn't known here, and the model's folder doesn't hold it: loaded as "
+            f"{name}, with the same betas. What is lost is sampling without fresh noise (eta), which few steps "
+            f"need. For all of it: `logsnr sample --scheduler your_module:{ours['schedule']}`, or import its "
+            "module before logsnr.load.",
+            stacklevel=3,
         )
         return stock
 
