@@ -114,7 +114,7 @@ def test_gray_images_stored_as_rgb_are_said_to_be_gray(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No images in"):
         inspect_data(str(tmp_path), out=None)
-    with pytest.raises(ConfigError, match="--out must be a file that ends in .png"):
+    with pytest.raises(ConfigError, match=r"--out must be a file that ends in \.png"):
         inspect_data("mnist-5k", out=Path("data.jpg"))
 
 

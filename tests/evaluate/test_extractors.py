@@ -90,7 +90,7 @@ def test_digests_tell_parts_apart() -> None:
 
 
 def test_an_unknown_network_is_named_with_those_that_are_known(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'inceptoin' is unknown. Known: classifier, efficientnet-lite0, inception"):
+    with pytest.raises(ConfigError, match=r"'inceptoin' is unknown. Did you mean inception\? Known: classifier, eff"):
         make_extractor("inceptoin", *shades(folder), "cpu")
 
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from logsnr.checkpoint import replacing_file
 from logsnr.config import DataConfig
 from logsnr.data import ImageData
-from logsnr.errors import ConfigError
+from logsnr.errors import ConfigError, did_you_mean
 
 GROUP = "logsnr.features"
 _BATCH = 128
@@ -64,7 +64,9 @@ def make_extractor(name: str, data: ImageData, config: DataConfig, device: str) 
     """The network of that name, for these data. Raises ConfigError where there is none, or it lacks something."""
     known = {point.name: point for point in sorted(entry_points(group=GROUP))}
     if name not in known:
-        raise ConfigError(f"--features {name!r} is unknown. Known: {', '.join(known) or 'none'}.")
+        raise ConfigError(
+            f"--features {name!r} is unknown.{did_you_mean(name, known)} Known: {', '.join(known) or 'none'}."
+        )
     extractor: FeatureExtractor = known[name].load()(data, config, device)
     return extractor
 

@@ -26,6 +26,7 @@ from logsnr.config import EvaluateOptions
 from logsnr.errors import ModelError
 from logsnr.evaluate.extractors import digest_of
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.sample import swap
 
 _SHARD = 256
 _GOLDEN = 0.6180339887498949
@@ -65,7 +66,7 @@ def generate(
     """
     try:
         if options.scheduler is not None:
-            pipeline.swap_scheduler(options.scheduler)
+            swap(pipeline, options.scheduler)
         decisive = (
             *(model, type(pipeline.scheduler).__name__, options.steps, options.eta, options.guidance_scale),
             *(options.seed, class_counts, bits),
