@@ -195,7 +195,8 @@ class EvaluateArguments:
 
 def _evaluate(argv: list[str]) -> int:
     arguments = _parse(EvaluateArguments, argv, prog="logsnr evaluate")
-    from logsnr.evaluate.report import evaluate, open_subject, plan
+    from logsnr.evaluate.report import evaluate, plan
+    from logsnr.evaluate.subject import open_subject
 
     subject = open_subject(arguments.run)
     if arguments.dry_run:

@@ -70,7 +70,7 @@ def test_a_drawing_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monk
     options = EvaluateOptions(steps=2, batch_size=3)
     first = generate(pipeline(), tmp_path, "model", options, 10, None, 8)
     assert drawn == [range(3), range(3, 4), range(4, 7), range(7, 8), range(8, 10)]
-    (folder,) = (tmp_path / "evaluation").iterdir()
+    (folder,) = tmp_path.iterdir()
     assert [path.name for path in sorted(folder.iterdir())] == [f"{k:05}.safetensors" for k in (0, 4, 8)]
 
     drawn.clear()

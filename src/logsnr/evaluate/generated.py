@@ -11,7 +11,6 @@ the cumulative shares of the classes, so that any number of images has nearly th
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +39,9 @@ def draw_labels(class_counts: list[int], num: int) -> list[int]:
     return labels
 
 
-def digest_of_model(run: Path) -> str:
-    """A hash of the weights and the noise schedule in RUN/model."""
-    files = (run / "model" / "unet" / "diffusion_pytorch_model.safetensors", *(run / "model").glob("scheduler/*.json"))
-    digests = []
-    for path in files:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "blake2b").digest())
-    return digest_of(*digests)
-
-
 def generate(
     pipeline: PixelDiffusionPipeline,
-    run: Path,
+    folder: Path,
     model: str,
     options: EvaluateOptions,
     num: int,
@@ -61,8 +50,8 @@ def generate(
 ) -> Tensor:
     """`num` images in [0, 1] of the depth of the data, (num, channels, height, width), float32, on the CPU.
 
-    `model` is the model's digest. Those that are in the run folder are taken from there; the others are drawn, with a
-    progress bar. Raises ModelError where they can't be drawn as asked.
+    `model` is the model's digest. Those that are in `folder` are taken from there; the others are drawn, with a
+    progress bar, after a swap to the scheduler of the options. Raises ModelError where they can't be drawn as asked.
     """
     try:
         if options.scheduler is not None:
@@ -71,11 +60,12 @@ def generate(
             *(model, type(pipeline.scheduler).__name__, options.steps, options.eta, options.guidance_scale),
             *(options.seed, class_counts, bits),
         )
-        folder = run / "evaluation" / f"samples-{digest_of(repr(decisive).encode())}"
+        own = folder / f"samples-{digest_of(repr(decisive).encode())}"
         labels = None if class_counts is None else draw_labels(class_counts, num)
         starts = range(0, num, _SHARD)
         sizes = {start: min(_SHARD, num - start) for start in starts}
-        shards = {start: _shard(folder / f"{start:05}.safetensors", sizes[start]) for start in starts}
+        paths = {start: own / f"{start:05}.safetensors" for start in starts}
+        shards = {start: _shard(paths[start], sizes[start]) for start in starts}
         missing = [start for start in starts if shards[start] is None]
         batches = sum(-(-sizes[start] // options.batch_size) for start in missing)
         with tqdm(desc="Drawing images", total=batches * options.steps, unit="step", leave=False, delay=2) as bar:
@@ -88,7 +78,7 @@ def generate(
                     ]
                 )
                 deep = pixels.mul((1 << bits) - 1).round().to(torch.uint8 if bits == 8 else torch.uint16)
-                with replacing_file(folder / f"{start:05}.safetensors") as path:
+                with replacing_file(paths[start]) as path:
                     save_file({"images": deep}, path)
                 shards[start] = deep
     except ValueError as error:
