@@ -6,8 +6,10 @@ torch and diffusers are imported by the functions, so that `--help` and a wrong 
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +27,7 @@ from logsnr.config import (
     TrainConfig,
     to_json,
 )
-from logsnr.errors import LogsnrError
+from logsnr.errors import ConfigError, LogsnrError
 from logsnr.presets import PRESETS
 
 
@@ -142,6 +144,61 @@ def _export(argv: list[str]) -> int:
 
 
 @dataclass(frozen=True)
+class PublishArguments:
+    """Put a trained model on the Hub, with a page that explains it. The same command again goes on, or says that
+    nothing changed.
+
+    The repo is made where there is none; one that is there is written to only if it is logsnr's. Of a model with
+    classes, the form for stock diffusers goes to the branch `stock`.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """The run folder, or a model folder."""
+    repo_id: tyro.conf.Positional[str]
+    """Its name on the Hub, as in `your-name/your-model`."""
+    private: bool = False
+    """Make the repo private, if it is made now."""
+    create_pr: bool = False
+    """Open a pull request in a repo that is there, for somebody else to merge (main alone, not the branch `stock`)."""
+    license: str | None = None
+    """Licence of the weights, as the Hub names it: apache-2.0, cc-by-4.0, mit, other."""
+    data_license: str | None = None
+    """Licence of the training images, in words, for the card; that of the known data sets is filled in."""
+    stage: Path | None = None
+    """Leave everything in this folder, a sub-folder a branch, and send nothing."""
+    dry_run: bool = False
+    """List every file with its size and the reason why it is published, and send nothing."""
+
+    def __post_init__(self) -> None:
+        if self.stage is not None and self.dry_run:
+            raise ConfigError("--stage leaves the files, --dry-run doesn't: give one of them.")
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
+            raise ConfigError(
+                f"--license must be a name from the Hub's list of licences, such as apache-2.0, and is "
+                f"{self.license!r}. What has no name there is `other`."
+            )
+
+
+def _publish(argv: list[str]) -> int:
+    arguments = tyro.cli(PublishArguments, args=argv, prog="logsnr publish")
+    from logsnr.publish import check_repo_id, look, publish
+    from logsnr.stage import listing, stage
+
+    check_repo_id(arguments.repo_id)
+    local = arguments.stage is not None or arguments.dry_run
+    repo = None if local else look(arguments.repo_id, arguments.private, arguments.create_pr)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = arguments.stage or Path(scratch) / "stage"
+        branches = stage(arguments.run, arguments.repo_id, out, arguments.license, arguments.data_license)
+        if repo is not None:
+            print("\n".join(publish(branches, arguments.repo_id, repo, arguments.create_pr)))
+            return 0
+    print(listing(branches))
+    print(f"\nNothing was sent{'' if arguments.stage is None else f'; it is all in {arguments.stage}'}.")
+    return 0
+
+
+@dataclass(frozen=True)
 class InspectScheduleArguments:
     """Draw noise schedules, and say whether they do their job."""
 
@@ -187,6 +244,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (_train, "train a model of your images, or go on with one"),
     "sample": (_sample, "make images with a trained model"),
     "export": (_export, "make a model folder of a run's last checkpoint"),
+    "publish": (_publish, "put a trained model on the Hub, with a page that explains it"),
     "inspect": (_inspect, "look at noise schedules before training"),
 }
 
@@ -196,7 +254,7 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
     return (
-        "usage: logsnr COMMAND …\n\nTrain and sample diffusion models of your own images.\n\n"
+        "usage: logsnr COMMAND …\n\nTrain, sample and publish diffusion models of your own images.\n\n"
         + "\n".join(lines)
         + "\n\n`logsnr COMMAND --help` says more. To begin: logsnr train smoke --out runs/smoke"
     )

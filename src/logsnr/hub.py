@@ -58,19 +58,21 @@ def load(path_or_repo: str | Path, *, revision: str | None = None) -> PixelDiffu
     return PixelDiffusionPipeline(unet, scheduler_class.from_config(config), id2label=id2label)
 
 
+def model_folder(folder: Path) -> Path:
+    """The model of a run folder, or the folder itself if it is one. Raises ModelError if there is no model yet."""
+    for candidate in (folder, folder / "model"):
+        if (candidate / "model_index.json").is_file():
+            return candidate
+    unfinished = (folder / "checkpoints").is_dir()
+    cure = (
+        f"Training isn't finished; `logsnr export {folder}` makes a model of the last checkpoint." if unfinished else ""
+    )
+    raise ModelError(f"{folder} holds no model: there is no model_index.json in it. {cure}".rstrip())
+
+
 def _locate(source: str, revision: str | None) -> Path:
-    folder = Path(source)
-    if folder.is_dir():
-        for candidate in (folder, folder / "model"):
-            if (candidate / "model_index.json").is_file():
-                return candidate
-        unfinished = (folder / "checkpoints").is_dir()
-        cure = (
-            f"Training isn't finished; `logsnr export {source}` makes a model of the last checkpoint."
-            if unfinished
-            else ""
-        )
-        raise ModelError(f"{source} holds no model: there is no model_index.json in it. {cure}".rstrip())
+    if Path(source).is_dir():
+        return model_folder(Path(source))
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise ModelError(f"There is no folder {source}.")
     try:

@@ -14,6 +14,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from logsnr.checkpoint import export_model, load_latest, locked, read_json, replacing_folder, write_atomically
 from logsnr.config import RunConfig, differences, from_json, to_json
 from logsnr.data import ImageData, open_data
+from logsnr.effort import note_model_step
 from logsnr.errors import CheckpointError, ConfigError
 from logsnr.models import make_unet
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
@@ -60,7 +61,10 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
     unet.load_state_dict(checkpoint.ema)
     scheduler = make_scheduler(config.schedule)
     if class_label is None:
-        return export_model(run if out is None else out, unet, scheduler, names)
+        folders = export_model(run if out is None else out, unet, scheduler, names)
+        if out is None:
+            note_model_step(run, checkpoint.step)
+        return folders
     if out is None or names is None:
         raise ConfigError("--class-label needs --out, and a model with classes.")
     if out.exists() and not (out / "model_index.json").is_file():
@@ -90,6 +94,7 @@ def claim(run: Path, config: RunConfig, data: ImageData, unet: UNet2DModel) -> N
             "fingerprint": data.fingerprint,
             "class_names": data.class_names,
         },
+        "local": _local_settings(config),
         "unet": portable_config(unet),
         "versions": {name: importlib.metadata.version(name) for name in ("logsnr", "torch", "diffusers", "accelerate")},
     }
@@ -97,6 +102,14 @@ def claim(run: Path, config: RunConfig, data: ImageData, unet: UNet2DModel) -> N
         write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         return
     _require_same(run, config, data)
+
+
+def _local_settings(config: RunConfig) -> list[str]:
+    """Settings that name a folder of this machine and nothing that others have; they aren't published."""
+    folders = {"data.source": Path(config.data.source).expanduser()}
+    if config.model.init_from is not None:
+        folders["model.init_from"] = Path(config.model.init_from)
+    return [name for name, folder in folders.items() if folder.is_dir()]
 
 
 def _require_same(run: Path, config: RunConfig, data: ImageData) -> None:
