@@ -46,13 +46,14 @@ class TrainArguments:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
-def _train(argv: list[str]) -> int:
+def parse_train(argv: list[str]) -> TrainArguments:
+    """The arguments of `logsnr train`: a preset, and what is said otherwise."""
     presets = {
         name: TrainArguments(tyro.MISSING, False, c.data, c.schedule, c.model, c.objective, c.train)
         for name, (_, c) in PRESETS.items()
     }
     descriptions = {name: text for name, (text, _) in PRESETS.items()}
-    arguments = tyro.cli(
+    return tyro.cli(
         tyro.extras.subcommand_type_from_defaults(presets, descriptions, prefix_names=False, sort_subcommands=False),
         args=argv,
         prog="logsnr train",
@@ -61,6 +62,10 @@ def _train(argv: list[str]) -> int:
             "A preset is a complete configuration; `logsnr train PRESET --help` shows every setting with its value."
         ),
     )
+
+
+def _train(argv: list[str]) -> int:
+    arguments = parse_train(argv)
     config = RunConfig(arguments.data, arguments.schedule, arguments.model, arguments.objective, arguments.train)
     from logsnr.runs import plan
     from logsnr.train import train
