@@ -175,6 +175,26 @@ def _inspect(argv: list[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class DemoArguments:
+    """Draw with a trained model in the browser: images, and how they come out of noise."""
+
+    model: tyro.conf.Positional[str]
+    """A run folder, a model folder, or a repo of the Hub."""
+    port: int = 7860
+    """The page is at http://127.0.0.1:PORT, for this machine alone."""
+    open: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Open the page in a browser."""
+
+
+def _demo(argv: list[str]) -> int:
+    arguments = tyro.cli(DemoArguments, args=argv, prog="logsnr demo")
+    from logsnr.demo import serve
+
+    serve(arguments.model, arguments.port, arguments.open)
+    return 0
+
+
 @contextlib.contextmanager
 def _writing(out: Path) -> Iterator[None]:
     try:
@@ -186,6 +206,7 @@ def _writing(out: Path) -> Iterator[None]:
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (_train, "train a model of your images, or go on with one"),
     "sample": (_sample, "make images with a trained model"),
+    "demo": (_demo, "draw with a model in the browser"),
     "export": (_export, "make a model folder of a run's last checkpoint"),
     "inspect": (_inspect, "look at noise schedules before training"),
 }
