@@ -22,7 +22,7 @@ from loopback_hub import LoopbackHub
 
 from logsnr.errors import LogsnrError
 from logsnr.publish import look, publish
-from logsnr.stage import Branch, stage
+from logsnr.stage import Part, stage
 
 Run = Callable[..., Finished]
 DIGITS, TEXTURES = "ada/digits", "ada/textures"
@@ -45,12 +45,12 @@ def unconditional(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def staged_once(conditional: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Branch]:
-    return stage(conditional, DIGITS, tmp_path_factory.mktemp("staged") / "out", "apache-2.0", None)
+def staged_once(conditional: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Part]:
+    return stage(conditional, DIGITS, tmp_path_factory.mktemp("staged") / "out", "apache-2.0", None, space=False)
 
 
 @pytest.fixture
-def staged(staged_once: list[Branch], tmp_path: Path) -> list[Branch]:
+def staged(staged_once: list[Part], tmp_path: Path) -> list[Part]:
     """The conditional model as it is published, stock first and main last, for the test to change."""
     return [
         dataclasses.replace(branch, folder=Path(shutil.copytree(branch.folder, tmp_path / "staged" / branch.name)))
@@ -155,7 +155,7 @@ def test_published_loaded_saved_and_published_again(
     assert at_hub.repo("ada/digits-1").files()[weights] == stock
 
 
-def test_main_holds_one_set_of_weights(staged: list[Branch]) -> None:
+def test_main_holds_one_set_of_weights(staged: list[Part]) -> None:
     assert [branch.name for branch in staged] == ["stock", "main"]
     for branch in staged:
         assert len([f for f in branch.files if f.path.endswith(".safetensors")]) == 1
@@ -193,9 +193,9 @@ def test_the_same_command_again_changes_nothing_and_a_new_model_takes_the_old_on
 # What goes wrong on the way: each ends in one line, and the same again then succeeds
 
 
-def put(staged: list[Branch], private: bool = False, create_pr: bool = False) -> list[str]:
+def put(staged: list[Part], private: bool = False, create_pr: bool = False) -> list[str]:
     """What the command does after staging."""
-    return publish(staged, DIGITS, look(DIGITS, private, create_pr), create_pr)
+    return publish(staged, DIGITS, look(DIGITS, private=private, create_pr=create_pr), create_pr=create_pr)
 
 
 def message_of(attempt: Callable[[], object]) -> str:
@@ -220,7 +220,7 @@ def message_of(attempt: Callable[[], object]) -> str:
     ],
 )
 def test_a_fault_on_the_way(
-    staged: list[Branch], at_hub: LoopbackHub, method: str, path: str, how: int, words: str
+    staged: list[Part], at_hub: LoopbackHub, method: str, path: str, how: int, words: str
 ) -> None:
     at_hub.fail(method, path, how, times=10)
     message = message_of(lambda: put(staged))
@@ -235,14 +235,14 @@ def test_a_fault_on_the_way(
         assert published == {f.path: (branch.folder / f.path).read_bytes() for f in branch.files}
 
 
-def test_no_network(staged: list[Branch], at_hub: LoopbackHub) -> None:
+def test_no_network(staged: list[Part], at_hub: LoopbackHub) -> None:
     at_hub.stop()
     assert "See to the network, then run the same command again" in message_of(lambda: put(staged))
     at_hub.start()
     put(staged)
 
 
-def test_who_may_not(staged: list[Branch], at_hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_not(staged: list[Part], at_hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     for token, words in [
         ("", "nothing without a token. Make one with write access at"),
         ("hf_wrong", "401 (Invalid credentials in Authorization header): the token isn't valid: make a new one"),
@@ -260,24 +260,24 @@ def test_who_may_not(staged: list[Branch], at_hub: LoopbackHub, monkeypatch: pyt
     assert "403" in message_of(lambda: put(staged))
 
 
-def test_a_pull_request(staged: list[Branch], at_hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pull_request(staged: list[Part], at_hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     put_pr = lambda: put(staged, create_pr=True)  # noqa: E731
     assert f"--create-pr needs a repo that is there, and the Hub shows no {DIGITS}" in message_of(put_pr)
     put(staged)
     assert put_pr() == [
-        "main: nothing changed; no pull request was opened.",
         "stock: not in the pull request, which changes main alone. Once it is merged, somebody who may write runs the "
         "same command without --create-pr.",
+        "main: nothing changed; no pull request was opened.",
     ]
     before = at_hub.repo(DIGITS).files()
     (staged[1].folder / "README.md").write_text("---\ntags:\n- logsnr\n---\nBetter.\n")
     monkeypatch.setenv("HF_TOKEN", at_hub.other_token)
-    assert put_pr()[0] == f"pull request: {at_hub.endpoint}/{DIGITS}/discussions/1"
+    assert put_pr()[1] == f"main: pull request {at_hub.endpoint}/{DIGITS}/discussions/1"
     assert at_hub.repo(DIGITS).files() == before
     assert at_hub.repo(DIGITS).files("refs/pr/1")["README.md"].endswith(b"Better.\n")
 
 
-def test_a_repo_that_is_not_ours(staged: list[Branch], at_hub: LoopbackHub) -> None:
+def test_a_repo_that_is_not_ours(staged: list[Part], at_hub: LoopbackHub) -> None:
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -285,14 +285,14 @@ def test_a_repo_that_is_not_ours(staged: list[Branch], at_hub: LoopbackHub) -> N
     api.upload_file(repo_id=DIGITS, path_or_fileobj=b"---\ntags:\n- music\n---\nlogsnr\n", path_in_repo="README.md")
     before = at_hub.repo(DIGITS).files()
     message = message_of(lambda: put(staged))
-    assert f"{DIGITS} is there already and wasn't published by logsnr (it has README.md)" in message
+    assert f"The repo {DIGITS} is there already and wasn't published by logsnr (it has README.md)" in message
     assert "Take another name, or delete or rename that repo" in message
     assert at_hub.repo(DIGITS).files() == before
     api.delete_repo(DIGITS)
     put(staged)
 
 
-def test_private(staged: list[Branch], at_hub: LoopbackHub) -> None:
+def test_private(staged: list[Part], at_hub: LoopbackHub) -> None:
     put(staged, private=True)
     assert at_hub.repo(DIGITS).private
     put(staged)  # a private repo stays one
@@ -352,7 +352,7 @@ def test_dry_run_lists_every_file_with_its_size_and_reason(conditional: Path, tm
     assert "wasn't staged by logsnr" in logsnr("publish", conditional, DIGITS, "--stage", tmp_path / "mine").message
 
 
-def test_nothing_of_the_machine_is_staged(conditional: Path, staged: list[Branch], folder: Path) -> None:
+def test_nothing_of_the_machine_is_staged(conditional: Path, staged: list[Part], folder: Path) -> None:
     text = b"\n".join(p.read_bytes() for b in staged for p in b.folder.rglob("*") if p.is_file())
     for trace in (str(folder), str(conditional), str(Path.home()), "pytest-of", os.uname().nodename):
         assert trace.encode() not in text, trace

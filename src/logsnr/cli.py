@@ -165,12 +165,14 @@ class PublishArguments:
     """Make the repo private, if it is made now."""
     create_pr: bool = False
     """Open a pull request in a repo that is there, for somebody else to merge (main alone, not the branch `stock`)."""
+    space: bool = False
+    """Publish a Space of the same name beside it: an app that draws with the model in a browser (`logsnr demo`)."""
     license: str | None = None
     """Licence of the weights, as the Hub names it: apache-2.0, cc-by-4.0, mit, other."""
     data_license: str | None = None
     """Licence of the training images, in words, for the card; that of the known data sets is filled in."""
     stage: Path | None = None
-    """Leave everything in this folder, a sub-folder a branch, and send nothing."""
+    """Leave everything in this folder, a sub-folder for each branch and for the Space, and send nothing."""
     dry_run: bool = False
     """List every file with its size and the reason why it is published, and send nothing."""
 
@@ -189,16 +191,17 @@ def _publish(argv: list[str]) -> int:
     from logsnr.publish import check_repo_id, look, publish
     from logsnr.stage import listing, stage
 
-    check_repo_id(arguments.repo_id)
+    repo_id, create_pr = arguments.repo_id, arguments.create_pr
+    check_repo_id(repo_id)
     local = arguments.stage is not None or arguments.dry_run
-    repo = None if local else look(arguments.repo_id, arguments.private, arguments.create_pr)
+    repo = None if local else look(repo_id, private=arguments.private, create_pr=create_pr, space=arguments.space)
     with tempfile.TemporaryDirectory() as scratch:
         out = arguments.stage or Path(scratch) / "stage"
-        branches = stage(arguments.run, arguments.repo_id, out, arguments.license, arguments.data_license)
+        parts = stage(arguments.run, repo_id, out, arguments.license, arguments.data_license, arguments.space)
         if repo is not None:
-            print("\n".join(publish(branches, arguments.repo_id, repo, arguments.create_pr)))
+            print("\n".join(publish(parts, repo_id, repo, create_pr=create_pr)))
             return 0
-    print(listing(branches))
+    print(listing(parts))
     print(f"\nNothing was sent{'' if arguments.stage is None else f'; it is all in {arguments.stage}'}.")
     return 0
 
@@ -237,6 +240,26 @@ def _inspect(argv: list[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class DemoArguments:
+    """Draw with a trained model in the browser: images, and how they come out of noise."""
+
+    model: tyro.conf.Positional[str]
+    """A run folder, a model folder, or a repo of the Hub."""
+    port: int = 7860
+    """The page is at http://127.0.0.1:PORT, for this machine alone."""
+    open: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Open the page in a browser."""
+
+
+def _demo(argv: list[str]) -> int:
+    arguments = tyro.cli(DemoArguments, args=argv, prog="logsnr demo")
+    from logsnr.demo import serve
+
+    serve(arguments.model, arguments.port, arguments.open)
+    return 0
+
+
 @contextlib.contextmanager
 def _writing(out: Path) -> Iterator[None]:
     try:
@@ -248,6 +271,7 @@ def _writing(out: Path) -> Iterator[None]:
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (_train, "train a model of your images, or go on with one"),
     "sample": (_sample, "make images with a trained model"),
+    "demo": (_demo, "draw with a model in the browser"),
     "export": (_export, "make a model folder of a run's last checkpoint"),
     "publish": (_publish, "put a trained model on the Hub, with a page that explains it"),
     "inspect": (_inspect, "look at noise schedules before training"),

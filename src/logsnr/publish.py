@@ -1,7 +1,7 @@
 """A staged folder -> a repo of the Hub, from which anybody loads the model.
 
-The branch `stock` goes first and `main` last, each in one commit that also takes away what an earlier version left
-there. Until the last commit a reader therefore sees the old version whole, or no model yet; and since a commit of what
+The branch `stock` goes first, then `main`, and the Space last, each in one commit that also takes away what an earlier version left
+there. Until `main` is there a reader therefore sees the old version whole, or no model yet; and since a commit of what
 is there already is no commit, the same command again does just what is still to do.
 
 Only a repo that is new, empty or ours is written to, and in it only files of ours (`_OWN`): a LICENSE that somebody
@@ -17,16 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, SpaceInfo, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.utils import httpx, logging  # type: ignore[attr-defined]  # httpx or httpx2, as it has
 
 from logsnr.card import TAG
 from logsnr.errors import LogsnrError, PublishError
-from logsnr.stage import Branch
+from logsnr.stage import Part
 
 _OWN = re.compile(r"README\.md|model_index\.json|pipeline_pixel_[0-9a-f]{8}\.py|(images|run|scheduler|unet)/.*")
 _OWN_PIPELINE = re.compile(r"pipeline_pixel_[0-9a-f]{8}\.py")
+_MESSAGES = {
+    "main": "Publish the model",
+    "stock": "Publish the model for stock diffusers",
+    "space": "Publish the app",
+}
 _AGAIN = "then run the same command again; what was done already isn't done twice."
 
 
@@ -49,7 +54,7 @@ def check_repo_id(repo_id: str) -> None:
         )
 
 
-def look(repo_id: str, private: bool, create_pr: bool) -> Repo:
+def look(repo_id: str, *, private: bool = False, create_pr: bool = False, space: bool = False) -> Repo:
     """What the repo is, before any work is done for it. Raises PublishError if we may not write there, or shouldn't."""
     check_repo_id(repo_id)
     if get_token() is None:
@@ -60,21 +65,16 @@ def look(repo_id: str, private: bool, create_pr: bool) -> Repo:
         )
     api = HfApi()
     with _explained(repo_id):
-        try:
-            info = api.model_info(repo_id)
-        except RepositoryNotFoundError:
+        info = _info(api, repo_id, "model")
+        if space:
+            _info(api, repo_id, "space")
+        if info is None:
             if create_pr:
                 raise PublishError(
                     f"--create-pr needs a repo that is there, and the Hub shows no {repo_id}. Leave it out to create "
                     "the repo."
-                ) from None
+                )
             return Repo(False, private, frozenset())
-        files = {sibling.rfilename for sibling in info.siblings or []} - {".gitattributes"}
-        if files and not _is_ours(api, repo_id, files):
-            raise PublishError(
-                f"{repo_id} is there already and wasn't published by logsnr (it has {_some(files)}); its files would "
-                "be replaced. Take another name, or delete or rename that repo on its page first."
-            )
         if private and not info.private:
             raise PublishError(
                 f"--private makes new repos private, and {repo_id} is there and public. Make it private in its "
@@ -84,52 +84,59 @@ def look(repo_id: str, private: bool, create_pr: bool) -> Repo:
         return Repo(True, bool(info.private), branches)
 
 
-def publish(branches: list[Branch], repo_id: str, repo: Repo, create_pr: bool) -> list[str]:
-    """Bring the repo to what was staged. Returns lines that say what was done."""
+def publish(parts: list[Part], repo_id: str, repo: Repo, *, create_pr: bool = False) -> list[str]:
+    """Bring the repo (and its Space) to what was staged. Returns lines that say what was done."""
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # that nothing changed we say ourselves
     api, lines = HfApi(), []
-    staged = {branch.name: branch for branch in branches}
     with _explained(repo_id):
-        if not repo.exists:
-            api.create_repo(repo_id, private=repo.private or None, exist_ok=True)  # None: as the owner has it
         if create_pr:
-            url = _commit(api, repo_id, staged["main"], create_pr=True)
-            lines.append(
-                "main: nothing changed; no pull request was opened." if url is None else f"pull request: {url}"
-            )
-            if "stock" in staged:
-                lines.append(
-                    "stock: not in the pull request, which changes main alone. Once it is merged, somebody who may "
-                    "write runs the same command without --create-pr."
-                )
-            return lines
-        if "stock" in staged:
-            api.create_branch(repo_id, branch="stock", exist_ok=True)
-            lines.append(_said("stock", _commit(api, repo_id, staged["stock"])))
-        lines.append(_said("main", _commit(api, repo_id, staged["main"])))
-        if "stock" not in staged and "stock" in repo.branches:
+            return _request(api, repo_id, parts)
+        private = repo.private or None  # None: as the owner's settings say
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        for part in parts:
+            if part.name == "stock":
+                api.create_branch(repo_id, branch="stock", exist_ok=True)
+            elif part.name == "space":
+                api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+            url = _commit(api, repo_id, part)
+            lines.append(f"{part.name}: {'nothing changed.' if url is None else url}")
+        if "stock" in repo.branches and "stock" not in [part.name for part in parts]:
             api.delete_branch(repo_id, branch="stock")
             lines.append("stock: the branch is deleted; it held another model, and this one needs none.")
     lines.append(f"The page is {constants.ENDPOINT}/{repo_id}")
     return lines
 
 
-def _said(name: str, url: str | None) -> str:
-    return f"{name}: nothing changed." if url is None else f"{name}: {url}"
+def _request(api: HfApi, repo_id: str, parts: list[Part]) -> list[str]:
+    """Open a pull request for the branch main; the Hub has none for several branches at once."""
+    lines = []
+    for part in parts:
+        if part.name == "main":
+            url = _commit(api, repo_id, part, create_pr=True)
+            done = "nothing changed; no pull request was opened." if url is None else f"pull request {url}"
+            lines.append(f"main: {done}")
+        else:
+            lines.append(
+                f"{part.name}: not in the pull request, which changes main alone. Once it is merged, somebody who may "
+                "write runs the same command without --create-pr."
+            )
+    return lines
 
 
-def _commit(api: HfApi, repo_id: str, branch: Branch, create_pr: bool = False) -> str | None:
-    """One commit that makes `branch` what was staged. Returns where to see it; None if it was so already."""
-    before = api.model_info(repo_id, revision=branch.name)
+def _commit(api: HfApi, repo_id: str, part: Part, create_pr: bool = False) -> str | None:
+    """One commit that makes the place of `part` what was staged. Returns where to see it; None if it was so already."""
+    kind, branch = ("space", "main") if part.name == "space" else ("model", part.name)
+    before = api.repo_info(repo_id, repo_type=kind, revision=branch)
     there = {sibling.rfilename for sibling in before.siblings or []}
-    wanted = {file.path for file in branch.files}
-    operations: list[Any] = [CommitOperationAdd(path, branch.folder / path) for path in sorted(wanted)]
+    wanted = {file.path for file in part.files}
+    operations: list[Any] = [CommitOperationAdd(path, part.folder / path) for path in sorted(wanted)]
     operations += [CommitOperationDelete(path) for path in sorted(there - wanted) if _OWN.fullmatch(path)]
     commit = api.create_commit(
         repo_id,
         operations,
-        commit_message="Publish the model" if branch.name == "main" else "Publish the model for stock diffusers",
-        revision=branch.name,
+        commit_message=_MESSAGES[part.name],
+        repo_type=kind,
+        revision=branch,
         parent_commit=before.sha,
         create_pr=create_pr,
     )
@@ -138,15 +145,33 @@ def _commit(api: HfApi, repo_id: str, branch: Branch, create_pr: bool = False) -
     return commit.pr_url if create_pr else commit.commit_url
 
 
-def _is_ours(api: HfApi, repo_id: str, files: set[str]) -> bool:
+def _info(api: HfApi, repo_id: str, kind: str) -> ModelInfo | SpaceInfo | None:
+    """What the Hub knows of a repo, None if there is none. Raises PublishError if it is somebody else's work."""
+    try:
+        info = api.repo_info(repo_id, repo_type=kind)
+    except RepositoryNotFoundError:
+        return None
+    assert isinstance(info, ModelInfo | SpaceInfo)
+    # the Hub itself puts a README.md into a new Space
+    empty = {".gitattributes", "README.md"} if kind == "space" else {".gitattributes"}
+    files = {sibling.rfilename for sibling in info.siblings or []}
+    if not files <= empty and not _is_ours(api, repo_id, kind, files):
+        what = "repo" if kind == "model" else "Space"
+        raise PublishError(
+            f"The {what} {repo_id} is there already and wasn't published by logsnr (it has {_some(files - empty)}); its "
+            f"files would be replaced. Take another name, or delete or rename that {what} on its page first."
+        )
+    return info
+
+
+def _is_ours(api: HfApi, repo_id: str, kind: str, files: set[str]) -> bool:
     """Whether a repo with these files has our pipeline (`push_to_hub` leaves no more) or our tag on its card."""
     if any(_OWN_PIPELINE.fullmatch(name) for name in files):
         return True
     if "README.md" not in files:
         return False
-    head, *_ = (
-        Path(api.hf_hub_download(repo_id, "README.md")).read_text(encoding="utf-8").removeprefix("---").split("\n---")
-    )
+    card = Path(api.hf_hub_download(repo_id, "README.md", repo_type=kind)).read_text(encoding="utf-8")
+    head, *_ = card.removeprefix("---").split("\n---")
     return re.search(rf"^\s*- {TAG}\s*$", head, re.MULTILINE) is not None
 
 
@@ -182,6 +207,7 @@ def _refusal(error: HfHubHTTPError, repo_id: str) -> str:
     status, reason = error.response.status_code, error.server_message or error.response.reason_phrase
     said = f"The Hub answered {status} ({_one_line(reason)})"
     cures = {
+        402: "the Hub wants a subscription or a payment for that; without --space it needs none",
         401: "the token isn't valid: make a new one and run `hf auth login` (or set HF_TOKEN)",
         403: f"the token may not write to {repo_id}: take a name of your own, a token that may, or --create-pr",
         404: f"{repo_id} isn't there any more, or the token may not see it",

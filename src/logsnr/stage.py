@@ -1,7 +1,8 @@
-"""A run -> a folder with all that is published of it, one sub-folder for each branch, and a reason for every file.
+"""A run -> a folder with all that is published of it, one sub-folder for each part, and a reason for every file.
 
     main/    README.md  images/  run/  and the model: what is in RUN/model
     stock/   README.md and the model for stock diffusers; only of a model with classes
+    space/   the app that draws with the model in a browser; where it is asked for
 
 Nothing else leaves the machine: what isn't named here isn't copied, and what is copied is searched for traces of the
 machine it was made on (`logsnr.leaks`).
@@ -21,6 +22,7 @@ from typing import Any
 from logsnr.card import Subject, Training, public_words, render_card, render_stock_card
 from logsnr.checkpoint import read_json, replacing_folder
 from logsnr.config import to_json
+from logsnr.demo import stage_space
 from logsnr.effort import read_effort
 from logsnr.errors import PublishError
 from logsnr.hub import load, model_folder
@@ -46,11 +48,16 @@ _REASONS = {
     "unet/config.json": "the network's architecture",
     "scheduler/scheduler_config.json": "the noise schedule, all its betas",
 }
+_REASONS_IN_SPACE = {
+    "README.md": "the Space's settings, and the model that it shows",
+    "app.py": "the app",
+    "requirements.txt": "what the app needs",
+}
 
 
 @dataclass(frozen=True)
 class StagedFile:
-    """One file of a branch: its path there, its size in bytes and why it is published."""
+    """One file of a part: its path there, its size in bytes and why it is published."""
 
     path: str
     size: int
@@ -58,18 +65,20 @@ class StagedFile:
 
 
 @dataclass(frozen=True)
-class Branch:
-    """What one branch is to hold."""
+class Part:
+    """What goes to one place: the branches `main` and `stock` of the repo, or the `space` of the same name."""
 
     name: str
     folder: Path
     files: list[StagedFile]
 
 
-def stage(run: Path, repo_id: str, out: Path, license: str | None, data_license: str | None) -> list[Branch]:
+def stage(
+    run: Path, repo_id: str, out: Path, license: str | None, data_license: str | None, space: bool
+) -> list[Part]:
     """Put what is published of `run` (or of a model folder) as `repo_id` into `out`, which is replaced.
 
-    Raises `PublishError` or `ModelError` where that can't be; `out` is then as it was.
+    The parts come in the order in which they are to be sent. Raises `PublishError` or `ModelError` where that can't be; `out` is then as it was.
     """
     if not run.is_dir():
         raise PublishError(f"There is no folder {run}. Give the folder of a run, or of a model.")
@@ -93,18 +102,22 @@ def stage(run: Path, repo_id: str, out: Path, license: str | None, data_license:
         if subject.stock == "branch":
             pipeline.to("cpu").to_stock().save_pretrained(folder / "stock")
             _write(folder / "stock" / "README.md", render_stock_card(subject))
+        if space:
+            stage_space(repo_id, folder / "space")
         refuse_leaks(folder, public_words(subject))
-    return [Branch(path.name, path, list(_listing(path))) for path in sorted(out.iterdir(), reverse=True)]
+    folders = [out / name for name in ("stock", "main", "space") if (out / name).is_dir()]
+    return [Part(path.name, path, list(_listing(path))) for path in folders]
 
 
-def listing(branches: list[Branch]) -> str:
-    """Every file with its size and reason, a paragraph for each branch."""
-    width = max(len(file.path) for branch in branches for file in branch.files)
+def listing(parts: list[Part]) -> str:
+    """Every file with its size and reason, a paragraph for each part."""
+    width = max(len(file.path) for part in parts for file in part.files)
     paragraphs = []
-    for branch in branches:
-        lines = [f"  {file.path:<{width}}  {_size(file.size):>9}  {file.reason}" for file in branch.files]
-        total = _size(sum(file.size for file in branch.files))
-        paragraphs.append("\n".join([f"Branch {branch.name}: {len(lines)} files, {total}", *lines]))
+    for part in parts:
+        lines = [f"  {file.path:<{width}}  {_size(file.size):>9}  {file.reason}" for file in part.files]
+        total = _size(sum(file.size for file in part.files))
+        title = "The Space" if part.name == "space" else f"Branch {part.name}"
+        paragraphs.append("\n".join([f"{title}: {len(lines)} files, {total}", *lines]))
     return "\n\n".join(paragraphs)
 
 
@@ -206,10 +219,12 @@ def _write(path: Path, text: str) -> None:
 def _listing(folder: Path) -> Iterator[StagedFile]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
-        yield StagedFile(name, path.stat().st_size, _reason(name))
+        yield StagedFile(name, path.stat().st_size, _reason(folder.name, name))
 
 
-def _reason(name: str) -> str:
+def _reason(part: str, name: str) -> str:
+    if part == "space":
+        return _REASONS_IN_SPACE[name]
     if name.startswith("unet/diffusion_pytorch_model"):
         return "the weights"
     if name.endswith(".py"):
