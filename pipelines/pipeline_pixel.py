@@ -478,12 +478,12 @@ class PixelDiffusionPipeline(DiffusionPipeline):
         if (unet_config := folder / "unet" / "config.json").is_file():  # it holds the path that the unet came from
             _rewrite_json(unet_config, lambda c: {k: v for k, v in c.items() if k != "_name_or_path"})
 
-    def _upload_folder(self, working_dir: str | os.PathLike[Any], repo_id: str, **kwargs: Any) -> Any:
+    def _upload_folder(self, working_dir: str | os.PathLike[Any], repo_id: str, *args: Any, **kwargs: Any) -> Any:
         """The last step of `push_to_hub`: a repo without a card gets one of ours in place of diffusers' empty form."""
         card = Path(working_dir) / "README.md"
         if card.is_file() and _EMPTY_FORM in card.read_text(encoding="utf-8"):
             card.write_text(self._card(repo_id), encoding="utf-8")
-        return super()._upload_folder(working_dir, repo_id, **kwargs)  # type: ignore[no-untyped-call]
+        return super()._upload_folder(working_dir, repo_id, *args, **kwargs)
 
     def _card(self, repo_id: str) -> str:
         config, names = self.unet.config, self.id2label or {}

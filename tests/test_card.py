@@ -64,18 +64,21 @@ def session(**values: Any) -> Session:
     return dataclasses.replace(made, **values)
 
 
-def subject(names: list[str] | None = NAMES, metrics: dict[str, Any] | None = None, **values: Any) -> Subject:
+def training(metrics: dict[str, Any] | None = None, **values: Any) -> Training:
     config = RunConfig(data=DataConfig(source="path/to/images"))
-    training = Training(
-        recorded(config), config, Effort([session()], 1000), [HeldOutLoss(1000, 0.25, [0.5] * 10)], metrics or {}
-    )
+    losses = [HeldOutLoss(1000, 0.25, [0.5] * 10)]
+    made = Training(recorded(config), config, Effort([session()], 1000), losses, metrics or {})
+    return dataclasses.replace(made, **values)
+
+
+def subject(names: list[str] | None = NAMES, metrics: dict[str, Any] | None = None, **values: Any) -> Subject:
     made = Subject(
         repo_id="ada/shapes",
         pipeline=pipeline(names),
         remote_stem=None if names else "pipeline_pixel_01234567",
         samples=SampleOptions(num=16, guidance_scale=2.0 if names else None),
         shown_classes=names,
-        training=training,
+        training=training(metrics),
         license="apache-2.0",
         data_license=None,
     )
@@ -135,8 +138,7 @@ def test_what_is_not_known_is_said() -> None:
     assert "Which images it was trained on isn't recorded." in bare
     assert "How it was trained isn't recorded" in bare
     assert "from scratch" not in bare
-    old = dataclasses.replace(subject().training or pytest.fail(), effort=Effort([], None), held_out=[])
-    text = render_card(subject(training=old))
+    text = render_card(subject(training=training(effort=Effort([], None), held_out=[])))
     assert "On what and for how long isn't recorded." in text
     assert "held_out_loss" not in text
     assert "Their licence: not stated by the author." in text
@@ -144,14 +146,16 @@ def test_what_is_not_known_is_said() -> None:
 
 
 def test_effort_over_several_sessions() -> None:
-    sessions = [session(to_step=400, seconds=3600.0), session(from_step=400, seconds=5400.0, device="NVIDIA H200", processes=2, images_per_step=128)]
-    training = dataclasses.replace(subject().training or pytest.fail(), effort=Effort(sessions, 1000))
-    assert (
-        f"It took 1,000 steps and {400 * 64 + 600 * 128:,} images, each counted as often as it was seen, 2.5 hours on 2 CPU "
-        "cores in bf16 and 2 processes, each on NVIDIA H200 in bf16, in 2 sessions. Versions: logsnr 0.1.0, torch 2.13.0."
-    ) in render_card(subject(training=training))
-    unfinished = dataclasses.replace(training, effort=Effort(sessions, 400))
-    assert "400 of 1,000 steps (an unfinished run)" in render_card(subject(training=unfinished))
+    sessions = [
+        session(to_step=400, seconds=3600.0),
+        session(from_step=400, seconds=5400.0, device="NVIDIA H200", processes=2, images_per_step=128),
+    ]
+    text = render_card(subject(training=training(effort=Effort(sessions, 1000))))
+    assert f"It took 1,000 steps and {400 * 64 + 600 * 128:,} images, each counted as often as it was seen" in text
+    assert "2.5 hours on 2 CPU cores in bf16 and 2 processes, each on NVIDIA H200 in bf16, in 2 sessions." in text
+    assert "Versions: logsnr 0.1.0, torch 2.13.0." in text
+    text = render_card(subject(training=training(effort=Effort(sessions, 400))))
+    assert "400 of 1,000 steps (an unfinished run)" in text
 
 
 def test_a_target_without_a_stock_form() -> None:
@@ -167,7 +171,9 @@ def test_training_is_recorded_over_a_resume(tiny: list[str], tmp_path: Path) -> 
     command = ("train", *tiny, "--out", tmp_path / "run")
     assert run(tmp_path / "log.txt", *command).status == 0
     whole = read_effort(tmp_path / "run")
-    assert [(s.from_step, s.to_step, s.images, s.processes, s.precision) for s in whole.sessions] == [(0, 12, 48, 1, "float32")]
+    assert [(s.from_step, s.to_step, s.images, s.processes, s.precision) for s in whole.sessions] == [
+        (0, 12, 48, 1, "float32")
+    ]
     assert whole.model_step == 12
     assert whole.sessions[0].device == "1 CPU core"
     for path in (tmp_path / "run" / "checkpoints").glob("step-*12"):
@@ -184,7 +190,9 @@ def test_training_is_recorded_over_a_resume(tiny: list[str], tmp_path: Path) -> 
 CONFIGS = [
     *(config for _, config in PRESETS.values()),
     RunConfig(data=DataConfig(source="two words", horizontal_flip=True, class_conditional=False, label_column="a b")),
-    RunConfig(schedule=ScheduleConfig(name="my:Own", options={"beta_end": 0.03, "beta_start": 1e-5}, clip_sample=False)),
+    RunConfig(
+        schedule=ScheduleConfig(name="my:Own", options={"beta_end": 0.03, "beta_start": 1e-5}, clip_sample=False)
+    ),
     RunConfig(model=dataclasses.replace(PRESETS["mnist"][1].model, attention_levels=(), init_from="ada/shapes")),
     RunConfig(objective=ObjectiveConfig(weighting="edm", sigma_data=0.1), train=TrainConfig(learning_rate=3e-5)),
 ]
@@ -223,14 +231,13 @@ def test_folders_become_placeholders_and_public_names_stay(at_hub: LoopbackHub) 
         record = recorded(PRESETS[name][1], local=["data.source"])
         assert public_config(record) == PRESETS[name][1]
         assert data_origin(public_config(record), None).license
-    training = dataclasses.replace(subject().training or pytest.fail(), config=hub_names)
-    card = ModelCard(render_card(subject(training=training)))
+    card = ModelCard(render_card(subject(training=training(config=hub_names))))
     assert card.data.datasets == ["clinic/patients"]
     assert card.data.base_model == "runs/secret"
-    hidden_card = ModelCard(render_card(subject(training=dataclasses.replace(training, config=hidden))))
-    assert hidden_card.data.datasets is None
-    assert hidden_card.data.base_model is None
-    assert "`path/to/images` and `path/to/model` stand for folders of the author's." in hidden_card.content
+    card = ModelCard(render_card(subject(training=training(config=hidden))))
+    assert card.data.datasets is None
+    assert card.data.base_model is None
+    assert "`path/to/images` and `path/to/model` stand for folders of the author's." in card.content
 
 
 # Leaks
@@ -260,7 +267,9 @@ def write_safetensors(path: Path, metadata: dict[str, str]) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["card", "json", "nested json key", "weights", "picture"])
-def test_a_leak_is_found_in_any_file(text: str, what: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leak_is_found_in_any_file(
+    text: str, what: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = tmp_path / "hömes" / "dear"
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("LOGNAME", "adalovelace")
@@ -289,8 +298,10 @@ def test_a_leak_is_found_in_any_file(text: str, what: str, kind: str, tmp_path: 
 
 
 def test_what_is_no_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our own code and cards, URLs and relative paths; and a user called like a class, or like the owner of the repo."""
-    (tmp_path / "README.md").write_text(render_card(subject()) + "\nhttps://example.org/a/b/c and runs/x/y, 1/2/3, a / b.\n")
+    """Our code and cards, URLs and relative paths; and a user called like a class, or like the owner of the repo."""
+    (tmp_path / "README.md").write_text(
+        render_card(subject()) + "\nhttps://example.org/a/b/c and runs/x/y, 1/2/3, a / b.\n"
+    )
     write_safetensors(tmp_path / "x.safetensors", {"format": "pt"})
     save_png(Image.new("L", (8, 8)), tmp_path / "x.png")
     for room in ("schedulers", "pipelines"):

@@ -1,4 +1,4 @@
-"""A trained model on the Hub: published, loaded by the code of its own card, saved, published again; and what goes wrong.
+"""A trained model on the Hub: published, loaded by the code of its card, saved, published again; and what goes wrong.
 
 The Hub is the one of `loopback_hub.py`, the client the real one.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from commands import Finished, run
+from huggingface_hub import HfApi
 from loopback_hub import LoopbackHub
 
 from logsnr.errors import LogsnrError
@@ -177,10 +178,7 @@ def test_the_same_command_again_changes_nothing_and_a_new_model_takes_the_old_on
     stale = {"pipeline_pixel_00000000.py": "old", "unet/diffusion_pytorch_model.bin": "old", "LICENSE": "mine"}
     lines = [
         {"key": "header", "value": {"summary": "by hand"}},
-        *(
-            {"key": "file", "value": {"path": path, "content": "b2xk", "encoding": "base64"}}
-            for path in stale
-        ),
+        *({"key": "file", "value": {"path": path, "content": "b2xk", "encoding": "base64"}} for path in stale),
     ]
     repo.commit("main", lines, "ada", {}, pull_request=False)
     commits = len(repo.commits)
@@ -220,8 +218,15 @@ def message_of(attempt: Callable[[], object]) -> str:
     ],
 )
 def test_a_fault_on_the_way(
-    staged: list[Part], at_hub: LoopbackHub, method: str, path: str, how: int, words: str
+    staged: list[Part],
+    at_hub: LoopbackHub,
+    method: str,
+    path: str,
+    how: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # it waits before it retries
     at_hub.fail(method, path, how, times=10)
     message = message_of(lambda: put(staged))
     assert words in message
@@ -255,7 +260,6 @@ def test_who_may_not(staged: list[Part], at_hub: LoopbackHub, monkeypatch: pytes
     monkeypatch.setenv("HF_TOKEN", at_hub.token)
     put(staged)
     monkeypatch.setenv("HF_TOKEN", at_hub.read_token)
-    put(staged)  # nothing to write
     (staged[1].folder / "README.md").write_text("other")
     assert "403" in message_of(lambda: put(staged))
 
@@ -278,8 +282,6 @@ def test_a_pull_request(staged: list[Part], at_hub: LoopbackHub, monkeypatch: py
 
 
 def test_a_repo_that_is_not_ours(staged: list[Part], at_hub: LoopbackHub) -> None:
-    from huggingface_hub import HfApi
-
     api = HfApi()
     api.create_repo(DIGITS)
     api.upload_file(repo_id=DIGITS, path_or_fileobj=b"---\ntags:\n- music\n---\nlogsnr\n", path_in_repo="README.md")
@@ -292,6 +294,23 @@ def test_a_repo_that_is_not_ours(staged: list[Part], at_hub: LoopbackHub) -> Non
     put(staged)
 
 
+def test_a_space_beside_it(conditional: Path, at_hub: LoopbackHub, logsnr_at_hub: Run) -> None:
+    end = logsnr_at_hub("publish", conditional, DIGITS, "--space", "--private")
+    assert end.status == 0, end.output
+    assert f"space: {at_hub.endpoint}/spaces/{DIGITS}/commit/" in end.output
+    space = at_hub.repo(DIGITS, "space")
+    assert {"README.md", "app.py", "requirements.txt"} <= set(space.files())
+    assert space.private
+    assert "app.py" not in at_hub.repo(DIGITS).files()
+    assert "space: nothing changed." in logsnr_at_hub("publish", conditional, DIGITS, "--space").output
+
+    HfApi().create_repo(TEXTURES, repo_type="space", space_sdk="gradio")
+    HfApi().upload_file(repo_id=TEXTURES, repo_type="space", path_or_fileobj=b"x", path_in_repo="mine.py")
+    message = logsnr_at_hub("publish", conditional, TEXTURES, "--space").message
+    assert f"The Space {TEXTURES} is there already and wasn't published by logsnr (it has mine.py)" in message
+    assert ("model", TEXTURES) not in at_hub.repos  # seen before anything is sent
+
+
 def test_private(staged: list[Part], at_hub: LoopbackHub) -> None:
     put(staged, private=True)
     assert at_hub.repo(DIGITS).private
@@ -301,10 +320,12 @@ def test_private(staged: list[Part], at_hub: LoopbackHub) -> None:
     assert "is there and public. Make it private in its settings" in message_of(lambda: put(staged, private=True))
 
 
-@pytest.mark.parametrize("name", ["digits", "ada/two words", "a/b/c", "ada/x--y", "ada/x.git", "ada/", f"ada/{'x' * 96}"])
+@pytest.mark.parametrize(
+    "name", ["digits", "ada/two words", "a/b/c", "ada/x--y", "ada/x.git", "ada/", f"ada/{'x' * 96}"]
+)
 def test_a_name_that_the_hub_does_not_take(name: str, tmp_path: Path, logsnr: Run) -> None:
     message = logsnr("publish", tmp_path, name).message
-    assert f"REPO_ID must be owner/name, of letters, digits and single . _ - between them" in message
+    assert "REPO_ID must be owner/name, of letters, digits and single . _ - between them" in message
     assert len(message.splitlines()) == 1
 
 
@@ -316,10 +337,14 @@ def test_what_cannot_be_published(conditional: Path, tmp_path: Path, logsnr_at_h
     shutil.copytree(conditional, edited)
     (pipeline_file,) = (edited / "model").glob("*.py")
     pipeline_file.write_text(pipeline_file.read_text() + "\n# and more\n")
+    leaky = tmp_path / "leaky"
+    shutil.copytree(conditional, leaky)
+    (leaky / "metrics.json").write_text(json.dumps({"fid": {"value": 1.0, "cache": str(Path.home() / "x")}}))
     for source, words in [
         (tmp_path / "nothing", f"There is no folder {tmp_path / 'nothing'}"),
         (unfinished, f"`logsnr export {unfinished}` makes a model of the last checkpoint"),
         (edited, f"{pipeline_file.name} was changed after it was saved"),
+        (leaky, f"main/run/metrics.json has your home folder ({Path.home()})"),
     ]:
         assert words in logsnr_at_hub("publish", source, DIGITS).message
     assert not hub.repos
@@ -345,7 +370,12 @@ def test_dry_run_lists_every_file_with_its_size_and_reason(conditional: Path, tm
 
     out = tmp_path / "staged"
     assert logsnr("publish", conditional, DIGITS, "--stage", out).status == 0
-    files = sorted(str(p.relative_to(out / branch)) for branch in ("main", "stock") for p in (out / branch).rglob("*") if p.is_file())
+    files = sorted(
+        str(p.relative_to(out / branch))
+        for branch in ("main", "stock")
+        for p in (out / branch).rglob("*")
+        if p.is_file()
+    )
     assert sorted(path for path, _, _ in listed) == files
     assert logsnr("publish", conditional, DIGITS, "--stage", out).status == 0  # replaced
     (tmp_path / "mine").mkdir()
@@ -354,7 +384,7 @@ def test_dry_run_lists_every_file_with_its_size_and_reason(conditional: Path, tm
 
 def test_nothing_of_the_machine_is_staged(conditional: Path, staged: list[Part], folder: Path) -> None:
     text = b"\n".join(p.read_bytes() for b in staged for p in b.folder.rglob("*") if p.is_file())
-    for trace in (str(folder), str(conditional), str(Path.home()), "pytest-of", os.uname().nodename):
+    for trace in (str(folder), str(conditional), str(Path.home()), "pytest-of"):
         assert trace.encode() not in text, trace
     config = json.loads((staged[1].folder / "run" / "config.json").read_text())
     assert config["config"]["data"]["source"] == "path/to/images"

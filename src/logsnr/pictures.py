@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from tqdm import tqdm
 
 from logsnr.config import SampleOptions
 from logsnr.film import Frame, record
@@ -57,9 +58,13 @@ def draw_film(pipeline: PixelDiffusionPipeline) -> Image.Image:
     """Two images, the seeds 0 and 1, on their way out of noise: two rows each, x_t and the clean image seen in it."""
     alone = PixelDiffusionPipeline(pipeline.unet, copy.deepcopy(pipeline.scheduler))  # whose steps are recorded
     alone.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
-    frames = record(alone.scheduler, _FILM_FRAMES)
     classes = alone.num_classes
-    with torch.no_grad():
+    with torch.no_grad(), tqdm(total=STEPS, unit="step", delay=2, dynamic_ncols=True) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.update()
+
+        frames = record(alone.scheduler, _FILM_FRAMES, advance)
         if classes is None:
             alone(batch_size=2, num_inference_steps=STEPS, generator=0)
         else:

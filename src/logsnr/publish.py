@@ -1,8 +1,8 @@
 """A staged folder -> a repo of the Hub, from which anybody loads the model.
 
-The branch `stock` goes first, then `main`, and the Space last, each in one commit that also takes away what an earlier version left
-there. Until `main` is there a reader therefore sees the old version whole, or no model yet; and since a commit of what
-is there already is no commit, the same command again does just what is still to do.
+The branch `stock` goes first, then `main`, and the Space last, each in one commit that also takes away what an earlier
+version left there. Until `main` is there a reader therefore sees the old version whole, or no model yet; and since a
+commit of what is there already is no commit, the same command again does just what is still to do.
 
 Only a repo that is new, empty or ours is written to, and in it only files of ours (`_OWN`): a LICENSE that somebody
 added stays.
@@ -11,6 +11,7 @@ added stays.
 from __future__ import annotations
 
 import contextlib
+import http
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,9 +93,10 @@ def publish(parts: list[Part], repo_id: str, repo: Repo, *, create_pr: bool = Fa
         if create_pr:
             return _request(api, repo_id, parts)
         private = repo.private or None  # None: as the owner's settings say
-        api.create_repo(repo_id, private=private, exist_ok=True)
+        if not repo.exists:
+            api.create_repo(repo_id, private=private, exist_ok=True)
         for part in parts:
-            if part.name == "stock":
+            if part.name == "stock" and "stock" not in repo.branches:
                 api.create_branch(repo_id, branch="stock", exist_ok=True)
             elif part.name == "space":
                 api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
@@ -127,6 +129,7 @@ def _commit(api: HfApi, repo_id: str, part: Part, create_pr: bool = False) -> st
     """One commit that makes the place of `part` what was staged. Returns where to see it; None if it was so already."""
     kind, branch = ("space", "main") if part.name == "space" else ("model", part.name)
     before = api.repo_info(repo_id, repo_type=kind, revision=branch)
+    assert isinstance(before, ModelInfo | SpaceInfo)
     there = {sibling.rfilename for sibling in before.siblings or []}
     wanted = {file.path for file in part.files}
     operations: list[Any] = [CommitOperationAdd(path, part.folder / path) for path in sorted(wanted)]
@@ -158,8 +161,8 @@ def _info(api: HfApi, repo_id: str, kind: str) -> ModelInfo | SpaceInfo | None:
     if not files <= empty and not _is_ours(api, repo_id, kind, files):
         what = "repo" if kind == "model" else "Space"
         raise PublishError(
-            f"The {what} {repo_id} is there already and wasn't published by logsnr (it has {_some(files - empty)}); its "
-            f"files would be replaced. Take another name, or delete or rename that {what} on its page first."
+            f"The {what} {repo_id} is there already and wasn't published by logsnr (it has {_some(files - empty)}); "
+            f"its files would be replaced. Take another name, or delete or rename that {what} on its page first."
         )
     return info
 
@@ -204,7 +207,8 @@ def _explained(repo_id: str) -> Iterator[None]:
 
 
 def _refusal(error: HfHubHTTPError, repo_id: str) -> str:
-    status, reason = error.response.status_code, error.server_message or error.response.reason_phrase
+    status = error.response.status_code
+    reason = error.server_message or http.HTTPStatus(status).phrase
     said = f"The Hub answered {status} ({_one_line(reason)})"
     cures = {
         402: "the Hub wants a subscription or a payment for that; without --space it needs none",

@@ -73,12 +73,11 @@ class Part:
     files: list[StagedFile]
 
 
-def stage(
-    run: Path, repo_id: str, out: Path, license: str | None, data_license: str | None, space: bool
-) -> list[Part]:
+def stage(run: Path, repo_id: str, out: Path, license: str | None, data_license: str | None, space: bool) -> list[Part]:
     """Put what is published of `run` (or of a model folder) as `repo_id` into `out`, which is replaced.
 
-    The parts come in the order in which they are to be sent. Raises `PublishError` or `ModelError` where that can't be; `out` is then as it was.
+    The parts come in the order in which they are to be sent. Raises `PublishError` or `ModelError` where that can't be;
+    `out` is then as it was.
     """
     if not run.is_dir():
         raise PublishError(f"There is no folder {run}. Give the folder of a run, or of a model.")
