@@ -202,7 +202,7 @@ CONFIGS = [
 def test_the_command_is_the_configuration(config: RunConfig) -> None:
     words = shlex.split(" ".join(training_command(config, "runs/x y")))
     assert words[:2] == ["logsnr", "train"]
-    arguments = parse_train(words[2:])
+    arguments = parse_train(words[2], words[3:])
     assert arguments.out == Path("runs/x y")
     sections = (getattr(arguments, f.name) for f in dataclasses.fields(RunConfig))
     assert RunConfig(*sections) == config

@@ -308,6 +308,20 @@ def test_labels_stay_with_their_images_when_files_are_skipped(tmp_path: Path) ->
     assert next(data.in_order("train", 9)).labels.tolist() == [0, 0, 1, 1, 1]
 
 
+def test_the_description_says_what_was_enlarged_and_why_a_set_is_deep(tmp_path: Path) -> None:
+    save_noise(tmp_path / "a", 3)
+    save_noise(tmp_path / "b", 2, (7, 30, 3))
+    data = open_data(config(tmp_path))
+    assert data.num_enlarged == 2
+    assert data.description.endswith("8x8, RGB, 8 bit, 2 classes; 2 smaller images enlarged")
+    Image.fromarray(noise(9, 9, dtype=np.uint16)).save(tmp_path / "b" / "deep.png")
+    data = open_data(config(tmp_path))
+    assert "16 bit (since b/deep.png is), 2 classes; 2 smaller images enlarged" in data.description
+    for path in [*tmp_path.glob("a/*.png"), *tmp_path.glob("b/00?.png")]:
+        Image.fromarray(noise(8, 8, dtype=np.uint16)).save(path)
+    assert open_data(config(tmp_path)).description.endswith("8x8, RGB, 16 bit, 2 classes")
+
+
 # Folders
 
 

@@ -6,14 +6,15 @@ torch and diffusers are imported by the functions, so that `--help` and a wrong 
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -27,8 +28,10 @@ from logsnr.config import (
     TrainConfig,
     to_json,
 )
-from logsnr.errors import ConfigError, LogsnrError
+from logsnr.errors import ConfigError, LogsnrError, did_you_mean
 from logsnr.presets import PRESETS
+
+_Arguments = TypeVar("_Arguments")
 
 
 @dataclass(frozen=True)
@@ -46,26 +49,33 @@ class TrainArguments:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
-def parse_train(argv: list[str]) -> TrainArguments:
-    """The arguments of `logsnr train`: a preset, and what is said otherwise."""
-    presets = {
-        name: TrainArguments(tyro.MISSING, False, c.data, c.schedule, c.model, c.objective, c.train)
-        for name, (_, c) in PRESETS.items()
-    }
-    descriptions = {name: text for name, (text, _) in PRESETS.items()}
-    return tyro.cli(
-        tyro.extras.subcommand_type_from_defaults(presets, descriptions, prefix_names=False, sort_subcommands=False),
-        args=argv,
-        prog="logsnr train",
-        description=(
-            "Train a diffusion model: `logsnr train PRESET --out DIR [overrides]`. The same command again resumes.\n"
-            "A preset is a complete configuration; `logsnr train PRESET --help` shows every setting with its value."
-        ),
+_TRAIN_USAGE = """usage: logsnr train PRESET --out DIR [--SECTION.SETTING VALUE …]
+
+Train a model, or go on with one: the same command again resumes. A preset is a complete configuration:
+
+{choices}
+
+`logsnr train PRESET --help` shows every setting with its value. See what would be done: --dry-run"""
+
+
+def parse_train(preset: str, argv: list[str]) -> TrainArguments:
+    """The arguments of `logsnr train PRESET`: the preset, and what is said otherwise."""
+    text, c = PRESETS[preset]
+    return _parse(
+        TrainArguments,
+        argv,
+        prog=f"logsnr train {preset}",
+        description=f"Train a model, or go on with one: the same command again resumes. The preset: {text}.",
+        default=TrainArguments(tyro.MISSING, False, c.data, c.schedule, c.model, c.objective, c.train),
     )
 
 
 def _train(argv: list[str]) -> int:
-    arguments = parse_train(argv)
+    presets = {name: text for name, (text, _) in PRESETS.items()}
+    status = _no_choice(argv, "logsnr train", "preset", presets, _TRAIN_USAGE)
+    if status is not None:
+        return status
+    arguments = parse_train(argv[0], argv[1:])
     config = RunConfig(arguments.data, arguments.schedule, arguments.model, arguments.objective, arguments.train)
     from logsnr.runs import plan
     from logsnr.train import train
@@ -87,7 +97,7 @@ def _train(argv: list[str]) -> int:
 class SampleArguments:
     """Make images with a trained model."""
 
-    model: tyro.conf.Positional[str]
+    model: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
     """A run folder, a model folder, or a repo of the Hub."""
     options: Annotated[SampleOptions, tyro.conf.arg(name="")] = field(default_factory=SampleOptions)
     out: Path = Path("samples.png")
@@ -95,31 +105,53 @@ class SampleArguments:
     dry_run: bool = False
     """Load the model, say what would be made, and stop."""
 
+    def __post_init__(self) -> None:
+        if self.out.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".pdf"):
+            raise ConfigError(
+                f"--out must end in .png, for one grid, or name a folder, and is {self.out}. Images are written as "
+                f"PNG: take {self.out.with_suffix('.png')}."
+            )
+        grid = self.out.suffix.lower() == ".png"
+        if self.out.is_dir() if grid else self.out.is_file():
+            raise ConfigError(
+                f"--out {self.out} is a {'folder' if grid else 'file'} already. A name that ends in .png is one grid, "
+                "any other a folder of single images."
+            )
+
 
 def _sample(argv: list[str]) -> int:
-    arguments = tyro.cli(SampleArguments, args=argv, prog="logsnr sample")
+    arguments = _parse(SampleArguments, argv, prog="logsnr sample")
     from logsnr.hub import load
-    from logsnr.sample import choose_device, sample, write
+    from logsnr.registry import resolve_scheduler_class
+    from logsnr.sample import choose_device, prepare, sample, write
 
+    options = arguments.options
+    if options.scheduler is not None and ":" in options.scheduler:
+        resolve_scheduler_class(options.scheduler)  # imports it: a model that was made with it is then loaded with it
     pipeline = load(arguments.model).to(choose_device())
+    labels = prepare(pipeline, options)
     if arguments.dry_run:
         print(describe(pipeline))
-        print(f"Would make {arguments.options.num} images of seeds from {arguments.options.seed} in {arguments.out}.")
+    if labels is not None and options.class_labels is None:
+        names = pipeline.id2label or {}
+        print(f"Classes, in turn: {_listed(names.get(i, i) for i in dict.fromkeys(labels))} (or give --class-labels)")
+    if arguments.dry_run:
+        print(f"Would make {options.num} images of seeds from {options.seed} in {arguments.out}.")
         return 0
-    images = sample(pipeline, arguments.options)
+    images = sample(pipeline, options)
     with _writing(arguments.out):
-        print(write(images, arguments.out, arguments.options.seed))
+        print(write(images, arguments.out, options.seed))
     return 0
 
 
 def describe(pipeline: Any) -> str:
     """What a loaded model is, in words."""
     config = pipeline.unet.config
-    labels = pipeline.config.get("id2label")
     kind = {1: "gray", 3: "RGB", 4: "RGBA"}.get(config.in_channels, f"{config.in_channels} channels")
-    classes = (
-        "no classes" if not labels else f"{len(labels)} classes ({', '.join(map(str, list(labels.values())[:10]))})"
-    )
+    names = pipeline.id2label
+    classes = f"{pipeline.num_classes} classes" if pipeline.num_classes else "no classes"
+    if names:
+        classes += f" ({_listed(names.values())})"
     return (
         f"{config.sample_size}x{config.sample_size} {kind}, {classes}, {type(pipeline.scheduler).__name__}, "
         f"predicts {pipeline.scheduler.config.prediction_type}, "
@@ -127,20 +159,27 @@ def describe(pipeline: Any) -> str:
     )
 
 
+def _listed(values: Iterable[object]) -> str:
+    """The first ten, and how many more."""
+    words = [str(value) for value in values]
+    return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
+
+
 @dataclass(frozen=True)
 class ExportArguments:
     """Make a model folder of a run's last checkpoint, finished or not."""
 
-    run: tyro.conf.Positional[Path]
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
     """The run folder."""
     class_label: str | None = None
-    """One class, as a plain stock model of that class alone (needs --out)."""
+    """One class by name or number: a plain stock model of that class alone, which is the folder --out itself."""
     out: Path | None = None
-    """Where to; RUN/model and RUN/stock when not given."""
+    """A folder that is given the sub-folder model (and stock, where there are classes); RUN when not given. With
+    --class-label it becomes the model itself."""
 
 
 def _export(argv: list[str]) -> int:
-    arguments = tyro.cli(ExportArguments, args=argv, prog="logsnr export")
+    arguments = _parse(ExportArguments, argv, prog="logsnr export")
     from logsnr.runs import export
 
     for folder in export(arguments.run, arguments.out, arguments.class_label):
@@ -157,9 +196,9 @@ class PublishArguments:
     classes, the form for stock diffusers goes to the branch `stock`.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
     """The run folder, or a model folder."""
-    repo_id: tyro.conf.Positional[str]
+    repo_id: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="REPO_ID")]]
     """Its name on the Hub, as in `your-name/your-model`."""
     private: bool = False
     """Make the repo private, if it is made now."""
@@ -187,7 +226,7 @@ class PublishArguments:
 
 
 def _publish(argv: list[str]) -> int:
-    arguments = tyro.cli(PublishArguments, args=argv, prog="logsnr publish")
+    arguments = _parse(PublishArguments, argv, prog="logsnr publish")
     from logsnr.publish import check_repo_id, look, publish
     from logsnr.stage import listing, stage
 
@@ -210,7 +249,7 @@ def _publish(argv: list[str]) -> int:
 class InspectScheduleArguments:
     """Draw noise schedules, and say whether they do their job."""
 
-    names: tyro.conf.Positional[tuple[str, ...]]
+    names: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")]]
     """linear, cosine, constant, sigmoid, laplace, another installed one, or your own as `package.module:Class`."""
     out: Path = Path("schedules.png")
     """The picture: log-SNR, alpha-bar and beta."""
@@ -226,10 +265,21 @@ class InspectScheduleArguments:
     """Print the tables and draw nothing."""
 
 
+_INSPECT_USAGE = """usage: logsnr inspect schedule NAME [NAME …]
+
+Look before training:
+
+{choices}
+
+`logsnr inspect schedule --help` says more. To begin: logsnr inspect schedule cosine linear"""
+
+
 def _inspect(argv: list[str]) -> int:
-    parsed = tyro.extras.subcommand_cli_from_dict(
-        {"schedule": InspectScheduleArguments}, args=argv, prog="logsnr inspect", description="Look before training."
-    )
+    subjects = {"schedule": "draw noise schedules, and say whether they do their job"}
+    status = _no_choice(argv, "logsnr inspect", "subject", subjects, _INSPECT_USAGE)
+    if status is not None:
+        return status
+    parsed = _parse(InspectScheduleArguments, argv[1:], prog="logsnr inspect schedule")
     from logsnr.inspect_schedule import inspect_schedules
 
     values = vars(parsed) | {"names": list(parsed.names)}
@@ -253,7 +303,7 @@ class DemoArguments:
 
 
 def _demo(argv: list[str]) -> int:
-    arguments = tyro.cli(DemoArguments, args=argv, prog="logsnr demo")
+    arguments = _parse(DemoArguments, argv, prog="logsnr demo")
     from logsnr.demo import serve
 
     serve(arguments.model, arguments.port, arguments.open)
@@ -278,25 +328,20 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
 }
 
 
-def usage() -> str:
-    """The text of `logsnr --help`."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    return (
-        "usage: logsnr COMMAND …\n\nTrain, sample and publish diffusion models of your own images.\n\n"
-        + "\n".join(lines)
-        + "\n\n`logsnr COMMAND --help` says more. To begin: logsnr train smoke --out runs/smoke"
-    )
+_USAGE = """usage: logsnr COMMAND …
+
+Train, sample and publish diffusion models of your own images.
+
+{choices}
+
+`logsnr COMMAND --help` says more. To begin: logsnr train smoke --out runs/smoke"""
 
 
 def run(argv: list[str]) -> int:
     """Run one command. Our own errors become a message on stderr and exit status 1."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if argv else 2
-    if argv[0] not in COMMANDS:
-        print(f"logsnr: there is no command {argv[0]!r}.\n\n{usage()}", file=sys.stderr)
-        return 2
+    status = _no_choice(argv, "logsnr", "command", {name: text for name, (_, text) in COMMANDS.items()}, _USAGE)
+    if status is not None:
+        return status
     command, _ = COMMANDS[argv[0]]
     try:
         return command(argv[1:])
@@ -305,3 +350,38 @@ def run(argv: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _no_choice(argv: list[str], prog: str, noun: str, choices: Mapping[str, str], usage: str) -> int | None:
+    """None where `argv` begins with one of `choices`; else says what there is, and returns the exit status."""
+    width = max(map(len, choices))
+    usage = usage.format(choices="\n".join(f"  {name:<{width}}  {text}" for name, text in choices.items()))
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage)
+        return 0 if argv else 2
+    word = argv[0]
+    if word in choices:
+        return None
+    problem = f"there is no {noun} {word!r}.{did_you_mean(word, choices)}"
+    if word.startswith("-"):
+        problem = f"the {noun} comes first, before {word}."
+    print(f"{prog}: {problem}\n\n{usage}", file=sys.stderr)
+    return 2
+
+
+def _parse(arguments: type[_Arguments], argv: list[str], **more: Any) -> _Arguments:
+    """What tyro makes of `argv`. A value that breaks a rule of ours is our error and no box of tyro's, which would be
+    headed by names from inside tyro; the error is found behind the exit that tyro makes of it."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            parsed: _Arguments = tyro.cli(arguments, args=argv, **more)
+            return parsed
+    except SystemExit as end:
+        behind: BaseException | None = end
+        while behind is not None:
+            if isinstance(behind, LogsnrError):
+                raise behind from None
+            behind = behind.__context__
+        sys.stderr.write(box.getvalue())
+        raise

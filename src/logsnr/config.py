@@ -238,7 +238,8 @@ class SampleOptions:
     steps: int = 20
     """Network evaluations an image (twice that with guidance)."""
     scheduler: str | None = None
-    """A diffusers scheduler by class name, such as DPMSolverMultistepScheduler; the model's own when not given."""
+    """A diffusers scheduler by class name, such as DPMSolverMultistepScheduler, or your own schedule as
+    `package.module:Class`; the model's own when not given."""
     seed: int = 0
     """Image k has seed `seed + k`."""
     class_labels: tuple[str, ...] | None = None
@@ -284,6 +285,15 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return tuple(value)
     assert typing.get_origin(hint) in (None, Literal, dict, types.UnionType), hint
     return value
+
+
+FREE = frozenset(
+    (
+        *("data.num_workers", "train.checkpoint_every", "train.keep_checkpoints", "train.tracker"),
+        *("train.log_every", "train.held_out_every", "train.sample_every"),
+    )
+)
+"""Settings that the weights don't depend on: a run may go on with others."""
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:

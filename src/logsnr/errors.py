@@ -11,6 +11,9 @@
 The command line prints the message alone; a traceback there means a defect of ours.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class LogsnrError(Exception):
     """Base class of the errors that logsnr raises on purpose."""
@@ -38,3 +41,10 @@ class ModelError(LogsnrError):
 
 class PublishError(LogsnrError):
     """A model that can't be published; the message says what to do, and the same command then goes on."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence with the known names that `name` resembles, after a blank; nothing where there are none."""
+    by_lower = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=2)
+    return f" Did you mean {' or '.join(by_lower[other] for other in close)}?" if close else ""

@@ -39,12 +39,18 @@ def load(path_or_repo: str | Path, *, revision: str | None = None) -> PixelDiffu
     if ours:
         try:
             scheduler_class = scheduler_class_named(ours["schedule"])
-        except ModelError:
+        except ModelError as error:
             if scheduler_class is None:
-                raise
+                raise ModelError(
+                    f"{error} Or trust the code in the model's folder: "
+                    f"DiffusionPipeline.from_pretrained({str(path_or_repo)!r}, trust_remote_code=True)."
+                ) from None
             # what a schedule in a file of the user's own is saved as
             warnings.warn(
-                f"The schedule {ours['schedule']} isn't known here: loaded as {name}, with the same betas.",
+                f"The schedule {ours['schedule']} isn't known here, and the model's folder doesn't hold it: loaded as "
+                f"{name}, with the same betas. What is lost is sampling without fresh noise (eta), which few steps "
+                f"need. For all of it: `logsnr sample --scheduler your_module:{ours['schedule']}`, or import its "
+                "module before logsnr.load.",
                 stacklevel=2,
             )
     if scheduler_class is None:

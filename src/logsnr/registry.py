@@ -17,18 +17,16 @@ the user's machine: a model folder says by other means which file its scheduler 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Iterable
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
 from logsnr.config import ScheduleConfig
-from logsnr.errors import ConfigError, ModelError
+from logsnr.errors import ConfigError, ModelError, did_you_mean
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 
 GROUP = "logsnr.schedulers"
@@ -53,7 +51,7 @@ def resolve_scheduler_class(name: str) -> type[BetaScheduler]:
     known = known_schedules()
     if name not in known:
         raise ConfigError(
-            f"schedule.name {name!r} is unknown.{_suggestion(name, known)} Known: {', '.join(known) or 'none'}; "
+            f"schedule.name {name!r} is unknown.{did_you_mean(name, known)} Known: {', '.join(known) or 'none'}; "
             "your own class is written package.module:Class."
         )
     return _load(known[name])
@@ -84,7 +82,7 @@ def make_scheduler(config: ScheduleConfig) -> BetaScheduler:
         if option not in known:
             raise ConfigError(
                 f"schedule.options has {option!r}, which is no option of {config.name}."
-                f"{_suggestion(option, known)} Options: {', '.join(known) or 'none'}."
+                f"{did_you_mean(option, known)} Options: {', '.join(known) or 'none'}."
             )
     options: dict[str, Any] = dict(config.options)
     try:
@@ -104,14 +102,14 @@ def _load(reference: str) -> type[BetaScheduler]:
     module_name, _, class_name = reference.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
         raise ConfigError(
-            f"schedule.name {reference!r} isn't of the form package.module:Class (dots instead of slashes, no .py)."
+            f"The schedule {reference!r} isn't of the form package.module:Class (dots instead of slashes, no .py)."
         )
     module = _import(module_name, reference)
     found = getattr(module, class_name, None)
     if found is None:
         names = [name for name, value in vars(module).items() if _is_schedule(value)]
         raise ConfigError(
-            f"{_where(module)} has no {class_name!r}.{_suggestion(class_name, names)} "
+            f"{_where(module)} has no {class_name!r}.{did_you_mean(class_name, names)} "
             f"Schedules there: {', '.join(names) or 'none'}."
         )
     if not _is_schedule(found):
@@ -153,9 +151,3 @@ def _is_schedule(value: object) -> bool:
 
 def _where(module: ModuleType) -> str:
     return f"{module.__name__} ({module.__file__})" if module.__file__ else module.__name__
-
-
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    by_lower = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=2)
-    return f" Did you mean {' or '.join(by_lower[other] for other in close)}?" if close else ""

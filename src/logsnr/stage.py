@@ -158,12 +158,12 @@ def _training(run: Path) -> Training | None:
     if not (run / "config.json").is_file():
         return None
     record = read_json(run / "config.json")
-    metrics = run / "metrics.json"
+    metrics, effort = run / "metrics.json", read_effort(run)
     return Training(
         record=record,
         config=public_config(record),
-        effort=read_effort(run),
-        held_out=read_held_out(run),
+        effort=effort,
+        held_out=[loss for loss in read_held_out(run) if effort.model_step is None or loss.step <= effort.model_step],
         metrics=read_json(metrics) if metrics.is_file() else {},
     )
 
