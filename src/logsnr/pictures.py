@@ -22,7 +22,7 @@ from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import cell_size, image_grid, labelled_grid, loss_by_log_snr_figure, to_pil
 from logsnr.sample import DEFAULT_GUIDANCE, sample
 
-STEPS = SampleOptions().steps
+_STEPS = SampleOptions().steps
 _WIDE, _MOST_COLUMNS, _MOST_ROWS = 1000, 8, 10
 _FILM_FRAMES = 9
 
@@ -39,16 +39,16 @@ class Samples:
 
 def draw_samples(pipeline: PixelDiffusionPipeline) -> Samples:
     """A row a class, named beside it (the first ten classes), or a square of images where there are no classes."""
-    size = pipeline.unet.config["sample_size"]
+    size, steps = pipeline.unet.config["sample_size"], _steps(pipeline)
     across = math.ceil(_WIDE / cell_size((size, size)).width)
     columns, rows = min(_MOST_COLUMNS, max(2, across)), min(_MOST_ROWS, max(2, across))
     if pipeline.num_classes is None:
-        images = sample(pipeline, options := SampleOptions(num=columns * min(rows, columns), steps=STEPS))
+        images = sample(pipeline, options := SampleOptions(num=columns * min(rows, columns), steps=steps))
         return Samples(image_grid(images, columns), options, None)
     names = pipeline.id2label or {}
     classes = [names.get(index, str(index)) for index in range(min(pipeline.num_classes, rows))]
     options = SampleOptions(
-        num=columns * len(classes), steps=STEPS, class_labels=tuple(classes), guidance_scale=DEFAULT_GUIDANCE
+        num=columns * len(classes), steps=steps, class_labels=tuple(classes), guidance_scale=DEFAULT_GUIDANCE
     )
     images = sample(pipeline, options)
     return Samples(labelled_grid([images[k :: len(classes)] for k in range(len(classes))], classes), options, classes)
@@ -58,19 +58,24 @@ def draw_film(pipeline: PixelDiffusionPipeline) -> Image.Image:
     """Two images, the seeds 0 and 1, on their way out of noise: two rows each, x_t and the clean image seen in it."""
     alone = PixelDiffusionPipeline(pipeline.unet, copy.deepcopy(pipeline.scheduler))  # whose steps are recorded
     alone.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
-    classes = alone.num_classes
-    with torch.no_grad(), tqdm(total=STEPS, unit="step", delay=2, dynamic_ncols=True) as bar:
+    classes, steps = alone.num_classes, _steps(alone)
+    with torch.no_grad(), tqdm(total=steps, unit="step", delay=2, dynamic_ncols=True) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.update()
 
         frames = record(alone.scheduler, _FILM_FRAMES, advance)
         if classes is None:
-            alone(batch_size=2, num_inference_steps=STEPS, generator=0)
+            alone(batch_size=2, num_inference_steps=steps, generator=0)
         else:
             labels: list[int | str] = [classes // 5, classes // 2]
-            alone(class_labels=labels, num_inference_steps=STEPS, generator=0, guidance_scale=DEFAULT_GUIDANCE)
+            alone(class_labels=labels, num_inference_steps=steps, generator=0, guidance_scale=DEFAULT_GUIDANCE)
     return film_strip(frames)
+
+
+def _steps(pipeline: PixelDiffusionPipeline) -> int:
+    """As many as `logsnr sample` takes, or all that there are."""
+    return min(_STEPS, len(pipeline.scheduler))
 
 
 def film_strip(frames: list[Frame]) -> Image.Image:
