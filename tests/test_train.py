@@ -198,6 +198,13 @@ def test_another_configuration_is_refused(tiny: list[str], tmp_path: Path, logsn
     message = logsnr("train", *tiny, "--out", run, "--train.seed", 3, "--dry-run").message
     assert "  train.seed: 0 -> 3\n" in message
 
+    path = run / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_processes": 2}))
+    message = logsnr("train", *tiny, "--out", run).message
+    assert f"{run} holds a run with num_processes 2, and now it is 1" in message
+    path.write_text(json.dumps(json.loads(before["config.json"]) | {"mixed_precision": "fp16"}))
+    assert "a run with mixed_precision fp16, and now it is no" in logsnr("train", *tiny, "--out", run).message
+
     (run / "config.json").write_text(before["config.json"].decode()[:-200])
     assert "config.json can't be read" in logsnr("train", *tiny, "--out", run).message
 

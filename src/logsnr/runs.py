@@ -98,12 +98,16 @@ def portable_config(unet: UNet2DModel) -> dict[str, Any]:
     return {key: value for key, value in unet.config.items() if not key.startswith("_")}
 
 
-def claim(run: Path, config: RunConfig, data: ImageData, unet: UNet2DModel) -> list[str]:
+def claim(
+    run: Path, config: RunConfig, data: ImageData, unet: UNet2DModel, num_processes: int, mixed_precision: str
+) -> list[str]:
     """Write config.json, or make sure that the one there says the same, but for settings that the weights don't depend
     on: their new values are written, and the lines of `differences` returned."""
     path = run / "config.json"
     record = {
         "config": json.loads(to_json(config)),
+        "num_processes": num_processes,
+        "mixed_precision": mixed_precision,
         "data": {
             "description": data.description,
             "fingerprint": data.fingerprint,
@@ -116,9 +120,19 @@ def claim(run: Path, config: RunConfig, data: ImageData, unet: UNet2DModel) -> l
     changed: list[str] = []
     if path.exists():
         changed = _require_same(run, config, data)
+        before = read_json(path)
+        for name, cure in (
+            ("num_processes", "Start as many again"),
+            ("mixed_precision", "Give --train.mixed-precision"),
+        ):
+            if before[name] != record[name]:
+                raise CheckpointError(
+                    f"{run} holds a run with {name} {before[name]}, and now it is {record[name]}, which would change "
+                    f"the weights. {cure}, or take another --out."
+                )
         if not changed:
             return []
-        record = read_json(path) | {"config": record["config"]}
+        record = before | {"config": record["config"]}
     else:
         _require_replaceable(run / "model", run / "stock")
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")

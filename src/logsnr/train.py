@@ -99,7 +99,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
         with together(accelerator):
             if main:
                 at_exit.enter_context(hold(run))
-                for line in claim(run, config, data, unet):
+                for line in claim(run, config, data, unet, accelerator.num_processes, accelerator.mixed_precision):
                     say(f"Now with {line}")
         with together(accelerator):
             latest, complaints = load_latest(run)
