@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import Command, Finished
-from loopback_hub import LoopbackHub, enter
+from loopback_hub import LoopbackHub, enter, entered
 from PIL import Image
 
 
@@ -70,11 +70,8 @@ def hub() -> Iterator[LoopbackHub]:
 @pytest.fixture
 def at_hub(hub: LoopbackHub, tmp_path: Path) -> Iterator[LoopbackHub]:
     """The same, and this very process uses it, as ada."""
-    environment = hub.environment(tmp_path / "home")
-    before = {name: os.environ.get(name) for name in environment}
-    enter(environment)
-    yield hub
-    enter(before)
+    with entered(hub.environment(tmp_path / "home")):
+        yield hub
 
 
 @pytest.fixture

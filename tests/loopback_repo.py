@@ -63,6 +63,8 @@ class Repo:
     kind: str
     id: str
     private: bool
+    gated: bool = False
+    """Seen by all, read by the owner."""
     commits: dict[str, Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 
@@ -97,6 +99,12 @@ class Repo:
         while commits[-1].parent is not None:
             commits.append(self.commits[commits[-1].parent])
         return commits
+
+    def add(self, contents: dict[str, bytes], revision: str = "main") -> str:
+        """A commit by the owner with these files on top of those that are there; its SHA."""
+        head = self.resolve(revision)
+        new = {path: File(content, is_large(path, content)) for path, content in contents.items()}
+        return self._add(revision, self.commits[head].files | new, head, "add files", self.owner)
 
     def create_branch(self, name: str, revision: str) -> None:
         if name.startswith("refs/"):

@@ -226,7 +226,7 @@ def test_dry_run_finds_what_would_be_refused(tiny: list[str], tmp_path: Path, lo
     for option, value, words in [
         ("--data.source", "/nowhere", "/nowhere"),
         ("--schedule.name", "cosin", "Did you mean cosine?"),
-        ("--init-from", "./nowhere", "./nowhere is none"),
+        ("--init-from", "./nowhere", "There is no folder ./nowhere"),
     ]:
         assert words in logsnr(*arguments, option, value).message
 

@@ -177,10 +177,10 @@ def test_init_from(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
     message = logsnr("train", *tiny, "--out", new, "--init-from", first / "stock").message
     assert "num_class_embeds None" in message
     message = logsnr("train", *tiny, "--out", new, "--init-from", "./nowhere").message
-    assert "./nowhere is none" in message
+    assert "model.init_from: There is no folder ./nowhere." in message
     (tmp_path / "empty").mkdir()
     message = logsnr("train", *tiny, "--out", new, "--init-from", tmp_path / "empty").message
-    assert "no U-Net could be loaded from" in message
+    assert "holds no model" in message
     assert not new.exists()
 
 

@@ -47,6 +47,11 @@ def known_schedules() -> dict[str, str]:
 def resolve_scheduler_class(name: str) -> type[BetaScheduler]:
     """The class that a short name or `package.module:Class` stands for; `ConfigError` if there is none."""
     if ":" in name:
+        directory = os.getcwd()
+        if directory not in sys.path:
+            # At the end, so that a folder called datasets/ hides no installed package; for good, so that what the
+            # module imports later is found too.
+            sys.path.append(directory)
         return _load(name)
     known = known_schedules()
     if name not in known:
@@ -58,9 +63,12 @@ def resolve_scheduler_class(name: str) -> type[BetaScheduler]:
 
 
 def scheduler_class_named(class_name: str) -> type[BetaScheduler]:
-    """The class of that name among the known schedules and the subclasses that were imported; for loading a model."""
+    """The class of that name among the known schedules and the subclasses that were imported; for loading a model.
+
+    The name may be anybody's: it is compared with those names and never made into a module's.
+    """
     for reference in known_schedules().values():
-        if reference.endswith(f":{class_name}"):
+        if reference.partition(":")[2] == class_name:
             return _load(reference)
     for cls in BetaScheduler.__subclasses__():
         if cls.__name__ == class_name and _is_schedule(cls):
@@ -122,11 +130,6 @@ def _load(reference: str) -> type[BetaScheduler]:
 
 
 def _import(module_name: str, reference: str) -> ModuleType:
-    directory = os.getcwd()
-    if directory not in sys.path:
-        # At the end, so that a folder called datasets/ hides no installed package; for good, so that what the
-        # module imports later is found too.
-        sys.path.append(directory)
     importlib.invalidate_caches()
     try:
         return importlib.import_module(module_name)
@@ -134,7 +137,7 @@ def _import(module_name: str, reference: str) -> ModuleType:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigError(
                 f"There is no module {error.name!r} for the schedule {reference}: it is neither installed nor in "
-                f"{directory}."
+                f"{os.getcwd()}."
             ) from error
         raise ConfigError(
             f"{module_name}, the module of the schedule {reference}, raises on import: {error}."

@@ -25,8 +25,9 @@ from logsnr.config import to_json
 from logsnr.demo import stage_space
 from logsnr.effort import read_effort
 from logsnr.errors import PublishError
-from logsnr.hub import load, model_folder
+from logsnr.hub import load
 from logsnr.leaks import refuse_leaks
+from logsnr.locate import model_folder
 from logsnr.monitor import read_held_out
 from logsnr.pictures import draw_film, draw_held_out_loss, draw_samples
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
