@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +16,7 @@ import pytest
 from commands import Finished, run
 from huggingface_hub import HfApi
 from loopback_hub import LoopbackHub
+from stock_python import link_packages, run_stock_python
 
 from logsnr.errors import LogsnrError
 from logsnr.publish import look, publish
@@ -27,6 +24,17 @@ from logsnr.stage import Part, stage
 
 Run = Callable[..., Finished]
 DIGITS, TEXTURES = "ada/digits", "ada/textures"
+RUN_CARDS = """
+import os, pathlib, sys
+
+for card in sorted(pathlib.Path(sys.argv[1]).glob("*/*/card.py")):
+    os.chdir(card.parent)
+    names = {}
+    exec(compile(card.read_text(), card, "exec"), names)
+    names["pipe"].save_pretrained("saved")
+    (card.parent / "class.txt").write_text(type(names["pipe"]).__name__)
+assert not any(name.split(".")[0] == "logsnr" for name in sys.modules)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +72,8 @@ def code_of(card: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", card, re.DOTALL)
 
 
-def execute(pieces: dict[str, list[str]], hub: LoopbackHub, tmp_path: Path) -> None:
-    """Run the code of cards as it is written, in a fresh process without logsnr and with caches of its own.
+def execute(pieces: dict[str, list[str]], site: Path, hub: LoopbackHub, tmp_path: Path) -> None:
+    """Run the code of cards as it is written, where there are torch and diffusers alone, and caches of its own.
 
     Each piece in a folder of its own, where what was loaded is saved as `saved`.
     """
@@ -73,21 +81,7 @@ def execute(pieces: dict[str, list[str]], hub: LoopbackHub, tmp_path: Path) -> N
         for way, text in enumerate(texts, 1):
             (tmp_path / name / str(way)).mkdir(parents=True)
             (tmp_path / name / str(way) / "card.py").write_text(text)
-    program = """
-        import os, pathlib, sys
-        sys.modules["logsnr"] = None
-        for piece in sorted(pathlib.Path(sys.argv[1]).glob("*/*/card.py")):
-            os.chdir(piece.parent)
-            names = {}
-            exec(compile(piece.read_text(), piece, "exec"), names)
-            names["pipe"].save_pretrained("saved")
-            (piece.parent / "class.txt").write_text(type(names["pipe"]).__name__)
-    """
-    environment = os.environ | hub.environment(tmp_path / "home")
-    environment.pop("PYTHONPATH", None)
-    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_stock_python(site, RUN_CARDS, tmp_path, cwd=tmp_path, variables=hub.environment(tmp_path / "home"))
     for name, texts in pieces.items():
         for way in range(1, len(texts) + 1):
             assert (tmp_path / name / str(way) / "image.png").stat().st_size > 0
@@ -112,8 +106,10 @@ def test_published_loaded_saved_and_published_again(
     at_hub: LoopbackHub,
     logsnr_at_hub: Run,
     tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    site = link_packages(tmp_path_factory.mktemp("site"), "torch", "diffusers")
     for folder, repo in ((conditional, DIGITS), (unconditional, TEXTURES)):
         end = logsnr_at_hub("publish", folder, repo, "--license", "apache-2.0")
         assert end.status == 0, end.output
@@ -124,7 +120,7 @@ def test_published_loaded_saved_and_published_again(
     cards = {name: at_hub.repo(f"ada/{name}").files()["README.md"].decode() for name in ("digits", "textures")}
     pieces = {name: code_of(card) for name, card in cards.items()}
     assert all(len(texts) == 3 for texts in pieces.values())
-    execute({name: texts[:2] for name, texts in pieces.items()}, at_hub, tmp_path / "first")
+    execute({name: texts[:2] for name, texts in pieces.items()}, site, at_hub, tmp_path / "first")
     for name, texts in pieces.items():
         execute_here(texts[2], tmp_path / "first" / name / "3", monkeypatch)
     classes = {p.parent.relative_to(tmp_path): p.read_text() for p in tmp_path.glob("first/*/*/class.txt")}
@@ -143,7 +139,7 @@ def test_published_loaded_saved_and_published_again(
             assert end.status == 0, end.output
             again[f"{name}-{way}"] = code_of(at_hub.repo(repo).files()["README.md"].decode())
             assert len(again[f"{name}-{way}"]) == 3
-    execute({name: texts[:2] for name, texts in again.items()}, at_hub, tmp_path / "second")
+    execute({name: texts[:2] for name, texts in again.items()}, site, at_hub, tmp_path / "second")
     for name, texts in again.items():
         execute_here(texts[2], tmp_path / "second" / name / "3", monkeypatch)
     # the stock form of a model with classes has none; the other ways keep them
