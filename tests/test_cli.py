@@ -95,6 +95,7 @@ def test_help_of_train_names_every_preset(logsnr: Run) -> None:
     [
         (["sample"], cli.SampleArguments),
         (["export"], cli.ExportArguments),
+        (["publish"], cli.PublishArguments),
         (["inspect", "schedule"], cli.InspectScheduleArguments),
     ],
 )
