@@ -89,7 +89,7 @@ def subject(names: list[str] | None = NAMES, metrics: dict[str, Any] | None = No
 
 
 def test_metadata_is_what_the_hub_takes(at_hub: LoopbackHub) -> None:
-    metrics = {"fid": {"value": 12.5, "protocol": {"images": 5000}}, "elbo": {"bits_per_dim": 1.25}}
+    metrics = {"fid": {"value": 12.5, "protocol": {"images": 5000}}, "elbo": {"bits_per_dim": {"total": 1.25}}}
     for made in (subject(), subject(None), subject(metrics=metrics), subject(training=None, license=None)):
         for text in (render_card(made), render_stock_card(made)):
             assert complaints(text, "model") == ([], [])
@@ -111,14 +111,23 @@ def test_the_same_facts_give_the_same_text() -> None:
 
 def test_figures_come_with_their_protocol_or_not_at_all() -> None:
     metrics = {
-        "fid": {"value": 12.5, "interval": [11.0, 14.0], "protocol": {"images": 5000, "features": "classifier"}},
-        "elbo": {"bits_per_dim": {"total": 1.25, "prior": 0.01}, "protocol": {"timesteps": 1000}},
-        "precision": 0.5,
+        "fid": {"value": 12.5, "interval": [11.0, 14.0], "same_n": {"n": 500, "generated": 13.0, "real": 0.25}},
+        "elbo": {
+            "bits_per_dim": {"total": 1.25, "standard_error": 0.01, "prior": 0.5, "kl_terms": [1.0, None]},
+            "num_images": 250,
+            "decoder": "discretised Gaussian, 8 bit",
+        },
+        "protocol": {"images": "5000 generated", "features_hash": "a|b"},
+        "memorisation": {"copying": 0.25},
     }
     text = render_card(subject(metrics=metrics))
-    assert "| FID, lower is better | 12.5 (11 to 14) | images: 5000; features: classifier |" in text
-    assert "| ELBO, bits per dimension, lower is better | 1.25 | prior 0.01; timesteps: 1000 |" in text
-    assert "| Precision, higher is better | 0.5 | not stated |" in text
+    assert "| FID, lower is better | 12.5 (11 to 14) | of 500 images 13, of as many real ones 0.25 |" in text
+    assert (
+        "| ELBO, bits per dimension, lower is better | 1.25 ± 0.01 | prior: 0.5; num images: 250; decoder: "
+        "discretised Gaussian, 8 bit |"
+    ) in text
+    assert "Protocol: images: 5000 generated; features hash: a\\|b." in text
+    assert "in 25 % of cases; 50 % is chance" in text
     assert "Recall" not in text
     assert "None were measured" not in text
     assert "None were measured" in render_card(subject())

@@ -132,6 +132,7 @@ def render_card(subject: Subject) -> str:
         effort_text=None if training is None else _effort_text(training),
         held_out=None if training is None else _held_out_text(training),
         figures=[] if training is None else [f for key in _FIGURES if (f := _figure(training.metrics, key))],
+        protocol=None if training is None else _protocol_text(training.metrics),
         limits=_limits(subject, training),
         references=_references(subject),
     )
@@ -346,28 +347,51 @@ def _held_out_text(training: Training) -> str | None:
 
 
 def _value(metrics: dict[str, Any], key: str) -> float | None:
-    """A figure of metrics.json: a number, or a mapping with `value` (the ELBO: `bits_per_dim`) and its protocol."""
-    entry = metrics.get(key)
-    if isinstance(entry, dict):
-        entry = entry.get("value", entry.get("bits_per_dim"))
-    if isinstance(entry, dict):
-        entry = entry.get("total")
-    return float(entry) if isinstance(entry, int | float) else None
+    """The number of a figure in metrics.json, which is under `value`; the ELBO's is the total of its terms."""
+    entry = metrics.get(key, {})
+    value = entry["bits_per_dim"]["total"] if "bits_per_dim" in entry else entry.get("value")
+    return None if value is None else float(value)
 
 
 def _figure(metrics: dict[str, Any], key: str) -> dict[str, str] | None:
+    """A row of the table: the figure with its interval or error, and what it is to be read beside."""
     value = _value(metrics, key)
     if value is None:
         return None
+    entry, beside = metrics[key], []
+    shown = f"{value:.4g}"
+    if "interval" in entry:
+        shown += " ({:.4g} to {:.4g})".format(*entry["interval"])
+    if "same_n" in entry:
+        same = entry["same_n"]
+        beside.append(f"of {same['n']} images {same['generated']:.4g}, of as many real ones {same['real']:.4g}")
+    terms = entry.get("bits_per_dim", {})
+    if "standard_error" in terms:
+        shown += f" ± {terms['standard_error']:.2g}"
+    said = {name: terms[name] for name in ("prior", "kl", "decoder") if name in terms}
+    said |= {name: part for name, part in entry.items() if name != "value" and isinstance(part, str | int | float)}
+    said |= entry.get("protocol", {})
     title, direction = _FIGURES[key]
-    entry = metrics[key] if isinstance(metrics[key], dict) else {}
-    interval = entry.get("interval")
-    shown = f"{value:.4g}" + ("" if interval is None else f" ({interval[0]:.4g} to {interval[1]:.4g})")
-    protocol = entry.get("protocol") or metrics.get("protocol") or {}
-    terms = entry["bits_per_dim"] if isinstance(entry.get("bits_per_dim"), dict) else {}
-    said = [f"{name} {part:.4g}" for name, part in terms.items() if name != "total"]
-    said += [f"{name.replace('_', ' ')}: {_prose(str(part))}" for name, part in protocol.items()]
-    return {"title": f"{title}, {direction}", "value": shown, "protocol": "; ".join(said) or "not stated"}
+    return {"title": f"{title}, {direction}", "value": shown, "beside": "; ".join([*beside, *_pairs(said)])}
+
+
+def _pairs(values: dict[str, Any]) -> list[str]:
+    return [
+        f"{name.replace('_', ' ')}: {f'{value:.4g}' if isinstance(value, float) else _prose(str(value))}"
+        for name, value in values.items()
+    ]
+
+
+def _protocol_text(metrics: dict[str, Any]) -> str:
+    """How the figures of the table came about, and what is known of copies."""
+    text = f"Protocol: {'; '.join(_pairs(metrics['protocol']))}." if "protocol" in metrics else ""
+    if "memorisation" in metrics:
+        copying = metrics["memorisation"]["copying"]
+        text += (
+            "\n\nMemorisation: a drawn image is nearer to its nearest training image than a held-out image is to its "
+            f"own in {100 * copying:.0f} % of cases; 50 % is chance, much more would be copying."
+        )
+    return text.strip()
 
 
 def _limits(subject: Subject, training: Training | None) -> list[str]:
