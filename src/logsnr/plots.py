@@ -97,14 +97,14 @@ def labelled_grid(
     width, height, padding = cell_size(cells[0].size)
     font = ImageFont.truetype(findfont("DejaVu Sans"), _LABEL_SIZE)
     words = [label if len(label) <= _LABEL_LENGTH else f"{label[: _LABEL_LENGTH - 1]}…" for label in row_labels]
-    left = 2 * padding + math.ceil(max(font.getlength(word) for word in words))
+    left = _LABEL_SIZE + math.ceil(max(font.getlength(word) for word in words))
     top = 2 * _LABEL_SIZE if column_labels else 0
     picture = Image.new(grid.mode, (left + grid.width, top + grid.height), "white")
     picture.paste(grid, (left, top))
     draw = ImageDraw.Draw(picture)
     for k, word in enumerate(words):
         middle = top + padding + k * (height + padding) + height // 2
-        draw.text((left - padding, middle), word, fill=_INK, font=font, anchor="rm")
+        draw.text((left - _LABEL_SIZE // 2, middle), word, fill=_INK, font=font, anchor="rm")
     for k, word in enumerate(column_labels):
         middle = left + padding + k * (width + padding) + width // 2
         draw.text((middle, top // 2), word, fill=_INK, font=font, anchor="mm")
