@@ -163,12 +163,13 @@ def test_transparent_pixels_do_not_bleed(dtype: Any) -> None:
 
 
 def test_resizing_the_short_side_and_cropping_the_center() -> None:
-    image = Image.fromarray(noise(16, 40, 3))
+    image = Image.fromarray(noise(16, 40, 3) // 2 + 64)  # grays that the filter's overshoot doesn't carry past 0 or 255
     wanted = np.asarray(image.resize((20, 8), Image.Resampling.BICUBIC))[:, 6:14]
     assert (fit(np.asarray(image), 8, 3).transpose(1, 2, 0) == wanted).all()
     assert (fit(np.asarray(image), 16, 3).transpose(1, 2, 0) == np.asarray(image)[:, 12:28]).all()
     deep = np.asarray(image).astype(np.uint16) * 257
-    assert np.abs(fit(deep, 8, 3).transpose(1, 2, 0) / 257 - wanted).max() < 1
+    # 8 bit is rounded after each of two passes: half a level, and half a level times the filter's absolute sum of 1.3
+    assert np.abs(fit(deep, 8, 3).transpose(1, 2, 0) / 257 - wanted).max() < 1.2
     constant = np.full((17, 23, 1), 40000, np.uint16)
     assert (fit(constant, 8, 1) == 40000).all()
     assert fit(noise(3, 5, 1), 8, 1).shape == (1, 8, 8)
