@@ -397,7 +397,7 @@ def build(pipe: Any, title: str) -> gr.Blocks:
                     on_step=lambda done, total: progress((done, total), desc="Drawing"),
                 )
             except ValueError as error:
-                raise gr.Error(str(error), title="This can't be drawn", print_exception=False) from error
+                raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
             shown = list(zip(drawing.images, drawing.captions, strict=True))
             summary = f"{drawing.summary} Click one to see how it came out of noise."
             return gr.Gallery(shown, selected_index=None), summary, drawing, film_html(drawing, 0)

@@ -42,7 +42,9 @@ for model in sys.argv[2:]:
 pytest.importorskip("gradio", reason="gradio is missing: pip install logsnr[demo]")
 from logsnr.space import app  # noqa: E402  # needs gradio
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # stock's numpy 1 habits
+pytestmark = pytest.mark.filterwarnings(  # stock's numpy 1 habits, and torchsde on the last digit of its interval
+    "ignore:__array:DeprecationWarning", "ignore:Should have t:UserWarning"
+)
 
 
 def gaussian(**config: Any) -> Any:
