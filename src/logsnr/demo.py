@@ -98,5 +98,5 @@ def stage_space(repo_id: str, folder: Path) -> list[Path]:
     for name in ("app.py", "requirements.txt"):
         shutil.copyfile(_ROOM / name, folder / name)
     card = SpaceCard.from_template(data, template_path=str(_ROOM / "README.md.jinja"), repo_id=repo_id)
-    (folder / "README.md").write_text(str(card), encoding="utf-8")
+    (folder / "README.md").write_text(f"{card}\n", encoding="utf-8")
     return [folder / name for name in ("README.md", "app.py", "requirements.txt")]
