@@ -52,13 +52,15 @@ CSS = """
     background: repeating-conic-gradient(#eee 0 25%, #c4c4c4 0 50%) 0 0 / 16px 16px;
 }
 .gallery {min-height: 440px}
+.gallery .grid-container {grid-template-columns: repeat(auto-fill, minmax(100px, 1fr))}
 .gallery .thumbnail-item {aspect-ratio: auto; height: auto}
 .gallery .thumbnail-item img {aspect-ratio: 1; height: auto}
 .gallery .caption-label {
     position: static; max-width: none; padding: 2px 4px; border: 0; text-align: center; font-size: .75rem;
+    opacity: 1 !important;
 }
 .film h2 {margin: 0; font-size: 1.15em; font-weight: 600}
-.film .strip {overflow-x: auto; margin-top: .7em}
+.film .strip {overflow-x: auto; margin-top: .7em; max-width: calc(100vw - 4em)}
 .film table {border-spacing: 4px; border-collapse: separate; width: 100%; min-width: 720px; table-layout: fixed}
 .film table, .film tr, .film th, .film td {border: 0; padding: 0}
 .film th {font-weight: 500; font-size: .85em; color: var(--body-text-color-subdued)}
@@ -106,11 +108,11 @@ def find_schedulers(pipe: Any) -> Schedulers:
         try:
             scheduler = with_scheduler(pipe, short(cls)).scheduler
         except ValueError as error:
-            found.refused[short(cls)] = str(error)
+            found.refused[short(cls)] = str(error).partition(": ")[2]
             continue
         scheduler.set_timesteps(4)
         if scheduler.timesteps[0] < scheduler.timesteps[-1]:
-            found.refused[short(cls)] = "It goes the other way, from an image to noise."
+            found.refused[short(cls)] = "it goes the other way, from an image to noise."
         else:
             found.offered.append(short(cls))
     return found
@@ -144,11 +146,9 @@ def describe(pipe: Any) -> str:
     size = config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     kind = {1: "gray", 3: "RGB", 4: "RGBA"}.get(config.in_channels, f"{config.in_channels}-channel")
-    parameters = sum(p.numel() for p in pipe.unet.parameters()) / 1e6
+    parameters = sum(p.numel() for p in pipe.unet.parameters())
     of_classes = f", {classes} classes" if classes else ""
-    return (
-        f"A diffusion model of {kind} images, {width}×{height} pixels{of_classes} · {parameters:.1f} million parameters"
-    )
+    return f"A diffusion model of {kind} images, {width}×{height} pixels{of_classes} · {parameters:,} parameters"
 
 
 # -- The film: copied from logsnr/film.py, where its mathematics is told and tested ------------------------------------
@@ -364,7 +364,6 @@ def build(pipe: Any, title: str) -> gr.Blocks:
                 gallery = gr.Gallery(
                     show_label=False,
                     format="png",
-                    columns=6,
                     object_fit="contain",
                     allow_preview=False,
                     buttons=["download_all"],
@@ -397,7 +396,7 @@ def build(pipe: Any, title: str) -> gr.Blocks:
                     on_step=lambda done, total: progress((done, total), desc="Drawing"),
                 )
             except ValueError as error:
-                raise gr.Error(str(error), title="This can't be drawn", print_exception=False) from error
+                raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
             shown = list(zip(drawing.images, drawing.captions, strict=True))
             summary = f"{drawing.summary} Click one to see how it came out of noise."
             return gr.Gallery(shown, selected_index=None), summary, drawing, film_html(drawing, 0)

@@ -8,6 +8,7 @@ import socket
 import threading
 import webbrowser
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import SpaceCard, SpaceCardData
 
@@ -27,6 +28,15 @@ def serve(source: str, port: int, open_browser: bool) -> None:
         raise LogsnrError("logsnr demo needs the package gradio: pip install logsnr[demo]")
     _require_free(port)
     pipe = load(source).to(choose_device())
+    evaluating, ending, forward = threading.Lock(), threading.Event(), pipe.unet.forward
+
+    def forward_until_the_end(*args: Any, **kwargs: Any) -> Any:
+        with evaluating:
+            if ending.is_set():
+                raise InterruptedError("the demo has ended")
+            return forward(*args, **kwargs)
+
+    pipe.unet.forward = forward_until_the_end
 
     from logsnr.space import app
 
@@ -49,6 +59,9 @@ def serve(source: str, port: int, open_browser: bool) -> None:
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
+        ending.set()
+        with evaluating:  # a process that ends while torch computes in another thread is aborted
+            pass
         page.close(verbose=False)
 
 
@@ -85,5 +98,5 @@ def stage_space(repo_id: str, folder: Path) -> list[Path]:
     for name in ("app.py", "requirements.txt"):
         shutil.copyfile(_ROOM / name, folder / name)
     card = SpaceCard.from_template(data, template_path=str(_ROOM / "README.md.jinja"), repo_id=repo_id)
-    (folder / "README.md").write_text(str(card), encoding="utf-8")
+    (folder / "README.md").write_text(f"{card}\n", encoding="utf-8")
     return [folder / name for name in ("README.md", "app.py", "requirements.txt")]
