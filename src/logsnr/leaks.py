@@ -43,7 +43,8 @@ def refuse_leaks(folder: Path, public: set[str]) -> None:
     """
     secrets = _secrets()
     names = {name for name in _names() if name not in public}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    # the card last: what it says comes from the others
+    for path in sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: (p.suffix == ".md", p)):
         text = _text(path)
         for what, found in _findings(path, text, secrets, names):
             raise PublishError(
