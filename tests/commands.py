@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Any
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["logsnr.train", "logsnr.evaluate.report", "logsnr.cli", "logsnr.inspect_schedule"])
+_server.set_forkserver_preload(
+    [
+        "logsnr.train",
+        "logsnr.publish",
+        "logsnr.stage",
+        "logsnr.evaluate.report",
+        "logsnr.cli",
+        "logsnr.inspect_schedule",
+    ]
+)
 
 DEADLINE = 120.0
 

@@ -96,6 +96,7 @@ def test_help_of_train_names_every_preset(logsnr: Run) -> None:
         (["sample"], cli.SampleArguments),
         (["export"], cli.ExportArguments),
         (["evaluate"], cli.EvaluateArguments),
+        (["publish"], cli.PublishArguments),
         (["inspect", "schedule"], cli.InspectScheduleArguments),
         (["inspect", "data"], cli.InspectDataArguments),
     ],

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,20 +59,24 @@ Train a model, or go on with one: the same command again resumes. A preset is a 
 `logsnr train PRESET --help` shows every setting with its value. See what would be done: --dry-run"""
 
 
+def parse_train(preset: str, argv: list[str]) -> TrainArguments:
+    """The arguments of `logsnr train PRESET`: the preset, and what is said otherwise."""
+    text, c = PRESETS[preset]
+    return _parse(
+        TrainArguments,
+        argv,
+        prog=f"logsnr train {preset}",
+        description=f"Train a model, or go on with one: the same command again resumes. The preset: {text}.",
+        default=TrainArguments(tyro.MISSING, False, c.data, c.schedule, c.model, c.objective, c.train),
+    )
+
+
 def _train(argv: list[str]) -> int:
     presets = {name: text for name, (text, _) in PRESETS.items()}
     status = _no_choice(argv, "logsnr train", "preset", presets, _TRAIN_USAGE)
     if status is not None:
         return status
-    preset, *rest = argv
-    text, c = PRESETS[preset]
-    arguments = _parse(
-        TrainArguments,
-        rest,
-        prog=f"logsnr train {preset}",
-        description=f"Train a model, or go on with one: the same command again resumes. The preset: {text}.",
-        default=TrainArguments(tyro.MISSING, False, c.data, c.schedule, c.model, c.objective, c.train),
-    )
+    arguments = parse_train(argv[0], argv[1:])
     config = RunConfig(arguments.data, arguments.schedule, arguments.model, arguments.objective, arguments.train)
     from logsnr.runs import plan
     from logsnr.train import train
@@ -183,6 +189,64 @@ def _export(argv: list[str]) -> int:
 
 
 @dataclass(frozen=True)
+class PublishArguments:
+    """Put a trained model on the Hub, with a page that explains it. The same command again goes on, or says that
+    nothing changed.
+
+    The repo is made where there is none; one that is there is written to only if it is logsnr's. Of a model with
+    classes, the form for stock diffusers goes to the branch `stock`.
+    """
+
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+    """The run folder, or a model folder."""
+    repo_id: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="REPO_ID")]]
+    """Its name on the Hub, as in `your-name/your-model`."""
+    private: bool = False
+    """Make the repo private, if it is made now."""
+    create_pr: bool = False
+    """Open a pull request in a repo that is there, for somebody else to merge (main alone, not the branch `stock`)."""
+    space: bool = False
+    """Publish a Space of the same name beside it: an app that draws with the model in a browser (`logsnr demo`)."""
+    license: str | None = None
+    """Licence of the weights, as the Hub names it: apache-2.0, cc-by-4.0, mit, other."""
+    data_license: str | None = None
+    """Licence of the training images, in words, for the card; that of the known data sets is filled in."""
+    stage: Path | None = None
+    """Leave everything in this folder, a sub-folder for each branch and for the Space, and send nothing."""
+    dry_run: bool = False
+    """List every file with its size and the reason why it is published, and send nothing."""
+
+    def __post_init__(self) -> None:
+        if self.stage is not None and self.dry_run:
+            raise ConfigError("--stage leaves the files, --dry-run doesn't: give one of them.")
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
+            raise ConfigError(
+                f"--license must be a name from the Hub's list of licences, such as apache-2.0, and is "
+                f"{self.license!r}. What has no name there is `other`."
+            )
+
+
+def _publish(argv: list[str]) -> int:
+    arguments = _parse(PublishArguments, argv, prog="logsnr publish")
+    from logsnr.publish import check_repo_id, look, publish
+    from logsnr.stage import listing, stage
+
+    repo_id, create_pr = arguments.repo_id, arguments.create_pr
+    check_repo_id(repo_id)
+    local = arguments.stage is not None or arguments.dry_run
+    repo = None if local else look(repo_id, private=arguments.private, create_pr=create_pr, space=arguments.space)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = arguments.stage or Path(scratch) / "stage"
+        parts = stage(arguments.run, repo_id, out, arguments.license, arguments.data_license, arguments.space)
+        if repo is not None:
+            print("\n".join(publish(parts, repo_id, repo, create_pr=create_pr)))
+            return 0
+    print(listing(parts))
+    print(f"\nNothing was sent{'' if arguments.stage is None else f'; it is all in {arguments.stage}'}.")
+    return 0
+
+
+@dataclass(frozen=True)
 class EvaluateArguments:
     """Measure how good a run's model is, into RUN/metrics.json. What was drawn and measured before is reused."""
 
@@ -288,6 +352,26 @@ def _inspect(argv: list[str]) -> int:
     return subject(argv[1:])
 
 
+@dataclass(frozen=True)
+class DemoArguments:
+    """Draw with a trained model in the browser: images, and how they come out of noise."""
+
+    model: tyro.conf.Positional[str]
+    """A run folder, a model folder, or a repo of the Hub."""
+    port: int = 7860
+    """The page is at http://127.0.0.1:PORT, for this machine alone."""
+    open: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Open the page in a browser."""
+
+
+def _demo(argv: list[str]) -> int:
+    arguments = _parse(DemoArguments, argv, prog="logsnr demo")
+    from logsnr.demo import serve
+
+    serve(arguments.model, arguments.port, arguments.open)
+    return 0
+
+
 @contextlib.contextmanager
 def _writing(out: Path) -> Iterator[None]:
     try:
@@ -299,7 +383,9 @@ def _writing(out: Path) -> Iterator[None]:
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (_train, "train a model of your images, or go on with one"),
     "sample": (_sample, "make images with a trained model"),
+    "demo": (_demo, "draw with a model in the browser"),
     "export": (_export, "make a model folder of a run's last checkpoint"),
+    "publish": (_publish, "put a trained model on the Hub, with a page that explains it"),
     "evaluate": (_evaluate, "measure how good a run's model is"),
     "inspect": (_inspect, "look at images and noise schedules before training"),
 }
@@ -307,7 +393,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
 
 _USAGE = """usage: logsnr COMMAND …
 
-Train and sample diffusion models of your own images.
+Train, sample and publish diffusion models of your own images.
 
 {choices}
 

@@ -5,7 +5,8 @@
     ├── DataError         images or labels that can't be used (also a ValueError)
     ├── CheckpointError   a run folder that can't be written, read or resumed
     ├── TrainingError     training that can't go on: loss not finite, memory exhausted
-    └── ModelError        a model folder or repo that can't be loaded or sampled as asked
+    ├── ModelError        a model folder or repo that can't be loaded or sampled as asked
+    └── PublishError      a model that can't be published: what is in it, or what the Hub says
 
 The command line prints the message alone; a traceback there means a defect of ours.
 """
@@ -36,6 +37,10 @@ class TrainingError(LogsnrError):
 
 class ModelError(LogsnrError):
     """A model folder or repo that can't be loaded, or can't be sampled in the way asked for."""
+
+
+class PublishError(LogsnrError):
+    """A model that can't be published; the message says what to do, and the same command then goes on."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from logsnr.schedulers.scheduling_beta import BetaScheduler
 LOG_SNR_EDGES = tuple(float(edge) for edge in range(-10, 11, 2))
 """Bins of the held-out loss; the outer two take everything beyond."""
 
+_BIN_NAMES = [f"held_out/log_snr_{low:+.0f}_to_{high:+.0f}" for low, high in itertools.pairwise(LOG_SNR_EDGES)]
 _SAMPLE_STEPS, _SAMPLE_IMAGES, _SAMPLE_GUIDANCE = 25, 16, 2.0
 _HELD_OUT_SAMPLES, _HELD_OUT_BATCH = 512, 64
 
@@ -58,6 +60,24 @@ class Log:
                 tracker.log_images({name: [picture]}, step=step)
 
 
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """One measurement of the loss on held-out images."""
+
+    step: int
+    loss: float
+    by_log_snr: list[float]
+    """Unweighted, in the bins of LOG_SNR_EDGES; NaN in an empty one."""
+
+
+def read_held_out(run: Path) -> list[HeldOutLoss]:
+    """The measurements in a run's log, the first first."""
+    path = run / "logs" / "train.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    values = [json.loads(line) for line in lines if "held_out/loss" in line and line.endswith("}")]
+    return [HeldOutLoss(v["step"], v["held_out/loss"], [v.get(name, math.nan) for name in _BIN_NAMES]) for v in values]
+
+
 def log_held_out(log: Log, step: int, objective: Objective, unet: UNet2DModel, data: ImageData) -> None:
     """Loss of the averaged weights on held-out images, with the same noise every time, whole and by log-SNR."""
     if data.num_held_out == 0:
@@ -67,8 +87,7 @@ def log_held_out(log: Log, step: int, objective: Objective, unet: UNet2DModel, d
     log_snr = scheduler.log_snr(t).clamp(LOG_SNR_EDGES[0] + 1e-3, LOG_SNR_EDGES[-1] - 1e-3)
     places = torch.bucketize(log_snr, torch.tensor(LOG_SNR_EDGES, device=t.device)) - 1
     values = [float(error[places == i].mean()) for i in range(len(LOG_SNR_EDGES) - 1)]
-    names = [f"held_out/log_snr_{low:+.0f}_to_{high:+.0f}" for low, high in itertools.pairwise(LOG_SNR_EDGES)]
-    bins = {name: value for name, value in zip(names, values, strict=True) if math.isfinite(value)}
+    bins = {name: value for name, value in zip(_BIN_NAMES, values, strict=True) if math.isfinite(value)}
     log.scalars(step, {"held_out/loss": float((error * objective.weights[t]).mean()), **bins})
     figure = loss_by_log_snr_figure(LOG_SNR_EDGES, {f"step {step}": values})
     save_png(figure, log.run / "logs" / "held_out_loss_by_log_snr.png")

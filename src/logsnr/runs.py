@@ -15,6 +15,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from logsnr.checkpoint import export_model, load_latest, locked, read_json, replacing_folder, write_atomically
 from logsnr.config import FREE, RunConfig, differences, from_json, to_json
 from logsnr.data import ImageData, open_data
+from logsnr.effort import note_model_step
 from logsnr.errors import CheckpointError, ConfigError
 from logsnr.models import make_unet
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
@@ -66,7 +67,10 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
     if class_label is None:
         out = run if out is None else out
         _require_replaceable(out / "model", out / "stock")
-        return export_model(out, unet, scheduler, names)
+        folders = export_model(out, unet, scheduler, names)
+        if out == run:
+            note_model_step(run, checkpoint.step)
+        return folders
     if names is None:
         raise ConfigError(f"--class-label is {class_label}, and the model of {run} has no classes. Leave it out.")
     if out is None:
@@ -109,6 +113,7 @@ def claim(
             "fingerprint": data.fingerprint,
             "class_names": data.class_names,
         },
+        "local": _local_settings(config),
         "unet": portable_config(unet),
         "versions": {name: importlib.metadata.version(name) for name in ("logsnr", "torch", "diffusers", "accelerate")},
     }
@@ -132,6 +137,14 @@ def claim(
         _require_replaceable(run / "model", run / "stock")
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return changed
+
+
+def _local_settings(config: RunConfig) -> list[str]:
+    """Settings that name a folder of this machine and nothing that others have; they aren't published."""
+    folders = {"data.source": Path(config.data.source).expanduser()}
+    if config.model.init_from is not None:
+        folders["model.init_from"] = Path(config.model.init_from)
+    return [name for name, folder in folders.items() if folder.is_dir()]
 
 
 def _require_same(run: Path, config: RunConfig, data: ImageData) -> list[str]:

@@ -28,6 +28,7 @@ from logsnr.checkpoint import Checkpoint, Tensors, export_model, load_latest, sa
 from logsnr.config import RunConfig
 from logsnr.data import open_data, sample_seed
 from logsnr.denoising import Objective
+from logsnr.effort import Clock, note_model_step
 from logsnr.errors import CheckpointError, TrainingError
 from logsnr.interrupt import Interrupt
 from logsnr.models import make_unet
@@ -126,6 +127,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
             num_processes=accelerator.num_processes,
         )
         log = Log(run, accelerator, done) if main else None
+        clock = Clock(run, done, images_per_step, accelerator) if main else None
         accelerator.init_trackers("train")
         for tracker in accelerator.trackers:
             at_exit.callback(tracker.finish)
@@ -183,7 +185,8 @@ def train(config: RunConfig, run: Path) -> TrainResult:
                     log_samples(log, done, unet, scheduler, data)
             if due or stopped_by is not None:
                 with together(accelerator), _said(bar, "checkpoint"):
-                    if main:
+                    if clock is not None:
+                        clock.reached(done)
                         save_checkpoint(run, _state(done, unet, ema, optimizer), options.keep_checkpoints)
 
         # Export the averaged weights
@@ -193,6 +196,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
             with together(accelerator), _said(bar, "export"):
                 if main:
                     folders = export_model(run, _averaged_unet(unet, ema), scheduler, data.class_names)
+                    note_model_step(run, done)
         bar.close()
 
         # The wrapped network goes before the process group, or freeing it waits for a thread that waits for Python
