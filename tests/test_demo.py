@@ -38,7 +38,8 @@ for model in sys.argv[2:]:
     pipe = app.load(model)
     drawing = app.draw(pipe, number=3, steps=4, scheduler="DPMSolverMultistep", classes=[], guidance=2.0, seed=5,
                        on_step=lambda done, total: None)
-    print(app.describe(pipe), len(app.find_schedulers(pipe).offered) > 15, drawing.images[0].mode, drawing.images[0].size, *drawing.captions, sep=" | ")
+    many = len(app.find_schedulers(pipe).offered) > 15
+    print(app.describe(pipe), many, drawing.images[0].mode, drawing.images[0].size, *drawing.captions, sep=" | ")
 """
 pytest.importorskip("gradio", reason="gradio is missing: pip install logsnr[demo]")
 from logsnr.space import app  # noqa: E402  # needs gradio
