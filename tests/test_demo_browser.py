@@ -71,8 +71,9 @@ def demo(tiny: list[str], browser: Any, tmp_path_factory: pytest.TempPathFactory
 
 
 def no_way_out() -> None:
-    """Print every name of another machine that is looked up, and every connection there, and refuse it."""
+    """Print every name of another machine that is looked up, a proxy's too, and every connection; and refuse it."""
     faulthandler.cancel_dump_traceback_later()  # it doesn't hang, it waits for Ctrl-C
+    os.environ |= {"http_proxy": "http://proxy.invalid:3128", "no_proxy": ""}
     set_verbosity_error()  # the command says so before diffusers is imported, which here it is
     look_up, connect = socket.getaddrinfo, socket.socket.connect
 
