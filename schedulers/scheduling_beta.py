@@ -562,10 +562,7 @@ class BetaScheduler(SchedulerMixin, ConfigMixin, abc.ABC):  # type: ignore[misc]
         table = self._reverse.to(sample.device)
         of_sample, of_output, keep_x0, keep_xt, scale, *log_range = _pick(table, timestep, sample.ndim)
         x_0 = torch.addcmul(of_sample * sample, of_output, model_output)
-        if self._threshold is not None:
-            x_0 = self._threshold_sample(x_0, *self._threshold)
-        elif self._clip_range is not None:
-            x_0 = x_0.clamp(-self._clip_range, self._clip_range)
+        x_0 = self.clip_original_sample(x_0)
         prev_sample = torch.addcmul(keep_x0 * x_0, keep_xt, sample)
         if self.eta > 0:
             if variance_noise is None:
@@ -575,12 +572,21 @@ class BetaScheduler(SchedulerMixin, ConfigMixin, abc.ABC):  # type: ignore[misc]
                     variance_noise = randn_tensor(sample.shape, generator, sample.device, sample.dtype)
             if learned:
                 low, high = log_range
-                scale = scale * torch.exp(0.5 * torch.lerp(low, high, (variance_output + 1) / 2))
+                log_variance = torch.addcmul(low, high - low, (variance_output + 1) / 2)  # lerp mixes no dtypes
+                scale = scale * torch.exp(0.5 * log_variance)
             prev_sample = torch.addcmul(prev_sample, scale, variance_noise)
         prev_sample, x_0 = prev_sample.to(sample.dtype), x_0.to(sample.dtype)
         if not return_dict:
             return prev_sample, x_0
         return BetaSchedulerOutput(prev_sample=prev_sample, pred_original_sample=x_0)
+
+    def clip_original_sample(self, original_samples: torch.Tensor) -> torch.Tensor:
+        """Predicted clean images as `step` uses them: clipped or thresholded where the options say so."""
+        if self._threshold is not None:
+            return self._threshold_sample(original_samples, *self._threshold)
+        if self._clip_range is not None:
+            return original_samples.clamp(-self._clip_range, self._clip_range)
+        return original_samples
 
     @staticmethod
     def _threshold_sample(x_0: torch.Tensor, ratio: float, max_value: float) -> torch.Tensor:

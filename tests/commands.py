@@ -21,7 +21,14 @@ from typing import Any
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
-    ["logsnr.train", "logsnr.publish", "logsnr.stage", "logsnr.cli", "logsnr.inspect_schedule"]
+    [
+        "logsnr.train",
+        "logsnr.publish",
+        "logsnr.stage",
+        "logsnr.evaluate.report",
+        "logsnr.cli",
+        "logsnr.inspect_schedule",
+    ]
 )
 
 DEADLINE = 120.0

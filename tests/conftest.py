@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 
 # Before torch is imported. Tiny networks gain nothing from threads, and several tests run at once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Networks and features are cached for this run of the tests alone, also by the commands it starts.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,6 +20,13 @@ import pytest
 from commands import Command, Finished
 from loopback_hub import LoopbackHub, enter, entered
 from PIL import Image
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cleared_cache() -> Iterator[None]:
+    """The cache is removed in the end."""
+    yield
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"])
 
 
 @pytest.fixture(scope="session")

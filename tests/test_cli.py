@@ -18,7 +18,7 @@ import pytest
 from commands import Command, Finished
 
 import logsnr.cli as cli
-from logsnr.config import RunConfig, SampleOptions, from_json
+from logsnr.config import EvaluateOptions, RunConfig, SampleOptions, from_json
 from logsnr.presets import PRESETS
 
 Run = Callable[..., Finished]
@@ -31,7 +31,7 @@ def flags(cls: type[Any], prefix: str = "") -> list[str]:
         name = prefix + field.name.replace("_", "-")
         kind = field.default_factory if field.default_factory is not dataclasses.MISSING else None
         if dataclasses.is_dataclass(kind):
-            inner = "" if kind is SampleOptions else f"{name}."
+            inner = "" if kind in (SampleOptions, EvaluateOptions) else f"{name}."
             found += flags(kind, inner)  # type: ignore[arg-type]
         elif "Positional" not in str(field.type):
             found.append(name)
@@ -95,8 +95,10 @@ def test_help_of_train_names_every_preset(logsnr: Run) -> None:
     [
         (["sample"], cli.SampleArguments),
         (["export"], cli.ExportArguments),
+        (["evaluate"], cli.EvaluateArguments),
         (["publish"], cli.PublishArguments),
         (["inspect", "schedule"], cli.InspectScheduleArguments),
+        (["inspect", "data"], cli.InspectDataArguments),
     ],
 )
 def test_help_of_each_command_names_every_option(command: list[str], arguments: type[Any], logsnr: Run) -> None:

@@ -14,12 +14,13 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from logsnr.config import (
     DataConfig,
+    EvaluateOptions,
     ModelConfig,
     ObjectiveConfig,
     RunConfig,
@@ -246,6 +247,31 @@ def _publish(argv: list[str]) -> int:
 
 
 @dataclass(frozen=True)
+class EvaluateArguments:
+    """Measure how good a run's model is, into RUN/metrics.json. What was drawn and measured before is reused."""
+
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+    """The run folder."""
+    options: Annotated[EvaluateOptions, tyro.conf.arg(name="")] = field(default_factory=EvaluateOptions)
+    dry_run: bool = False
+    """Load model and data, say what would be done, and stop."""
+
+
+def _evaluate(argv: list[str]) -> int:
+    arguments = _parse(EvaluateArguments, argv, prog="logsnr evaluate")
+    from logsnr.evaluate.report import evaluate, plan
+    from logsnr.evaluate.subject import open_subject
+
+    subject = open_subject(arguments.run)
+    if arguments.dry_run:
+        print(plan(subject, arguments.options))
+        return 0
+    evaluate(subject, arguments.options)
+    print(f"The figures are in {arguments.run / 'metrics.json'}.")
+    return 0
+
+
+@dataclass(frozen=True)
 class InspectScheduleArguments:
     """Draw noise schedules, and say whether they do their job."""
 
@@ -265,21 +291,8 @@ class InspectScheduleArguments:
     """Print the tables and draw nothing."""
 
 
-_INSPECT_USAGE = """usage: logsnr inspect schedule NAME [NAME …]
-
-Look before training:
-
-{choices}
-
-`logsnr inspect schedule --help` says more. To begin: logsnr inspect schedule cosine linear"""
-
-
-def _inspect(argv: list[str]) -> int:
-    subjects = {"schedule": "draw noise schedules, and say whether they do their job"}
-    status = _no_choice(argv, "logsnr inspect", "subject", subjects, _INSPECT_USAGE)
-    if status is not None:
-        return status
-    parsed = _parse(InspectScheduleArguments, argv[1:], prog="logsnr inspect schedule")
+def _inspect_schedule(argv: list[str]) -> int:
+    parsed = _parse(InspectScheduleArguments, argv, prog="logsnr inspect schedule")
     from logsnr.inspect_schedule import inspect_schedules
 
     values = vars(parsed) | {"names": list(parsed.names)}
@@ -288,6 +301,55 @@ def _inspect(argv: list[str]) -> int:
     with _writing(parsed.out):
         print(inspect_schedules(values.pop("names"), **values))
     return 0
+
+
+@dataclass(frozen=True)
+class InspectDataArguments:
+    """Look at images before training: what they are, and a schedule and weighting to begin with."""
+
+    source: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="SOURCE")]]
+    """As --data.source of `logsnr train`: a folder, a data set id on the Hub or mnist-5k."""
+    resolution: int | None = None
+    """Height and width to train at; that of the images, up to 64, when not given."""
+    channels: Literal[1, 3, 4] | None = None
+    """1 gray, 3 RGB, 4 RGBA; 1 where all images are gray and 3 elsewhere when not given."""
+    out: Path = Path("data.png")
+    """The picture: the spectrum, and what noise hides of it."""
+    dry_run: bool = False
+    """Print what there is to say and draw nothing."""
+
+
+def _inspect_data(argv: list[str]) -> int:
+    parsed = _parse(InspectDataArguments, argv, prog="logsnr inspect data")
+    from logsnr.inspect_data import inspect_data
+
+    out = None if parsed.dry_run else parsed.out
+    with _writing(parsed.out):
+        print(inspect_data(parsed.source, resolution=parsed.resolution, channels=parsed.channels, out=out))
+    return 0
+
+
+_SUBJECTS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "schedule": (_inspect_schedule, "draw noise schedules, and say whether they do their job"),
+    "data": (_inspect_data, "say what images are, and what schedule and weighting to begin with"),
+}
+
+_INSPECT_USAGE = """usage: logsnr inspect SUBJECT …
+
+Look before training:
+
+{choices}
+
+`logsnr inspect data --help` says more. To begin: logsnr inspect schedule cosine linear"""
+
+
+def _inspect(argv: list[str]) -> int:
+    subjects = {name: text for name, (_, text) in _SUBJECTS.items()}
+    status = _no_choice(argv, "logsnr inspect", "subject", subjects, _INSPECT_USAGE)
+    if status is not None:
+        return status
+    subject, _ = _SUBJECTS[argv[0]]
+    return subject(argv[1:])
 
 
 @dataclass(frozen=True)
@@ -324,7 +386,8 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "demo": (_demo, "draw with a model in the browser"),
     "export": (_export, "make a model folder of a run's last checkpoint"),
     "publish": (_publish, "put a trained model on the Hub, with a page that explains it"),
-    "inspect": (_inspect, "look at noise schedules before training"),
+    "evaluate": (_evaluate, "measure how good a run's model is"),
+    "inspect": (_inspect, "look at images and noise schedules before training"),
 }
 
 

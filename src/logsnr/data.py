@@ -135,6 +135,14 @@ class ImageData:
         return len(self._train)
 
     @property
+    def class_counts(self) -> list[int] | None:
+        """Training images of each class; None without classes."""
+        if self._labels is None or self.class_names is None:
+            return None
+        counts: list[int] = np.bincount(self._labels[self._train], minlength=len(self.class_names)).tolist()
+        return counts
+
+    @property
     def description(self) -> str:
         """One line for people."""
         kind = {1: "gray", 3: "RGB", 4: "RGBA"}[self.channels]

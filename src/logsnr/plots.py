@@ -21,8 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.spectrum import Spectrum, hidden
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _RED, _SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
 _INK, _FRAME, _GRID = "#222222", "#999999", "#E4E4E4"
@@ -229,6 +231,36 @@ def loss_by_log_snr_figure(edges: ArrayLike, curves: Mapping[str, ArrayLike]) ->
     _label(axes, "Held-out loss by noise level", "loss (mean squared error of the network's output)")
     if len(curves) > 1:
         axes.legend(frameon=False)
+    return figure
+
+
+def spectrum_figure(found: Spectrum, reference: Tensor) -> Figure:
+    """The power of images against noise, and how much of them each noise level hides; beside `reference`'s power."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained", facecolor="white")
+    power_axes, hidden_axes = figure.subplots(1, 2)
+    frequencies, power = found.by_frequency()
+    power_axes.loglog(frequencies, power, color=_ORANGE, linewidth=1.8, label="these images")
+    low, high = power_axes.get_ylim()
+    for log_snr in range(-12, 13, 3):
+        if low < math.exp(-log_snr) < high:
+            power_axes.axhline(math.exp(-log_snr), color=_FRAME, linewidth=0.8, linestyle=(0, (2, 2)))
+            power_axes.annotate(
+                f"noise at λ = {log_snr}", (0.99, math.exp(-log_snr)), xycoords=("axes fraction", "data"), fontsize=8,
+                ha="right", va="bottom", color=_INK,
+            )  # fmt: skip
+    log_snrs = np.linspace(-12, 12, 200)
+    for name, values, (color, style) in (
+        ("photographs of 64 pixels", reference, (_BLUE, (0, (4, 2)))),
+        ("these images", found.power, (_ORANGE, "-")),
+    ):
+        shares = [hidden(values, float(value)) for value in log_snrs]
+        hidden_axes.plot(log_snrs, shares, color=color, linestyle=style, linewidth=1.8, label=name)
+    power_axes.set_xlabel("frequency (cycles an image)")
+    _label(power_axes, "Power spectrum", "variance of a mode (log scale)")
+    hidden_axes.set_xlabel("log-SNR λ (natural logarithm): ← noise · image →")
+    hidden_axes.set_ylim(-0.03, 1.03)
+    _label(hidden_axes, "Coarse structure hidden by noise", "share of the variance")
+    hidden_axes.legend(frameon=False)
     return figure
 
 

@@ -62,8 +62,7 @@ def prepare(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[in
     chosen = list(range(pipeline.num_classes or 0))
     try:
         if options.scheduler is not None:
-            own = ":" in options.scheduler
-            pipeline.swap_scheduler(resolve_scheduler_class(options.scheduler) if own else options.scheduler)
+            swap(pipeline, options.scheduler)
         if options.class_labels is not None:
             names = (pipeline.id2label or {}).values()
             chosen = pipeline.get_label_ids(
@@ -72,6 +71,11 @@ def prepare(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[in
     except ValueError as error:
         raise ModelError(str(error)) from error
     return [chosen[k % len(chosen)] for k in range(options.num)] if chosen else None
+
+
+def swap(pipeline: PixelDiffusionPipeline, scheduler: str) -> None:
+    """Sample with another scheduler: a class of diffusers by name, or one's own as package.module:Class."""
+    pipeline.swap_scheduler(resolve_scheduler_class(scheduler) if ":" in scheduler else scheduler)
 
 
 def write(images: list[Image.Image], out: Path, seed: int) -> str:

@@ -270,6 +270,19 @@ def test_one_graph_for_all_steps(given: bool, variance: Any) -> None:
         torch.testing.assert_close(run(compiled), run(made.step))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large", "learned_range"])
+def test_a_step_in_another_precision_is_the_same_step(variance: Any, dtype: torch.dtype) -> None:
+    made = LinearBetaScheduler(variance_type=variance)
+    made.set_timesteps(10)
+    output, x = normal(2, 6 if variance == "learned_range" else 3, 8, 8, seed=1), normal(2, 3, 8, 8)
+    for t in made.timesteps[[0, 5]]:
+        got = made.step(output.to(dtype), t, x.to(dtype), variance_noise=x.to(dtype)).prev_sample
+        assert got.dtype == dtype
+        wanted = made.step(output, t, x, variance_noise=x).prev_sample
+        assert_near(got.float(), wanted, 0.03 if dtype == torch.bfloat16 else 1e-6)
+
+
 def test_noise_of_a_generator_per_image_is_that_image_s_own() -> None:
     made = LinearBetaScheduler()
     made.set_timesteps(5)
