@@ -30,6 +30,8 @@ for package in ("gradio", "playwright"):
     pytest.importorskip(package, reason=f"the package {package} is missing")
 from playwright.sync_api import expect, sync_playwright  # noqa: E402  # needs the package
 
+expect.set_options(timeout=30_000)  # a busy machine takes longer than the 5 seconds that playwright waits
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
