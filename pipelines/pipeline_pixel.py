@@ -350,7 +350,7 @@ class PixelDiffusionPipeline(DiffusionPipeline):
         known = {
             name.removesuffix("Scheduler")
             for home in homes
-            for name, cls in ((n, getattr(home, n)) for n in dir(home))
+            for name, cls in ((n, getattr(home, n, None)) for n in dir(home))
             if isinstance(cls, type) and issubclass(cls, SchedulerMixin) and not inspect.isabstract(cls)
             if "trained_betas" in inspect.signature(cls).parameters
         }

@@ -102,7 +102,7 @@ def find_schedulers(pipe: Any) -> Schedulers:
     own = short(type(pipe.scheduler))
     found = Schedulers([own], {})
     for name in sorted(dir(diffusers.schedulers)):
-        cls = getattr(diffusers.schedulers, name)
+        cls = getattr(diffusers.schedulers, name, None)  # some need packages that this machine may lack
         if not isinstance(cls, type) or short(cls) == own or "trained_betas" not in inspect.signature(cls).parameters:
             continue
         try:

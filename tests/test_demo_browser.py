@@ -30,6 +30,8 @@ for package in ("gradio", "playwright"):
     pytest.importorskip(package, reason=f"the package {package} is missing")
 from playwright.sync_api import expect, sync_playwright  # noqa: E402  # needs the package
 
+expect.set_options(timeout=30_000)  # a busy machine takes longer than the 5 seconds that playwright waits
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -71,8 +73,9 @@ def demo(tiny: list[str], browser: Any, tmp_path_factory: pytest.TempPathFactory
 
 
 def no_way_out() -> None:
-    """Print every name of another machine that is looked up, and every connection there, and refuse it."""
+    """Print every name of another machine that is looked up, a proxy's too, and every connection; and refuse it."""
     faulthandler.cancel_dump_traceback_later()  # it doesn't hang, it waits for Ctrl-C
+    os.environ |= {"http_proxy": "http://proxy.invalid:3128", "no_proxy": ""}
     set_verbosity_error()  # the command says so before diffusers is imported, which here it is
     look_up, connect = socket.getaddrinfo, socket.socket.connect
 

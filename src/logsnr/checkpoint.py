@@ -111,6 +111,8 @@ def replacing_folder(final: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         for path in [*temporary.rglob("*"), temporary]:
+            if path.is_file():
+                path.chmod(temporary.stat().st_mode & 0o666)  # safetensors lets nobody else read what it writes
             _flush(path)
         if final.exists():
             outgoing = final.with_name(f".{final.name}.old")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import socket
 import threading
@@ -40,6 +41,9 @@ def serve(source: str, port: int, open_browser: bool) -> None:
 
     from logsnr.space import app
 
+    # gradio looks at its own page, and must not ask a proxy for it
+    excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    os.environ["no_proxy"] = f"{excepted},{_HOST}" if excepted else _HOST
     page = app.build(pipe, source)
     try:
         page.launch(

@@ -75,7 +75,7 @@ class Clock:
 
     def reached(self, step: int) -> None:
         """Write down that the session has come to `step`."""
-        seconds = round(time.monotonic() - self.start, 1)
+        seconds = round(time.monotonic() - self.start, 2)
         session = dataclasses.replace(self.session, to_step=step, seconds=seconds)
         _write(self.run, Effort([*self.earlier, session], self.model_step))
 
