@@ -31,7 +31,7 @@ from logsnr.plots import bits_by_log_snr_figure, loss_by_log_snr_figure, save_pn
 
 EDGES = tuple(float(edge) for edge in range(-10, 11))
 """Bins of log-SNR; the outer two take everything beyond."""
-_SAMPLES, _BATCH = 1024, 64
+_SAMPLES, _BATCH = 2048, 64
 
 
 def inspect_run(subject: Subject, options: EvaluateOptions, out: Path) -> str:
