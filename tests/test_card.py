@@ -85,11 +85,20 @@ def subject(names: list[str] | None = NAMES, metrics: dict[str, Any] | None = No
     return dataclasses.replace(made, **values)
 
 
+ELBO: dict[str, Any] = {
+    "bits_per_dim": {"total": 1.25, "standard_error": 0.01, "prior": -1e-9, "kl": 0.75, "decoder": 0.5},
+    "num_images": 250,
+    "decoder": "discretised Gaussian, 8 bit",
+    "gap": 0.2,
+    "gap_standard_error": 0.1,
+}
+
+
 # The text
 
 
 def test_metadata_is_what_the_hub_takes(at_hub: LoopbackHub) -> None:
-    metrics = {"fid": {"value": 12.5, "protocol": {"images": 5000}}, "elbo": {"bits_per_dim": {"total": 1.25}}}
+    metrics = {"fid": {"value": 12.5, "protocol": {"images": 5000}}, "elbo": ELBO}
     for made in (subject(), subject(None), subject(metrics=metrics), subject(training=None, license=None)):
         for text in (render_card(made), render_stock_card(made)):
             assert complaints(text, "model") == ([], [])
@@ -112,19 +121,16 @@ def test_the_same_facts_give_the_same_text() -> None:
 def test_figures_come_with_their_protocol_or_not_at_all() -> None:
     metrics = {
         "fid": {"value": 12.5, "interval": [11.0, 14.0], "same_n": {"n": 500, "generated": 13.0, "real": 0.25}},
-        "elbo": {
-            "bits_per_dim": {"total": 1.25, "standard_error": 0.01, "prior": 0.5, "kl_terms": [1.0, None]},
-            "num_images": 250,
-            "decoder": "discretised Gaussian, 8 bit",
-        },
+        "elbo": ELBO,
         "protocol": {"images": "5000 generated", "features_hash": "a|b"},
         "memorisation": {"copying": 0.25},
     }
     text = render_card(subject(metrics=metrics))
-    assert "| FID, lower is better | 12.5 (11 to 14) | of 500 images 13, of as many real ones 0.25 |" in text
+    assert "| FID, lower is better | 12.5 (11 to 14) | 13 of 500 drawn images, 0.25 of as many real ones |" in text
     assert (
-        "| ELBO, bits per dimension, lower is better | 1.25 ± 0.01 | prior: 0.5; num images: 250; decoder: "
-        "discretised Gaussian, 8 bit |"
+        "| ELBO, bits per dimension, lower is better | 1.25 ± 0.01 | by term: prior 0.0000, kl 0.7500, "
+        "decoder 0.5000 (discretised Gaussian, 8 bit); of 250 held-out images, 0.2 ± 0.1 above as many training "
+        "images |"
     ) in text
     assert "Protocol: images: 5000 generated; features hash: a\\|b." in text
     assert "in 25 % of cases; 50 % is chance" in text

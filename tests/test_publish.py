@@ -19,6 +19,7 @@ from loopback_hub import LoopbackHub
 from stock_python import link_packages, run_stock_python
 
 from logsnr.errors import LogsnrError
+from logsnr.evaluate.subject import model_digest
 from logsnr.publish import look, publish
 from logsnr.stage import Part, stage
 
@@ -323,6 +324,18 @@ def test_a_name_that_the_hub_does_not_take(name: str, tmp_path: Path, logsnr: Ru
     message = logsnr("publish", tmp_path, name).message
     assert "REPO_ID must be owner/name, of letters, digits and single . _ - between them" in message
     assert len(message.splitlines()) == 1
+
+
+def test_figures_of_an_earlier_model_are_not_published(conditional: Path, tmp_path: Path, logsnr: Run) -> None:
+    trained = tmp_path / "run"
+    shutil.copytree(conditional, trained)
+    for measured, published in ((model_digest(trained), True), ("0123456789abcdef", False)):
+        figures = {"fid": {"value": 1.0}, "protocol": {"model_hash": measured}}
+        (trained / "metrics.json").write_text(json.dumps(figures))
+        ended = logsnr("publish", trained, DIGITS, "--stage", tmp_path / str(published))
+        assert ended.status == 0
+        assert ("is of an earlier state of the model, and is left out" in ended.output) is not published
+        assert (tmp_path / str(published) / "main" / "run" / "metrics.json").is_file() is published
 
 
 def test_what_cannot_be_published(conditional: Path, tmp_path: Path, logsnr_at_hub: Run, hub: LoopbackHub) -> None:

@@ -131,7 +131,7 @@ def render_card(subject: Subject) -> str:
         settings=None if training is None else _settings(subject, training),
         effort_text=None if training is None else _effort_text(training),
         held_out=None if training is None else _held_out_text(training),
-        figures=[] if training is None else [f for key in _FIGURES if (f := _figure(training.metrics, key))],
+        figures=[] if training is None else _figures(training.metrics),
         protocol=None if training is None else _protocol_text(training.metrics),
         limits=_limits(subject, training),
         references=_references(subject),
@@ -353,26 +353,32 @@ def _value(metrics: dict[str, Any], key: str) -> float | None:
     return None if value is None else float(value)
 
 
+def _figures(metrics: dict[str, Any]) -> list[dict[str, str]]:
+    """The rows of the table, in the order of metrics.json: of few images, KID comes first."""
+    return [figure for key in metrics if key in _FIGURES and (figure := _figure(metrics, key))]
+
+
 def _figure(metrics: dict[str, Any], key: str) -> dict[str, str] | None:
     """A row of the table: the figure with its interval or error, and what it is to be read beside."""
     value = _value(metrics, key)
     if value is None:
         return None
-    entry, beside = metrics[key], []
+    entry, beside = metrics[key], ""
     shown = f"{value:.4g}"
     if "interval" in entry:
         shown += " ({:.4g} to {:.4g})".format(*entry["interval"])
     if "same_n" in entry:
         same = entry["same_n"]
-        beside.append(f"of {same['n']} images {same['generated']:.4g}, of as many real ones {same['real']:.4g}")
-    terms = entry.get("bits_per_dim", {})
-    if "standard_error" in terms:
+        beside = f"{same['generated']:.4g} of {same['n']:,} drawn images, {same['real']:.4g} of as many real ones"
+    if "bits_per_dim" in entry:
+        terms = entry["bits_per_dim"]
         shown += f" ± {terms['standard_error']:.2g}"
-    said = {name: terms[name] for name in ("prior", "kl", "decoder") if name in terms}
-    said |= {name: part for name, part in entry.items() if name != "value" and isinstance(part, str | int | float)}
-    said |= entry.get("protocol", {})
+        said = ", ".join(f"{name} {abs(terms[name]):.4f}" for name in ("prior", "kl", "decoder"))
+        beside = f"by term: {said} ({entry['decoder']}); of {entry['num_images']} held-out images"
+        if "gap" in entry:
+            beside += f", {entry['gap']:.2g} ± {entry['gap_standard_error']:.2g} above as many training images"
     title, direction = _FIGURES[key]
-    return {"title": f"{title}, {direction}", "value": shown, "beside": "; ".join([*beside, *_pairs(said)])}
+    return {"title": f"{title}, {direction}", "value": shown, "beside": beside}
 
 
 def _pairs(values: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from logsnr.config import to_json
 from logsnr.demo import stage_space
 from logsnr.effort import read_effort
 from logsnr.errors import PublishError
+from logsnr.evaluate.subject import model_digest
 from logsnr.hub import load
 from logsnr.leaks import refuse_leaks
 from logsnr.locate import model_folder
@@ -159,14 +161,28 @@ def _training(run: Path) -> Training | None:
     if not (run / "config.json").is_file():
         return None
     record = read_json(run / "config.json")
-    metrics, effort = run / "metrics.json", read_effort(run)
+    effort = read_effort(run)
     return Training(
         record=record,
         config=public_config(record),
         effort=effort,
         held_out=[loss for loss in read_held_out(run) if effort.model_step is None or loss.step <= effort.model_step],
-        metrics=read_json(metrics) if metrics.is_file() else {},
+        metrics=_metrics(run),
     )
+
+
+def _metrics(run: Path) -> dict[str, Any]:
+    """metrics.json, if it is of the model as it is now: one that was trained on since has other figures."""
+    path = run / "metrics.json"
+    metrics = read_json(path) if path.is_file() else {}
+    measured = metrics.get("protocol", {}).get("model_hash")
+    if measured is not None and measured != model_digest(run):
+        warnings.warn(
+            f"{path} is of an earlier state of the model, and is left out. logsnr evaluate {run} measures it anew.",
+            stacklevel=2,
+        )
+        return {}
+    return metrics
 
 
 def _draw(

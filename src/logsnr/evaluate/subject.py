@@ -57,7 +57,7 @@ def open_subject(run: Path) -> Subject:
             f"{run} was trained on other images: then {record['data']['description']}; now {data.description} (pixels "
             f"or labels differ). Put the images back as they were in {config.data.source}."
         )
-    return Subject(run, config, data, pipeline.unet, pipeline.scheduler, _digest(run))
+    return Subject(run, config, data, pipeline.unet, pipeline.scheduler, model_digest(run))
 
 
 def kept_json(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -68,7 +68,8 @@ def kept_json(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return kept
 
 
-def _digest(run: Path) -> str:
+def model_digest(run: Path) -> str:
+    """Of the weights and the schedule of a run's model; `model_hash` of the figures that were measured of it."""
     files = (run / "model" / "unet" / "diffusion_pytorch_model.safetensors", *(run / "model").glob("scheduler/*.json"))
     digests = []
     for path in files:
