@@ -19,7 +19,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import logsnr.train
-from logsnr.config import RunConfig, TrainConfig
+from logsnr.config import DataConfig, RunConfig, TrainConfig
+from logsnr.data import open_data
+from logsnr.evaluate.likelihood import elbo
+from logsnr.hub import load
 from logsnr.train import learning_rate
 
 Run = Callable[..., Finished]
@@ -107,6 +110,51 @@ def test_logging_does_not_change_the_weights(tiny: list[str], tmp_path: Path, lo
     assert logsnr("train", *tiny, *looking, "--train.checkpoint-every", 1, "--out", tmp_path / "b").status == 0
     name = "model/unet/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+# A learned variance
+
+
+@pytest.mark.parametrize("loss", ["hybrid", "vlb"])
+def test_a_learned_variance_is_trained_sampled_and_measured(
+    loss: str, tiny: list[str], folder: Path, tmp_path: Path, logsnr: Run
+) -> None:
+    run = tmp_path / "run"
+    learned = ("--schedule.variance-type", "learned_range", "--objective.loss", loss)
+    fast = ("--schedule.num-train-timesteps", 20, "--train.num-steps", 60, "--train.sample-every", 30)
+    looking = ("--train.held-out-every", 30, "--data.held-out-fraction", 0.4)
+    assert logsnr("train", *tiny, *learned, *fast, *looking, "--out", run).status == 0
+    weights = load_file(run / "model" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert len(weights["conv_out.weight"]) == 2
+    moved = load_file(run / "checkpoints" / "step-00000060" / "unet.safetensors")["conv_out.bias"]
+    assert moved[1] != 0
+
+    pipeline = load(run)
+    data = open_data(DataConfig(str(folder), resolution=8, held_out_fraction=0.4))
+    found = elbo(pipeline.unet, pipeline.scheduler, data.in_order("held_out", 16), num_images=16, bits=8)
+    assert 0 < found.bits_per_dim.total < 20
+    assert found.kl_evaluations == 19
+
+    samples = ("sample", run, "--num", 4, "--steps", 5, "--out", tmp_path / "x.png")
+    assert logsnr(*samples, "--eta", 1.0).status == 0
+    assert logsnr(*samples, "--scheduler", "DDPMScheduler").status == 0
+    for scheduler in (
+        "UniPCMultistepScheduler",
+        "DPMSolverMultistepScheduler",
+    ):  # the latter knows RGB and epsilon only
+        message = logsnr(*samples, "--scheduler", scheduler).message
+        assert "can't sample this model" in message
+        assert "2 channels" in message
+    stock = DiffusionPipeline.from_pretrained(run / "stock")
+    stock.set_progress_bar_config(disable=True)
+    assert type(stock.scheduler).__name__ == "DDPMScheduler"
+    assert stock.scheduler.config.variance_type == "learned_range"
+    images = stock(batch_size=2, num_inference_steps=20, output_type="np").images
+    assert np.isfinite(images).all()
+    assert images.std() > 0.02
+
+    message = logsnr("train", *tiny, "--init-from", run, "--out", tmp_path / "fixed").message
+    assert "has out_channels 2, and what schedule.variance_type asks for is 1" in message
 
 
 # Starting from a trained model

@@ -20,7 +20,9 @@ import tyro
 from logsnr.errors import ConfigError
 
 PredictionType = Literal["epsilon", "sample", "v_prediction", "x0_minus_noise"]
+VarianceType = Literal["fixed_small", "fixed_large", "learned_range"]
 Weighting = Literal["simple", "snr", "truncated_snr", "min_snr", "p2", "sigmoid", "edm", "elbo"]
+Loss = Literal["weighted", "hybrid", "vlb"]
 Precision = Literal["auto", "no", "bf16"]
 
 
@@ -79,6 +81,9 @@ class ScheduleConfig:
     """Added to the log-SNR: 2 ln(64 / resolution) keeps large images as noisy as 64-pixel ones."""
     clip_sample: bool = True
     """Clip the predicted clean image to [−1, 1] while sampling."""
+    variance_type: VarianceType = "fixed_small"
+    """Variance of the reverse step: the posterior's, beta, or between the two as the network says (learned_range, which
+    needs objective.loss hybrid or vlb)."""
     options: dict[str, float] = field(default_factory=dict)
     """Parameters of the schedule's own formula, such as `beta_end 0.03`."""
 
@@ -136,7 +141,12 @@ class ObjectiveConfig:
     """What is minimised."""
 
     weighting: Weighting = "min_snr"
-    """Weight of each noise level, as a function of the log-SNR (see logsnr.objectives)."""
+    """Weight of each noise level, as a function of the log-SNR (see logsnr.objectives); vlb has its own."""
+    loss: Loss = "weighted"
+    """weighted: the squared error, weighted. hybrid: that and `vlb_weight` times the variational bound, which moves
+    the learned variance alone. vlb: the bound itself, timesteps drawn by importance (see logsnr.denoising)."""
+    vlb_weight: float = 1e-3
+    """Weight of the variational bound, in bits per dimension, in the hybrid loss."""
     min_snr_gamma: float = 5.0
     """γ of min_snr."""
     p2_gamma: float = 1.0
@@ -150,6 +160,7 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.label_dropout <= 1, "objective.label_dropout", "in [0, 1]", self.label_dropout)
+        _require(self.vlb_weight > 0, "objective.vlb_weight", "above 0", self.vlb_weight)
         _require(self.min_snr_gamma > 0, "objective.min_snr_gamma", "above 0", self.min_snr_gamma)
         _require(self.sigma_data > 0, "objective.sigma_data", "above 0", self.sigma_data)
 
@@ -218,6 +229,17 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        learned, loss = self.schedule.variance_type == "learned_range", self.objective.loss
+        if learned and loss == "weighted":
+            raise ConfigError(
+                "schedule.variance_type learned_range needs objective.loss hybrid or vlb: the squared error alone says "
+                "nothing of a variance."
+            )
+        if loss == "hybrid" and not learned:
+            raise ConfigError(
+                f"objective.loss hybrid trains a learned variance, and schedule.variance_type is "
+                f"{self.schedule.variance_type}. Use schedule.variance_type learned_range, or the loss weighted."
+            )
         divisor = 2 ** (len(self.model.block_out_channels) - 1)
         resolution = self.data.resolution
         if self.model.init_from is None and resolution % divisor:

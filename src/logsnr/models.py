@@ -16,10 +16,16 @@ def num_class_embeds(class_names: list[str] | None) -> int | None:
     return None if class_names is None else len(class_names) + 1
 
 
-def make_unet(data: DataConfig, model: ModelConfig, class_names: list[str] | None, seed: int) -> UNet2DModel:
-    """A U-Net with weights drawn from `seed`, or those of `model.init_from`."""
+def make_unet(
+    data: DataConfig, model: ModelConfig, class_names: list[str] | None, seed: int, learned_variance: bool = False
+) -> UNet2DModel:
+    """A U-Net with weights drawn from `seed`, or those of `model.init_from`.
+
+    With a learned variance it has twice the output channels, the second half for the variance.
+    """
+    out_channels = data.channels * (2 if learned_variance else 1)
     if model.init_from is not None:
-        return _load_unet(model.init_from, data, class_names)
+        return _load_unet(model.init_from, data, class_names, out_channels)
     levels = range(len(model.block_out_channels))
     attention = [level in model.attention_levels for level in levels]
     with torch.random.fork_rng(devices=[]):
@@ -27,7 +33,7 @@ def make_unet(data: DataConfig, model: ModelConfig, class_names: list[str] | Non
         unet: UNet2DModel = UNet2DModel(
             sample_size=data.resolution,
             in_channels=data.channels,
-            out_channels=data.channels,
+            out_channels=out_channels,
             block_out_channels=model.block_out_channels,
             layers_per_block=model.layers_per_block,
             down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
@@ -42,7 +48,7 @@ def make_unet(data: DataConfig, model: ModelConfig, class_names: list[str] | Non
     return unet
 
 
-def _load_unet(source: str, data: DataConfig, class_names: list[str] | None) -> UNet2DModel:
+def _load_unet(source: str, data: DataConfig, class_names: list[str] | None, out_channels: int) -> UNet2DModel:
     folder = Path(source)
     if folder.is_dir() and (folder / "model" / "unet").is_dir():  # a run folder
         source = str(folder / "model")
@@ -56,7 +62,7 @@ def _load_unet(source: str, data: DataConfig, class_names: list[str] | None) -> 
         ) from error
     wanted = {
         "in_channels": ("data.channels", data.channels),
-        "out_channels": ("data.channels", data.channels),
+        "out_channels": ("what schedule.variance_type asks for", out_channels),
         "sample_size": ("data.resolution", data.resolution),
         "num_class_embeds": ("the number of classes plus 1", num_class_embeds(class_names)),
     }

@@ -91,6 +91,7 @@ def make_scheduler(config: ScheduleConfig) -> BetaScheduler:
         return cls(
             num_train_timesteps=config.num_train_timesteps,
             prediction_type=config.prediction_type,
+            variance_type=config.variance_type,
             zero_terminal_snr=config.zero_terminal_snr,
             shift=config.shift,
             clip_sample=config.clip_sample,

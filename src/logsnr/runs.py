@@ -24,8 +24,8 @@ from logsnr.registry import make_scheduler
 def plan(config: RunConfig, run: Path) -> str:
     """What `train` would do, in words, after opening the data and making everything but the first step."""
     data = open_data(config.data)
-    make_scheduler(config.schedule)
-    unet = make_unet(config.data, config.model, data.class_names, config.train.seed)
+    learned = make_scheduler(config.schedule).variance_type == "learned_range"
+    unet = make_unet(config.data, config.model, data.class_names, config.train.seed, learned)
     options = config.train
     images = options.batch_size * options.gradient_accumulation_steps
     state = f"begins a run in {run}"

@@ -3,6 +3,7 @@
 Nothing that happens in step k depends on anything but the weights after step k - 1, the configuration and k: the
 images, timesteps, noise and dropped labels of sample n come from (seed, n), dropout from (seed, k), the learning rate
 from k. A run that was killed and started again therefore ends with the same weights, bit for bit, as one that wasn't.
+(Where the loss itself learns, `Objective.state`, that is kept with the weights.)
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     scheduler = make_scheduler(config.schedule)
     if config.schedule.prediction_type == "x0_minus_noise":
         say("The target x0_minus_noise has no stock form: the model will need trust_remote_code or logsnr to load.")
-    unet = make_unet(config.data, config.model, data.class_names, options.seed)
+    learned_variance = scheduler.variance_type == "learned_range"
+    unet = make_unet(config.data, config.model, data.class_names, options.seed, learned_variance)
     say(f"U-Net with {sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters, {describe(accelerator)}")
     optimizer = torch.optim.AdamW(
         unet.parameters(),
@@ -85,6 +87,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     unet.to(accelerator.device).train()
     ema = EMAModel(unet.parameters(), decay=options.ema_decay, foreach=True)
     ema.to(accelerator.device)
+    objective = Objective(config, scheduler, data.class_names, data.bits, accelerator.device)
 
     with (
         _explained(config, run),
@@ -102,7 +105,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
             say(line)
         done = 0
         if latest is not None:
-            _restore(latest, unet, ema, optimizer)
+            _restore(latest, unet, ema, optimizer, objective)
             done = latest.step
             say(f"Going on from step {done} of {options.num_steps}.")
         del latest
@@ -110,7 +113,6 @@ def train(config: RunConfig, run: Path) -> TrainResult:
         # What a step needs
         model, optimizer = accelerator.prepare(unet, optimizer)
         network = torch.compile(model) if options.compile else model
-        objective = Objective(config, scheduler, data.class_names, accelerator.device)
         images_per_step = options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
         batches = data.batches(
             seed=options.seed,
@@ -151,6 +153,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             ema.step(unet.parameters())
+            objective.learn(accelerator)
             done += 1
             losses.append(loss)
             bar.update()
@@ -179,7 +182,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
                     log_samples(log, done, unet, scheduler, data)
             if due or stopped_by is not None:
                 if main:
-                    save_checkpoint(run, _state(done, unet, ema, optimizer), options.keep_checkpoints)
+                    save_checkpoint(run, _state(done, unet, ema, optimizer, objective), options.keep_checkpoints)
                 accelerator.wait_for_everyone()
         bar.close()
 
@@ -213,17 +216,19 @@ def describe(accelerator: Accelerator) -> str:
     return f"{count}{name}, {precision}"
 
 
-def _state(step: int, unet: UNet2DModel, ema: EMAModel, optimizer: Any) -> Checkpoint:
+def _state(step: int, unet: UNet2DModel, ema: EMAModel, optimizer: Any, objective: Objective) -> Checkpoint:
     names = [name for name, _ in unet.named_parameters()]
     moments: Tensors = {}
     for name, parameter in unet.named_parameters():
         for key, value in optimizer.state[parameter].items():
             moments[f"{key}.{name}"] = value
     averaged = dict(zip(names, ema.shadow_params, strict=True))
-    return Checkpoint(step, dict(unet.named_parameters()), averaged, moments)
+    return Checkpoint(step, dict(unet.named_parameters()), averaged, moments, objective.state())
 
 
-def _restore(checkpoint: Checkpoint, unet: UNet2DModel, ema: EMAModel, optimizer: torch.optim.Optimizer) -> None:
+def _restore(
+    checkpoint: Checkpoint, unet: UNet2DModel, ema: EMAModel, optimizer: torch.optim.Optimizer, objective: Objective
+) -> None:
     unet.load_state_dict(checkpoint.unet)
     for (name, parameter), shadow in zip(unet.named_parameters(), ema.shadow_params, strict=True):
         shadow.copy_(checkpoint.ema[name])
@@ -232,6 +237,7 @@ def _restore(checkpoint: Checkpoint, unet: UNet2DModel, ema: EMAModel, optimizer
         moments = {key: checkpoint.optimizer[f"{key}.{name}"].to(parameter.device, copy=True) for key in keys}
         optimizer.state[parameter] = moments
     ema.optimization_step = checkpoint.step
+    objective.restore(checkpoint.objective)
 
 
 @contextlib.contextmanager
