@@ -136,6 +136,17 @@ def test_an_unknown_key_is_named() -> None:
             lambda: RunConfig(objective=ObjectiveConfig(loss="hybrid")),
             r"objective\.loss hybrid trains a learned variance, and schedule\.variance_type is fixed_small\. Use",
         ),
+        (
+            lambda: RunConfig(schedule=ScheduleConfig(name="learned")),
+            r"schedule\.name learned needs .* objective\.weighting elbo, sigmoid or edm, .* weighted and min_snr",
+        ),
+        (
+            lambda: RunConfig(
+                schedule=ScheduleConfig(name="learned", zero_terminal_snr=True),
+                objective=ObjectiveConfig(weighting="elbo"),
+            ),
+            r"schedule\.name learned has two finite ends",
+        ),
         (lambda: SampleOptions(num=0), r"--num must be at least 1, and is 0"),
         (lambda: SampleOptions(batch_size=0), r"--batch-size must be"),
     ],

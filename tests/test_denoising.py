@@ -265,7 +265,7 @@ def test_importance_is_learned_from_the_losses_in_the_samples_order() -> None:
     for start in range(0, 1152, 64):
         o.loss(Said(), batch(start, 32, labels=False))
         o.loss(Said(), batch(start + 32, 32, labels=False))
-        o.learn(accelerator)
+        o.learn(accelerator, 0.1)
     assert o.sampler.seen.sum() == 1152
     p = o.sampler.probabilities()
     assert p[0] > 3 * p[50]

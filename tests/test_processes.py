@@ -48,9 +48,10 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 IMPORTANCE = ["--objective.loss", "vlb", "--schedule.variance-type", "learned_range"]
 IMPORTANCE += ["--schedule.num-train-timesteps", "4", "--train.learning-rate", "1e-4"]
+LEARNED = ["--schedule.name", "learned", "--objective.weighting", "sigmoid", "--schedule.teacher", "losses"]
 
 
-@pytest.mark.parametrize(("accumulation", "more"), [("1", []), ("3", []), ("3", IMPORTANCE)])
+@pytest.mark.parametrize(("accumulation", "more"), [("1", []), ("3", []), ("3", IMPORTANCE), ("3", LEARNED)])
 def test_two_processes_are_one_with_twice_the_batch(
     accumulation: str, more: list[str], tiny: list[str], tmp_path: Path, logsnr: Callable[..., Finished]
 ) -> None:
@@ -70,9 +71,10 @@ def test_two_processes_are_one_with_twice_the_batch(
 
     for path in (tmp_path / "one" / "checkpoints").glob("step-*/objective.safetensors"):
         mine, its = load_file(path), load_file(tmp_path / "two" / path.relative_to(tmp_path / "one"))
-        assert int(mine["importance.seen"].min()) > 10  # it is in use
-        assert torch.equal(mine["importance.seen"], its["importance.seen"])
-        torch.testing.assert_close(its["importance.losses"], mine["importance.losses"], rtol=1e-3, atol=1e-4)
+        for name, value in mine.items():
+            torch.testing.assert_close(its[name], value, rtol=1e-3, atol=1e-4)
+        if "importance.seen" in mine:
+            assert int(mine["importance.seen"].min()) > 10  # it is in use
 
     steps = [path.name for path in sorted((tmp_path / "two" / "checkpoints").iterdir())]
     assert steps == ["step-00000008", "step-00000012"]

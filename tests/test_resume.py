@@ -25,6 +25,10 @@ VARIANTS = {
         *("--objective.loss", "vlb", "--schedule.variance-type", "learned_range"),
         *("--schedule.num-train-timesteps", "10"),
     ],
+    "learned schedule": [
+        *("--schedule.name", "learned", "--objective.weighting", "sigmoid"),
+        *("--train.held-out-every", "30", "--data.held-out-fraction", "0.4", "--schedule.teacher", "variance"),
+    ],
 }
 STEPS = 60
 

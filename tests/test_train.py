@@ -23,6 +23,7 @@ from logsnr.config import DataConfig, RunConfig, TrainConfig
 from logsnr.data import open_data
 from logsnr.evaluate.likelihood import elbo
 from logsnr.hub import load
+from logsnr.schedulers.scheduling_beta import LearnedBetaScheduler
 from logsnr.train import learning_rate
 
 Run = Callable[..., Finished]
@@ -155,6 +156,34 @@ def test_a_learned_variance_is_trained_sampled_and_measured(
 
     message = logsnr("train", *tiny, "--init-from", run, "--out", tmp_path / "fixed").message
     assert "has out_channels 2, and what schedule.variance_type asks for is 1" in message
+
+
+# A learned schedule
+
+
+@pytest.mark.parametrize("teacher", ["variance", "losses"])
+def test_a_learned_schedule_is_trained_and_any_scheduler_runs_it(
+    teacher: str, tiny: list[str], tmp_path: Path, logsnr: Run
+) -> None:
+    run = tmp_path / "run"
+    learned = ("--schedule.name", "learned", "--objective.weighting", "sigmoid", "--schedule.teacher", teacher)
+    arguments = ("train", *tiny, *learned, "--train.num-steps", 80, "--train.batch-size", 32, "--out", run)
+    assert logsnr(*arguments, "--train.checkpoint-every", 20).status == 0
+    start, made = LearnedBetaScheduler(), load(run).scheduler
+    assert type(made) is LearnedBetaScheduler
+    log_snr = made.log_snr(torch.arange(1000))
+    ends = start.log_snr(torch.tensor([0, 999]))
+    torch.testing.assert_close(log_snr[[0, -1]], ends, rtol=1e-3, atol=1e-3)
+    assert bool((log_snr.diff() < 0).all())
+    assert (log_snr - start.log_snr(torch.arange(1000))).abs().max() > 0.1
+
+    stock = DiffusionPipeline.from_pretrained(run / "stock")
+    assert torch.equal(stock.scheduler.betas, made.betas)
+    samples = ("sample", run, "--num", 2, "--steps", 5, "--out", tmp_path / "x.png")
+    for scheduler in ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler"):
+        assert logsnr(*samples, "--scheduler", scheduler).status == 0
+    assert logsnr("export", run, "--out", tmp_path / "exported").status == 0
+    assert torch.equal(load(tmp_path / "exported").scheduler.betas, made.betas)
 
 
 # Starting from a trained model

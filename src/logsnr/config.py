@@ -23,6 +23,7 @@ PredictionType = Literal["epsilon", "sample", "v_prediction", "x0_minus_noise"]
 VarianceType = Literal["fixed_small", "fixed_large", "learned_range"]
 Weighting = Literal["simple", "snr", "truncated_snr", "min_snr", "p2", "sigmoid", "edm", "elbo"]
 Loss = Literal["weighted", "hybrid", "vlb"]
+Teacher = Literal["variance", "losses"]
 Precision = Literal["auto", "no", "bf16"]
 
 
@@ -69,8 +70,8 @@ class ScheduleConfig:
     """The noise schedule and what the network predicts. `logsnr inspect schedule` draws it."""
 
     name: str = "cosine"
-    """linear, cosine, constant, sigmoid, laplace, another installed under the entry-point group `logsnr.schedulers`,
-    or your own class as `package.module:Class`."""
+    """linear, cosine, constant, sigmoid, laplace, learned, another installed under the entry-point group
+    `logsnr.schedulers`, or your own class as `package.module:Class`."""
     num_train_timesteps: int = 1000
     """T, the length of the chain."""
     prediction_type: PredictionType = "v_prediction"
@@ -81,11 +82,14 @@ class ScheduleConfig:
     """Added to the log-SNR: 2 ln(64 / resolution) keeps large images as noisy as 64-pixel ones."""
     clip_sample: bool = True
     """Clip the predicted clean image to [−1, 1] while sampling."""
+    options: dict[str, float] = field(default_factory=dict)
+    """Parameters of the schedule's own formula, such as `beta_end 0.03`."""
     variance_type: VarianceType = "fixed_small"
     """Variance of the reverse step: the posterior's, beta, or between the two as the network says (learned_range, which
     needs objective.loss hybrid or vlb)."""
-    options: dict[str, float] = field(default_factory=dict)
-    """Parameters of the schedule's own formula, such as `beta_end 0.03`."""
+    teacher: Teacher = "variance"
+    """What moves the curve of the schedule `learned`, in the first half of the steps: the gradient of the loss's
+    variance, or each noise level's losses directly (see logsnr.learned_schedule)."""
 
     def __post_init__(self) -> None:
         _require(self.num_train_timesteps >= 2, "schedule.num_train_timesteps", "at least 2", self.num_train_timesteps)
@@ -240,6 +244,17 @@ class RunConfig:
                 f"objective.loss hybrid trains a learned variance, and schedule.variance_type is "
                 f"{self.schedule.variance_type}. Use schedule.variance_type learned_range, or the loss weighted."
             )
+        if self.schedule.name == "learned":
+            if loss != "weighted" or self.objective.weighting not in ("elbo", "sigmoid", "edm"):
+                raise ConfigError(
+                    "schedule.name learned needs objective.loss weighted with objective.weighting elbo, sigmoid or "
+                    f"edm, whose mean doesn't depend on the schedule; they are {loss} and {self.objective.weighting}."
+                )
+            if self.schedule.zero_terminal_snr:
+                raise ConfigError(
+                    "schedule.name learned has two finite ends, so no schedule.zero_terminal_snr. Lower its option "
+                    "log_snr_end."
+                )
         divisor = 2 ** (len(self.model.block_out_channels) - 1)
         resolution = self.data.resolution
         if self.model.init_from is None and resolution % divisor:

@@ -13,7 +13,8 @@ that L_vlb = sum_t L_t is T times its mean,
     vlb        L_t / p_t                                     t drawn by importance         (2102.09672, eq. 18)
 
 In the hybrid the bound moves the learned variance alone; in vlb it moves everything. With vlb what is drawn depends on
-the losses before: see `logsnr.importance`.
+the losses before: see `logsnr.importance`. So does the noise level of a timestep with the schedule `learned`: see
+`logsnr.learned_schedule`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from torch import Tensor
 from logsnr.config import RunConfig
 from logsnr.data import Batch, sample_seed, sample_seeds
 from logsnr.importance import ImportanceSampler
+from logsnr.learned_schedule import ScheduleLearner, learned_scheduler
 from logsnr.models import num_class_embeds
-from logsnr.objectives import loss_weights, squared_errors
+from logsnr.objectives import integral_weights, loss_weights, squared_error_in_sample, squared_errors
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.variational_bound import VariationalBound
 
@@ -60,73 +62,128 @@ class Objective:
         bits: int,
         device: torch.device,
     ) -> None:
-        self.scheduler = scheduler
+        self.config = config.objective
         self.seed = config.train.seed
-        self.label_dropout = config.objective.label_dropout
         embeds = num_class_embeds(class_names)
         self.null_label = None if embeds is None else embeds - 1
         self.device = device
-        self.weights = loss_weights(scheduler, config.objective).to(device)
-        self.kind, self.vlb_weight = config.objective.loss, config.objective.vlb_weight
         self.bound: VariationalBound | None = None
-        if self.kind != "weighted":
+        if self.config.loss != "weighted":
             self.bound = VariationalBound(scheduler, bits, device=device, dtype=torch.float32)
-        self.sampler = ImportanceSampler(len(scheduler)) if self.kind == "vlb" else None
-        self._unlearned: list[tuple[Tensor, Tensor]] = []  # timesteps and losses of each batch since the last `learn`
+        self.sampler = ImportanceSampler(len(scheduler)) if self.config.loss == "vlb" else None
+        self.learner: ScheduleLearner | None = None
+        if config.schedule.name == "learned":
+            self.learner = ScheduleLearner(scheduler, config.schedule.teacher, device)
+        self._first = scheduler
+        self._use(scheduler)
+
+    def _use(self, scheduler: BetaScheduler) -> None:
+        self._scheduler, self._moved = scheduler, False
+        self._weights = loss_weights(scheduler, self.config).to(self.device)
+
+    def _follow(self) -> None:
+        if self._moved and self.learner is not None:
+            self._use(learned_scheduler(self._first, self.learner.state()))
+
+    @property
+    def scheduler(self) -> BetaScheduler:
+        """The noise schedule as it is now."""
+        self._follow()
+        return self._scheduler
+
+    @property
+    def weights(self) -> Tensor:
+        """Weight of the squared error at each timestep, (T,), as it is now."""
+        self._follow()
+        return self._weights
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """The mean loss of a training batch."""
         positions = batch.positions.numpy()
-        drawn, importance = self._draw(positions)
-        timesteps = drawn.to(self.device)
         labels = batch.labels
         if labels is not None and self.null_label is not None:
-            coins = sample_seeds(self.seed, positions, "label dropout") < self.label_dropout * 2.0**63
+            coins = sample_seeds(self.seed, positions, "label dropout") < self.config.label_dropout * 2.0**63
             labels = torch.where(torch.from_numpy(coins), self.null_label, labels).to(self.device)
-        images, noise, noisy = self._noised(batch.images, timesteps, self.seed, positions, "noise")
+        images, noise = self._with_noise(batch.images, self.seed, positions, "noise")
+        if self.learner is not None:
+            return self._loss_on_the_curve(self.learner, model, images, noise, labels, positions)
+        drawn, importance = self._draw(positions)
+        timesteps = drawn.to(self.device)
+        noisy = self.scheduler.add_noise(images, noise, timesteps)
         output, variance_output = self._predicted(model, noisy, timesteps, labels)
-        losses = torch.zeros(len(images), device=self.device)
-        if self.kind != "vlb":
-            errors = squared_errors(self.scheduler, output, images, noise, timesteps)
-            losses = errors * self.weights[timesteps]
-        if self.bound is not None:
+
+        def terms(bound: VariationalBound, output: Tensor) -> Tensor:
             x_0 = self.scheduler.convert(output, noisy, timesteps, self.scheduler.prediction_type, "sample")
-            fixed = x_0.detach() if self.kind == "hybrid" else x_0
-            terms = self.bound.terms(images, fixed, variance_output, drawn)
-            if self.kind == "hybrid":
-                losses = losses + self.vlb_weight * len(self.scheduler) * terms
-            else:
-                losses = len(self.scheduler) * terms * importance.to(self.device)
-                self._unlearned.append((timesteps, terms.detach()))
+            return bound.terms(images, x_0, variance_output, drawn)
+
+        total = len(self.scheduler)
+        if self.bound is not None and self.sampler is not None:
+            of_bound = terms(self.bound, output)
+            self.sampler.keep(timesteps, of_bound)
+            return (total * of_bound * importance.to(self.device)).mean()
+        losses = squared_errors(self.scheduler, output, images, noise, timesteps) * self.weights[timesteps]
+        if self.bound is not None:
+            losses = losses + self.config.vlb_weight * total * terms(self.bound, output.detach())
         return losses.mean()
 
     def _draw(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Timesteps and their 1 / (T p_t), on the CPU."""
         if self.sampler is None:
-            timesteps = draw_timesteps(self.seed, positions, len(self.scheduler))
+            timesteps = draw_timesteps(self.seed, positions, len(self._scheduler))
             return torch.from_numpy(timesteps), torch.ones(len(positions))
         fractions = (_fractions(self.seed, positions) >> np.uint64(11)).astype(np.float64) / 2**53
         timesteps, importance = self.sampler.draw(fractions)
         return torch.from_numpy(timesteps), torch.from_numpy(importance).float()
 
-    def learn(self, accelerator: Accelerator) -> None:
-        """Keep what the batches since the last call, in all processes, say of where to draw the next timesteps."""
-        if self.sampler is None:
-            return
-        pairs = torch.stack([torch.stack([t.float(), loss]) for t, loss in self._unlearned])
-        gathered = accelerator.gather(pairs[None]).transpose(0, 1)  # (batch, process, 2, sample): the samples' order
-        timesteps, losses = gathered.movedim(2, 0).flatten(1).tolist()
-        self.sampler.record([int(t) for t in timesteps], losses)
-        self._unlearned = []
+    def _loss_on_the_curve(
+        self,
+        learner: ScheduleLearner,
+        model: Any,
+        images: Tensor,
+        noise: Tensor,
+        labels: Tensor | None,
+        positions: NDArray[np.int64],
+    ) -> Tensor:
+        """The weighted loss with a schedule that is learned: each image's log-SNR gathers its gradient."""
+        timesteps = self._draw(positions)[0].to(self.device)
+        log_snr, slope = learner.log_snr(timesteps)
+        a, s = (c.sqrt().view(-1, 1, 1, 1) for c in (torch.sigmoid(log_snr), torch.sigmoid(-log_snr)))
+        output, _ = self._predicted(model, a * images + s * noise, timesteps, labels)
+        prediction_type = self._scheduler.prediction_type
+        error = (
+            output
+            - {
+                "epsilon": noise,
+                "sample": images,
+                "v_prediction": a * noise - s * images,
+                "x0_minus_noise": images - noise,
+            }[prediction_type]
+        )
+        weights = integral_weights(log_snr, slope * log_snr.exp(), self.config)
+        losses = error.square().flatten(1).mean(1) * squared_error_in_sample(prediction_type, log_snr) * weights
+        learner.keep(timesteps, log_snr, slope, losses)
+        return losses.mean()
+
+    def learn(self, accelerator: Accelerator, progress: float) -> None:
+        """Let the batches since the last call, in all processes, say what comes next: where timesteps are drawn, and
+        how noisy they are. `progress` is the share of the steps that are done."""
+        if self.sampler is not None:
+            self.sampler.learn(accelerator)
+        if self.learner is not None:
+            self._moved = self.learner.learn(accelerator, progress) or self._moved
 
     def state(self) -> dict[str, Tensor]:
         """What the loss has learned so far; a run that goes on needs it."""
-        return {} if self.sampler is None else self.sampler.state()
+        parts = (self.sampler, self.learner)
+        return {name: value for part in parts if part is not None for name, value in part.state().items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
         if self.sampler is not None:
             self.sampler.restore(state)
+        if self.learner is not None:
+            self.learner.restore(state)
+            self._moved = True
 
     def errors(
         self,
@@ -139,20 +196,21 @@ class Objective:
         stream: str,
     ) -> Tensor:
         """Unweighted squared errors (batch,), the noise of each image drawn from its own seed."""
-        images, noise, noisy = self._noised(images, timesteps, seed, positions, stream)
+        images, noise = self._with_noise(images, seed, positions, stream)
+        noisy = self.scheduler.add_noise(images, noise, timesteps)
         output, _ = self._predicted(model, noisy, timesteps, labels)
         return squared_errors(self.scheduler, output, images, noise, timesteps)
 
-    def _noised(
-        self, images: Tensor, timesteps: Tensor, seed: int, positions: NDArray[np.int64], stream: str
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The images, their noise and x_t, on the device."""
+    def _with_noise(
+        self, images: Tensor, seed: int, positions: NDArray[np.int64], stream: str
+    ) -> tuple[Tensor, Tensor]:
+        """The images and their noise, on the device."""
         images = images.to(self.device)
         noise = torch.empty_like(images)
         generator = torch.Generator(self.device)
         for row, value in zip(noise, sample_seeds(seed, positions, stream).tolist(), strict=True):
             row.normal_(generator=generator.manual_seed(value))
-        return images, noise, self.scheduler.add_noise(images, noise, timesteps)
+        return images, noise
 
     def _predicted(
         self, model: Any, noisy: Tensor, timesteps: Tensor, labels: Tensor | None
@@ -160,7 +218,7 @@ class Objective:
         """What the network says, and what it says of the variance where that is learned, in float32."""
         extra = {} if labels is None else {"class_labels": labels}
         output = model(noisy, timesteps, return_dict=False, **extra)[0].float()
-        if self.scheduler.variance_type != "learned_range":
+        if self._scheduler.variance_type != "learned_range":
             return output, None
         mean, variance = output.chunk(2, dim=1)
         return mean, variance

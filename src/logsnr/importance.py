@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,6 +23,7 @@ class ImportanceSampler:
     def __init__(self, total: int) -> None:
         self.losses = torch.zeros(total, _HISTORY)
         self.seen = torch.zeros(total, dtype=torch.int64)
+        self._kept: list[Tensor] = []  # timesteps and losses of each batch since the last `learn`
 
     def probabilities(self) -> NDArray[np.float64]:
         """p_t, (T,)."""
@@ -40,8 +42,19 @@ class ImportanceSampler:
         timesteps = np.minimum(np.searchsorted(np.cumsum(p), fractions, side="right"), len(p) - 1)
         return timesteps, 1 / (len(p) * p[timesteps])
 
+    def keep(self, timesteps: Tensor, losses: Tensor) -> None:
+        """Remember a batch, its losses without their 1 / (T p_t), until `learn`."""
+        self._kept.append(torch.stack([timesteps.float(), losses.detach()]))
+
+    def learn(self, accelerator: Accelerator) -> None:
+        """Record the batches since the last call, of all processes, in the order of the samples."""
+        gathered = accelerator.gather(torch.stack(self._kept)[None])  # (process, batch, 2, sample)
+        timesteps, losses = gathered.permute(2, 1, 0, 3).flatten(1).tolist()
+        self.record([int(t) for t in timesteps], losses)
+        self._kept = []
+
     def record(self, timesteps: list[int], losses: list[float]) -> None:
-        """Keep the losses, without their 1 / (T p_t), in the order given."""
+        """Put losses into the history, in the order given."""
         for t, loss in zip(timesteps, losses, strict=True):
             self.losses[t, self.seen[t] % _HISTORY] = loss
             self.seen[t] += 1

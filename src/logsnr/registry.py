@@ -1,6 +1,6 @@
 """A name -> a noise schedule. There are three ways to be known:
 
-1. Ours: `linear`, `cosine`, `constant`, `sigmoid`, `laplace`.
+1. Ours: `linear`, `cosine`, `constant`, `sigmoid`, `laplace`, `learned`.
 2. Another package's: it declares an entry point in the group `logsnr.schedulers`, and its name is known wherever the
    package is installed, with no line of ours changed. Ours are declared in the same way.
 

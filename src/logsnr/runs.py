@@ -15,6 +15,7 @@ from logsnr.checkpoint import export_model, load_latest, locked, read_json, repl
 from logsnr.config import RunConfig, differences, from_json, to_json
 from logsnr.data import ImageData, open_data
 from logsnr.errors import CheckpointError, ConfigError
+from logsnr.learned_schedule import learned_scheduler
 from logsnr.models import make_unet
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.precision import resolve_precision
@@ -59,6 +60,8 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
     unet = UNet2DModel.from_config(record["unet"])
     unet.load_state_dict(checkpoint.ema)
     scheduler = make_scheduler(config.schedule)
+    if config.schedule.name == "learned":
+        scheduler = learned_scheduler(scheduler, checkpoint.objective)
     if class_label is None:
         return export_model(run if out is None else out, unet, scheduler, names)
     if out is None or names is None:

@@ -153,7 +153,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             ema.step(unet.parameters())
-            objective.learn(accelerator)
+            objective.learn(accelerator, done / options.num_steps)
             done += 1
             losses.append(loss)
             bar.update()
@@ -179,7 +179,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
                     log_held_out(log, done, objective, unet, data)
             if log is not None and options.sample_every and (done % options.sample_every == 0 or at_end):
                 with _averaged(unet, ema), accelerator.autocast():
-                    log_samples(log, done, unet, scheduler, data)
+                    log_samples(log, done, unet, objective.scheduler, data)
             if due or stopped_by is not None:
                 if main:
                     save_checkpoint(run, _state(done, unet, ema, optimizer, objective), options.keep_checkpoints)
@@ -190,7 +190,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
         folders: list[Path] = []
         finished = done == options.num_steps
         if finished and main:
-            folders = export_model(run, _averaged_unet(unet, ema), scheduler, data.class_names)
+            folders = export_model(run, _averaged_unet(unet, ema), objective.scheduler, data.class_names)
         accelerator.wait_for_everyone()
 
         # The wrapped network goes before the process group, or freeing it waits for a thread that waits for Python
