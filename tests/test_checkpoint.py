@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import logsnr.checkpoint
 from logsnr.checkpoint import Checkpoint, load_latest, locked, replacing_folder, save_checkpoint, write_atomically
@@ -300,3 +301,10 @@ def test_a_run_folder_is_held_by_one_process(tmp_path: Path) -> None:
         pass
     with locked(tmp_path):  # free again, though the file is still there
         assert (tmp_path / ".lock").exists()
+
+
+def test_what_is_saved_may_be_read_by_whom_the_folder_lets_in(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "model") as folder:
+        save_file({"a": torch.zeros(1)}, folder / "weights.safetensors")
+    modes = [path.stat().st_mode & 0o666 for path in (tmp_path / "model", tmp_path / "model" / "weights.safetensors")]
+    assert modes[0] == modes[1]

@@ -18,7 +18,7 @@ import pytest
 from commands import Command, Finished
 
 import logsnr.cli as cli
-from logsnr.config import RunConfig, SampleOptions, from_json
+from logsnr.config import EvaluateOptions, RunConfig, SampleOptions, from_json
 from logsnr.presets import PRESETS
 
 Run = Callable[..., Finished]
@@ -31,7 +31,7 @@ def flags(cls: type[Any], prefix: str = "") -> list[str]:
         name = prefix + field.name.replace("_", "-")
         kind = field.default_factory if field.default_factory is not dataclasses.MISSING else None
         if dataclasses.is_dataclass(kind):
-            inner = "" if kind is SampleOptions else f"{name}."
+            inner = "" if kind in (SampleOptions, EvaluateOptions) else f"{name}."
             found += flags(kind, inner)  # type: ignore[arg-type]
         elif "Positional" not in str(field.type):
             found.append(name)
@@ -95,7 +95,10 @@ def test_help_of_train_names_every_preset(logsnr: Run) -> None:
     [
         (["sample"], cli.SampleArguments),
         (["export"], cli.ExportArguments),
+        (["evaluate"], cli.EvaluateArguments),
+        (["publish"], cli.PublishArguments),
         (["inspect", "schedule"], cli.InspectScheduleArguments),
+        (["inspect", "data"], cli.InspectDataArguments),
     ],
 )
 def test_help_of_each_command_names_every_option(command: list[str], arguments: type[Any], logsnr: Run) -> None:
@@ -114,30 +117,65 @@ def test_help_of_each_command_names_every_option(command: list[str], arguments: 
 def test_unknown_command(logsnr: Run) -> None:
     end = logsnr("trian", "smoke")
     assert end.status == 2
-    assert end.output.startswith("logsnr: there is no command 'trian'.\n\nusage: logsnr COMMAND")
+    assert end.output.startswith("logsnr: there is no command 'trian'. Did you mean train?\n\nusage: logsnr COMMAND")
+
+
+def test_a_wrong_preset_is_answered_by_the_presets(logsnr: Run) -> None:
+    for argv, problem in [
+        (("images64", "--out", "x"), "there is no preset 'images64'. Did you mean images-64 or images-32?"),
+        (("--out", "x", "smoke"), "the preset comes first, before --out."),
+    ]:
+        end = logsnr("train", *argv)
+        assert end.status == 2
+        assert end.output.startswith(f"logsnr train: {problem}\n\nusage: logsnr train PRESET --out DIR")
+        for name, (text, _) in PRESETS.items():
+            assert re.search(rf"(?m)^  {name} +{re.escape(text)}$", end.output)
+        assert len(end.output.splitlines()) < 20
+    assert logsnr("train").status == 2
+    assert logsnr("train").output == logsnr("train", "--help").output
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         (["train", "smoke"], "--out PATH"),
-        (["train"], "mnist"),
-        (["train", "minst", "--out", "x"], "Available subcommands: mnist"),
         (["train", "smoke", "--out", "x", "--train.num-step", "3"], "--train.num-steps"),
         (["train", "smoke", "--out", "x", "--train.num-steps", "many"], "many"),
-        (["train", "smoke", "--out", "x", "--train.num-steps", "0"], "train.num_steps must be at least 1, and is 0"),
         (["train", "smoke", "--out", "x", "--data.channels", "2"], "Expected one of ('1', '3', '4')"),
-        (["sample"], "STR"),
-        (["export"], "PATH"),
-        (["inspect"], "schedule"),
+        (["sample"], "MODEL A run folder, a model folder"),
+        (["sample", "x", "--nun", "3"], "--num INT"),
+        (["export"], "RUN The run folder."),
         (["inspect", "schedule", "--dry-run", "--shift"], "--shift"),
+        (["inspect", "schedul"], "there is no subject 'schedul'. Did you mean schedule?"),
     ],
 )
 def test_wrong_arguments(argv: list[str], words: str, logsnr: Run, tmp_path: Path) -> None:
     end = logsnr(*argv)
-    assert end.status in (1, 2)
+    assert end.status == 2
     assert "Traceback" not in end.output
     assert words in without_boxes(end.output), end.output
+    assert len(end.output.splitlines()) < 12
+    helps = re.findall(r"logsnr [a-z ]*--help", without_boxes(end.output))
+    assert helps
+    assert all(logsnr(*command.split()[1:]).status == 0 for command in helps)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.txt"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["train", "smoke", "--out", "x", "--train.num-steps", "0"], "train.num_steps must be at least 1, and is 0."),
+        (["train", "smoke", "--out", "x", "--data.resolution", "17"], "data.resolution must be a multiple of 2"),
+        (["sample", "x", "--num", "0"], "--num must be at least 1, and is 0."),
+        (["sample", "x", "--out", "grid.jpg"], "Images are written as PNG: take grid.png."),
+        (["sample", "x", "--out", "log.txt"], "--out log.txt is a file already."),
+        (["inspect", "schedule"], "needs the name of at least one schedule, such as cosine."),
+    ],
+)
+def test_a_rule_that_is_broken_is_said_in_one_line(argv: list[str], words: str, logsnr: Run, tmp_path: Path) -> None:
+    message = logsnr(*argv).message
+    assert words in message
+    assert len(message.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["log.txt"]
 
 
@@ -191,7 +229,7 @@ def test_dry_run_finds_what_would_be_refused(tiny: list[str], tmp_path: Path, lo
     for option, value, words in [
         ("--data.source", "/nowhere", "/nowhere"),
         ("--schedule.name", "cosin", "Did you mean cosine?"),
-        ("--init-from", "./nowhere", "./nowhere is none"),
+        ("--init-from", "./nowhere", "There is no folder ./nowhere"),
     ]:
         assert words in logsnr(*arguments, option, value).message
 
@@ -225,9 +263,19 @@ def test_a_schedule_of_ones_own(tiny: list[str], tmp_path: Path, logsnr: Run) ->
     own = ("--schedule.name", "my_schedules:SquareBetaScheduler", "--schedule.options", "end", 0.04)
     assert logsnr("train", *tiny, *own, "--out", tmp_path / "run").status == 0
     for source in (tmp_path / "run", tmp_path / "run" / "stock"):
-        end = logsnr("sample", source, "--num", 2, "--steps", 2, "--out", "x.png")
+        few = ("sample", source, "--num", 2, "--steps", 2, "--out", "x.png")
+        end = logsnr(*few)
         assert end.status == 0, end.output
-        assert "warning: The schedule SquareBetaScheduler isn't known here: loaded as DDPMScheduler" in end.output
+        assert "warning: The schedule SquareBetaScheduler isn't known here" in end.output
+        assert "loaded as DDPMScheduler, with the same betas. What is lost is" in end.output
+        (cure,) = re.findall(r"`logsnr sample (--scheduler) your_module(:SquareBetaScheduler)`", end.output)
+        end = logsnr(*few, cure[0], f"my_schedules{cure[1]}", "--dry-run")
+        assert end.status == 0, end.output
+        assert "warning" not in end.output
+        assert "SquareBetaScheduler, predicts" in end.output
+    own_steps = ("sample", tmp_path / "run", "--scheduler", "my_schedules:SquareBetaScheduler", "--eta", 0.5)
+    assert logsnr(*own_steps, "--num", 2, "--steps", 2, "--out", "x.png").status == 0
+    assert "no module 'nowhere'" in logsnr("sample", tmp_path / "run", "--scheduler", "nowhere:X").message
     wrong = ("--schedule.name", "my_schedules:SquareBeta", "--out", tmp_path / "no")
     assert "has no 'SquareBeta'. Did you mean SquareBetaScheduler?" in logsnr("train", *tiny, *wrong).message
 

@@ -163,12 +163,13 @@ def test_transparent_pixels_do_not_bleed(dtype: Any) -> None:
 
 
 def test_resizing_the_short_side_and_cropping_the_center() -> None:
-    image = Image.fromarray(noise(16, 40, 3))
+    image = Image.fromarray(noise(16, 40, 3) // 2 + 64)  # grays that the filter's overshoot doesn't carry past 0 or 255
     wanted = np.asarray(image.resize((20, 8), Image.Resampling.BICUBIC))[:, 6:14]
     assert (fit(np.asarray(image), 8, 3).transpose(1, 2, 0) == wanted).all()
     assert (fit(np.asarray(image), 16, 3).transpose(1, 2, 0) == np.asarray(image)[:, 12:28]).all()
     deep = np.asarray(image).astype(np.uint16) * 257
-    assert np.abs(fit(deep, 8, 3).transpose(1, 2, 0) / 257 - wanted).max() < 1
+    # 8 bit is rounded after each of two passes: half a level, and half a level times the filter's absolute sum of 1.3
+    assert np.abs(fit(deep, 8, 3).transpose(1, 2, 0) / 257 - wanted).max() < 1.2
     constant = np.full((17, 23, 1), 40000, np.uint16)
     assert (fit(constant, 8, 1) == 40000).all()
     assert fit(noise(3, 5, 1), 8, 1).shape == (1, 8, 8)
@@ -306,6 +307,20 @@ def test_labels_stay_with_their_images_when_files_are_skipped(tmp_path: Path) ->
     (tmp_path / "a" / "001.png").write_bytes(b"")
     data = open_data(config(tmp_path, skip_unreadable=True, held_out_fraction=0))
     assert next(data.in_order("train", 9)).labels.tolist() == [0, 0, 1, 1, 1]
+
+
+def test_the_description_says_what_was_enlarged_and_why_a_set_is_deep(tmp_path: Path) -> None:
+    save_noise(tmp_path / "a", 3)
+    save_noise(tmp_path / "b", 2, (7, 30, 3))
+    data = open_data(config(tmp_path))
+    assert data.num_enlarged == 2
+    assert data.description.endswith("8x8, RGB, 8 bit, 2 classes; 2 smaller images enlarged")
+    Image.fromarray(noise(9, 9, dtype=np.uint16)).save(tmp_path / "b" / "deep.png")
+    data = open_data(config(tmp_path))
+    assert "16 bit (since b/deep.png is), 2 classes; 2 smaller images enlarged" in data.description
+    for path in [*tmp_path.glob("a/*.png"), *tmp_path.glob("b/00?.png")]:
+        Image.fromarray(noise(8, 8, dtype=np.uint16)).save(path)
+    assert open_data(config(tmp_path)).description.endswith("8x8, RGB, 16 bit, 2 classes")
 
 
 # Folders

@@ -172,7 +172,8 @@ def test_labels_by_name_and_by_number(trained: Path, tmp_path: Path, logsnr: Run
         assert end.status == 0
     assert images(tmp_path / "names") == images(tmp_path / "numbers")
     assert images(tmp_path / "names") != images(tmp_path / "other")
-    assert logsnr("sample", trained, "--num", 3, "--steps", 3, "--out", tmp_path / "default").status == 0
+    end = logsnr("sample", trained, "--num", 3, "--steps", 3, "--out", tmp_path / "default")
+    assert end.output.startswith("Classes, in turn: dark, light (or give --class-labels)\n")
     assert images(tmp_path / "default") == images(tmp_path / "other")  # all classes in turn
 
 
@@ -207,7 +208,12 @@ def test_dry_run_of_sample(trained: Path, tmp_path: Path, logsnr: Run) -> None:
     end = logsnr("sample", trained, "--num", 5, "--seed", 3, "--dry-run", "--out", tmp_path / "grid.png")
     assert end.status == 0
     assert "8x8 gray, 2 classes (dark, light), CosineBetaScheduler, predicts v_prediction" in end.output
+    assert "Classes, in turn: dark, light (or give --class-labels)\n" in end.output
     assert f"Would make 5 images of seeds from 3 in {tmp_path / 'grid.png'}." in end.output
+    assert "Classes, in turn: dark (or" in logsnr("sample", trained, "--num", 1, "--dry-run").output
+    assert "in turn" not in logsnr("sample", trained, "--class-labels", "light", "--dry-run").output
+    assert "in turn" not in logsnr("sample", trained / "stock", "--dry-run").output
+    assert "no class" in logsnr("sample", trained, "--class-labels", "grey", "--dry-run").message
     assert not (tmp_path / "grid.png").exists()
 
 
@@ -286,10 +292,11 @@ def test_export_of_one_class(trained: Path, unconditional: Path, tmp_path: Path,
     assert logsnr("export", trained, "--class-label", 0, "--out", tmp_path / "by name").status == 0  # anew
 
     for source, options, words in [
-        (trained, ("--class-label", "grey", "--out", tmp_path / "x"), "'grey', which is no class"),
-        (trained, ("--class-label", 7, "--out", tmp_path / "x"), "0..1, and has 7"),
-        (trained, ("--class-label", 1), "--class-label needs --out, and a model with classes."),
-        (unconditional, ("--class-label", 1, "--out", tmp_path / "x"), "and a model with classes."),
+        (trained, ("--class-label", "grey", "--out", tmp_path / "x"), "--class-label has 'grey', which is no class"),
+        (trained, ("--class-label", 7, "--out", tmp_path / "x"), "--class-label must be in 0..1, and has 7"),
+        (trained, ("--class-label", 1), "--class-label needs --out, the folder that becomes the model"),
+        (unconditional, ("--class-label", 1, "--out", tmp_path / "x"), f"the model of {unconditional} has no classes."),
+        (unconditional, ("--class-label", 1), f"the model of {unconditional} has no classes."),
     ]:
         assert words in logsnr("export", source, *options).message
     assert not (tmp_path / "x").exists()
@@ -300,7 +307,10 @@ def test_export_does_not_replace_a_folder_that_is_no_model(trained: Path, tmp_pa
     (tmp_path / "pictures" / "holiday.png").write_bytes(b"dear")
     for out in (tmp_path / "pictures", "."):
         message = logsnr("export", trained, "--class-label", 1, "--out", out).message
-        assert f"--out {out} exists and is no model" in message
+        assert f"{out} exists and is no model" in message
+    (tmp_path / "pictures").rename(tmp_path / "model")
+    assert f"{tmp_path / 'model'} exists and is no model" in logsnr("export", trained, "--out", tmp_path).message
+    (tmp_path / "model").rename(tmp_path / "pictures")
     assert (tmp_path / "pictures" / "holiday.png").read_bytes() == b"dear"
 
 

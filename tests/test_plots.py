@@ -16,7 +16,7 @@ from PIL import Image
 from logsnr.config import ScheduleConfig
 from logsnr.errors import ConfigError
 from logsnr.inspect_schedule import inspect_schedules
-from logsnr.plots import image_grid, loss_by_log_snr_figure, save_png, schedule_figure
+from logsnr.plots import cell_size, image_grid, labelled_grid, loss_by_log_snr_figure, save_png, schedule_figure
 from logsnr.registry import known_schedules, make_scheduler, resolve_scheduler_class
 from logsnr.schedulers.scheduling_beta import (
     BetaScheduler,
@@ -95,6 +95,31 @@ class TestImageGrid:
     def test_what_can_not_be_a_grid_is_named(self, images: torch.Tensor, columns: int | None, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             image_grid(images, columns)
+
+
+class TestLabelledGrid:
+    def test_labels_stand_beside_and_above_the_grid_which_is_unchanged(self) -> None:
+        rng = np.random.default_rng(0)
+        rows = [[Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)) for _ in range(3)] for _ in range(2)]
+        grid = image_grid([image for row in rows for image in row], columns=3)
+        for above in ((), ("a", "b", "c")):
+            picture = labelled_grid(rows, ["first", "second"], above)
+            left, top = picture.width - grid.width, picture.height - grid.height
+            assert picture.crop((left, top, picture.width, picture.height)).tobytes() == grid.tobytes()
+            assert (top > 0) == bool(above)
+            cell = cell_size((8, 8))
+            pixels = np.asarray(picture.convert("L"))
+            for k in range(2):  # each row has its word, in its own height, and it doesn't touch the edge
+                begin = top + k * (cell.height + cell.padding)
+                beside = pixels[begin : begin + cell.height, :left]
+                assert beside.min() < 100
+                assert beside[:, 0].min() == 255
+            if above:
+                assert pixels[:top, left:].min() < 100
+
+    def test_a_long_label_is_cut_short(self) -> None:
+        image = [[Image.new("L", (8, 8))]]
+        assert labelled_grid(image, ["w" * 200]).width < labelled_grid(image, ["w" * 24]).width + 40
 
 
 class TestFigures:

@@ -80,14 +80,30 @@ def test_two_processes_are_one_with_twice_the_batch(
     assert steps == ["step-00000008", "step-00000012"]
 
 
-def test_a_refusal_ends_both(tiny: list[str], tmp_path: Path) -> None:
-    arguments = ("train", *tiny, "--out", tmp_path / "run", "--data.source", tmp_path / "nothing")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--data.source", "/nothing"), "data.source is /nothing"),  # the first process is the first to see it
+        (("--schedule.name", "cosin"), "'cosin' is unknown"),  # all see it
+        (("--out", "/proc/run"), "/proc/run can't be made"),  # the first alone sees it
+    ],
+)
+def test_a_refusal_ends_both(options: tuple[str, str], words: str, tiny: list[str], tmp_path: Path) -> None:
     start = time.monotonic()
-    first, second = [c.wait() for c in two(tmp_path / "log", *arguments)]
-    assert "error: " in first.message
-    assert second.status != 0
+    first, second = [c.wait() for c in two(tmp_path / "log", "train", *tiny, "--out", tmp_path / "run", *options)]
+    assert words in first.message
+    assert (second.status, second.output) == (1, "")
     assert time.monotonic() - start < 30
     assert not (tmp_path / "run").exists()
+
+
+def test_a_process_that_is_gone_is_named_in_one_line(tiny: list[str], tmp_path: Path) -> None:
+    arguments = [*tiny, "--train.num-steps", "100000", "--train.log-every", "1", "--out", str(tmp_path / "run")]
+    first, second = two(tmp_path / "log", "train", *arguments)
+    first.wait_until(lambda: (tmp_path / "run" / "logs" / "train.jsonl").exists() and bool(losses(tmp_path / "run")))
+    second.kill()
+    message = first.wait().message
+    assert message == "error: Another process of this training has stopped; what it printed says why.\n"
 
 
 def test_a_loss_that_is_not_finite_ends_both(tiny: list[str], tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,10 +21,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import logsnr.train
-from logsnr.config import DataConfig, RunConfig, TrainConfig
+from logsnr.config import FREE, DataConfig, ModelConfig, RunConfig, TrainConfig, differences, from_json
 from logsnr.data import open_data
+from logsnr.denoising import Objective, draw_timesteps
 from logsnr.evaluate.likelihood import elbo
 from logsnr.hub import load
+from logsnr.models import make_unet
+from logsnr.monitor import held_out_errors
+from logsnr.registry import make_scheduler
 from logsnr.schedulers.scheduling_beta import LearnedBetaScheduler
 from logsnr.train import learning_rate
 
@@ -111,6 +117,38 @@ def test_logging_does_not_change_the_weights(tiny: list[str], tmp_path: Path, lo
     assert logsnr("train", *tiny, *looking, "--train.checkpoint-every", 1, "--out", tmp_path / "b").status == 0
     name = "model/unet/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_what_is_done_beside_the_steps_is_said(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
+    looking = ("--train.held-out-every", 12, "--train.sample-every", 12)
+    end = logsnr("train", *tiny, *looking, "--out", tmp_path / "run")
+    last = [end.output.rindex(f"{what}: 100%") for what in ("held-out loss", "samples", "checkpoint", "export")]
+    assert last == sorted(last)
+    assert "export" not in end.output.splitlines()[-3]  # the bar that is left
+
+
+def test_few_held_out_images_are_seen_at_many_noise_levels_in_whole_batches(folder: Path) -> None:
+    """As one by one, up to round-off: sample k shows image k mod the number of images, at a time and with noise of
+    its own."""
+    data = open_data(DataConfig(source=str(folder), resolution=8, held_out_fraction=0.075))
+    assert data.num_held_out == 3
+    (held_out,) = data.in_order("held_out", 3)
+    model = ModelConfig(block_out_channels=(8,), attention_levels=())
+    config = RunConfig(data=DataConfig(source=str(folder), resolution=8), model=model)
+    objective = Objective(config, make_scheduler(config.schedule), data.class_names, data.bits, torch.device("cpu"))
+    unet = make_unet(config.data, model, data.class_names, 0).eval()
+    batches: list[int] = []
+    unet.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
+    errors, timesteps = held_out_errors(objective, unet, data)
+    assert batches == [64] * 7 + [62]
+
+    assert timesteps.tolist() == draw_timesteps(0, np.arange(510), 1000).tolist()
+    assert held_out.labels is not None
+    with torch.no_grad():
+        for k in (0, 1, 2, 63, 64, 65, 400, 509):
+            row, t = slice(k % 3, k % 3 + 1), timesteps[k : k + 1]
+            alone = objective.errors(unet, held_out.images[row], held_out.labels[row], t, 0, np.array([k]), "held out")
+            torch.testing.assert_close(errors[k : k + 1], alone, rtol=1e-4, atol=1e-6)
 
 
 # A learned variance
@@ -215,10 +253,10 @@ def test_init_from(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
     message = logsnr("train", *tiny, "--out", new, "--init-from", first / "stock").message
     assert "num_class_embeds None" in message
     message = logsnr("train", *tiny, "--out", new, "--init-from", "./nowhere").message
-    assert "./nowhere is none" in message
+    assert "model.init_from: There is no folder ./nowhere." in message
     (tmp_path / "empty").mkdir()
     message = logsnr("train", *tiny, "--out", new, "--init-from", tmp_path / "empty").message
-    assert "no U-Net could be loaded from" in message
+    assert "holds no model" in message
     assert not new.exists()
 
 
@@ -236,8 +274,54 @@ def test_another_configuration_is_refused(tiny: list[str], tmp_path: Path, logsn
     message = logsnr("train", *tiny, "--out", run, "--train.seed", 3, "--dry-run").message
     assert "  train.seed: 0 -> 3\n" in message
 
+    path = run / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_processes": 2}))
+    message = logsnr("train", *tiny, "--out", run).message
+    assert f"{run} holds a run with num_processes 2, and now it is 1" in message
+    path.write_text(json.dumps(json.loads(before["config.json"]) | {"mixed_precision": "fp16"}))
+    assert "a run with mixed_precision fp16, and now it is no" in logsnr("train", *tiny, "--out", run).message
+
     (run / "config.json").write_text(before["config.json"].decode()[:-200])
     assert "config.json can't be read" in logsnr("train", *tiny, "--out", run).message
+
+
+def test_settings_that_the_weights_do_not_depend_on_may_change(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
+    run = tmp_path / "run"
+    assert logsnr("train", *tiny, "--out", run).status == 0
+    before = contents(run)
+    for name in ("checkpoints/step-00000012", "model", "stock"):
+        shutil.rmtree(run / name)
+    other = ("--data.num-workers", 1, "--train.checkpoint-every", 3, "--train.keep-checkpoints", 1)
+    other += ("--train.log-every", 2, "--train.held-out-every", 6, "--train.sample-every", 6)
+    other += ("--train.tracker", "tensorboard")
+    end = logsnr("train", *tiny, *other, "--out", run, "--dry-run")
+    assert f"goes on with the run in {run}, with data.num_workers: 0 -> 1, train.checkpoint_every: 4 -> 3" in end.output
+    assert contents(run)["config.json"] == before["config.json"]
+
+    end = logsnr("train", *tiny, *other, "--out", run)
+    assert end.status == 0, end.output
+    assert "Now with train.tracker: 'none' -> 'tensorboard'\n" in end.output
+    assert "Going on from step 8 of 12." in end.output
+    after = contents(run)
+    name = "model/unet/diffusion_pytorch_model.safetensors"
+    assert after[name] == before[name]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000012"]
+    old, new = (json.loads(files["config.json"]) for files in (before, after))
+    changed = differences(*(from_json(json.dumps(record["config"])) for record in (old, new)))
+    assert {line.partition(":")[0] for line in changed} == FREE
+    assert old | {"config": new["config"]} == new
+    message = logsnr("train", *tiny, *other, "--train.log-every", 5, "--train.seed", 3, "--out", run).message
+    assert "  train.seed: 0 -> 3\nGive the same" in message  # and only that
+    assert contents(run) == after
+
+
+def test_a_folder_of_ones_own_is_not_replaced_by_the_model(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "notes.txt").write_text("dear")
+    for dry in ((), ("--dry-run",)):
+        message = logsnr("train", *tiny, "--out", tmp_path, *dry).message
+        assert f"{tmp_path / 'model'} exists and is no model; it would be replaced." in message
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_other_images_are_refused(tiny: list[str], folder: Path, tmp_path: Path, logsnr: Run) -> None:
@@ -274,8 +358,9 @@ def test_before_reading_the_data(tiny: list[str], tmp_path: Path, logsnr: Run) -
     message = logsnr("train", *tiny, *nowhere, *sizes).message
     assert "data.resolution must be a multiple of 4 for the 3 levels" in message
     assert "and is 45. Use 44 or 48, or fewer levels." in message
-    message = logsnr("train", *tiny, *nowhere, "--train.tracker", "wandb", before=hide_wandb).message
-    assert message == "error: train.tracker wandb needs the package: pip install logsnr[wandb].\n"
+    for dry in ((), ("--dry-run",)):
+        message = logsnr("train", *tiny, *nowhere, "--train.tracker", "wandb", *dry, before=hide_wandb).message
+        assert message == "error: train.tracker wandb needs the package: pip install logsnr[wandb].\n"
     assert list(tmp_path.iterdir()) == [tmp_path / "log.txt"]
 
 
@@ -422,7 +507,8 @@ def test_a_folder_of_rgba_images_of_which_two_are_damaged(tmp_path: Path, logsnr
 
     end = logsnr(*arguments, "--data.skip-unreadable")
     assert end.status == 0, end.output
-    assert "283 training and 15 held-out images, 16x16, RGB, 8 bit, 3 classes; 2 unreadable files skipped" in end.output
+    assert "283 training and 15 held-out images, 16x16, RGB, 8 bit, 3 classes; " in end.output
+    assert re.search(r"classes; \d+ smaller images enlarged; 2 unreadable files skipped\n", end.output)
     assert all(f"skipped {path}" in end.output or path.name in end.output for path in damaged)
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / "run" / "stock")
     assert pipeline.unet.config.in_channels == 3

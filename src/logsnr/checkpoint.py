@@ -117,6 +117,8 @@ def replacing_folder(final: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         for path in [*temporary.rglob("*"), temporary]:
+            if path.is_file():
+                path.chmod(temporary.stat().st_mode & 0o666)  # safetensors lets nobody else read what it writes
             _flush(path)
         if final.exists():
             outgoing = final.with_name(f".{final.name}.old")
@@ -139,17 +141,30 @@ def replacing_folder(final: Path) -> Iterator[Path]:
         raise
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file so that it is either the old one or the new one, whatever happens."""
-    temporary = path.with_name(f".{path.name}.partial")
+@contextlib.contextmanager
+def replacing_file(final: Path) -> Iterator[Path]:
+    """A path to write a file at, which takes the place of `final` at the end, flushed to the disk.
+
+    If the block fails the new file is deleted and `final` is as it was. An OSError becomes a CheckpointError.
+    """
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.partial")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        final.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
         _flush(temporary)
-        temporary.replace(path)
-    except OSError as error:
+        temporary.replace(final)
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"{path} can't be written: {error}.") from error
+        if isinstance(error, OSError) or "No space left" in str(error):  # safetensors has its own exception
+            raise CheckpointError(f"{final} can't be written: {error}.") from error
+        raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file so that it is either the old one or the new one, whatever happens."""
+    with replacing_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _flush(path: Path) -> None:

@@ -6,17 +6,21 @@ torch and diffusers are imported by the functions, so that `--help` and a wrong 
 from __future__ import annotations
 
 import contextlib
+import io
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from logsnr.config import (
     DataConfig,
+    EvaluateOptions,
     ModelConfig,
     ObjectiveConfig,
     RunConfig,
@@ -25,8 +29,10 @@ from logsnr.config import (
     TrainConfig,
     to_json,
 )
-from logsnr.errors import LogsnrError
+from logsnr.errors import ConfigError, LogsnrError, did_you_mean
 from logsnr.presets import PRESETS
+
+_Arguments = TypeVar("_Arguments")
 
 
 @dataclass(frozen=True)
@@ -44,21 +50,33 @@ class TrainArguments:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
-def _train(argv: list[str]) -> int:
-    presets = {
-        name: TrainArguments(tyro.MISSING, False, c.data, c.schedule, c.model, c.objective, c.train)
-        for name, (_, c) in PRESETS.items()
-    }
-    descriptions = {name: text for name, (text, _) in PRESETS.items()}
-    arguments = tyro.cli(
-        tyro.extras.subcommand_type_from_defaults(presets, descriptions, prefix_names=False, sort_subcommands=False),
-        args=argv,
-        prog="logsnr train",
-        description=(
-            "Train a diffusion model: `logsnr train PRESET --out DIR [overrides]`. The same command again resumes.\n"
-            "A preset is a complete configuration; `logsnr train PRESET --help` shows every setting with its value."
-        ),
+_TRAIN_USAGE = """usage: logsnr train PRESET --out DIR [--SECTION.SETTING VALUE …]
+
+Train a model, or go on with one: the same command again resumes. A preset is a complete configuration:
+
+{choices}
+
+`logsnr train PRESET --help` shows every setting with its value. See what would be done: --dry-run"""
+
+
+def parse_train(preset: str, argv: list[str]) -> TrainArguments:
+    """The arguments of `logsnr train PRESET`: the preset, and what is said otherwise."""
+    text, c = PRESETS[preset]
+    return _parse(
+        TrainArguments,
+        argv,
+        prog=f"logsnr train {preset}",
+        description=f"Train a model, or go on with one: the same command again resumes. The preset: {text}.",
+        default=TrainArguments(tyro.MISSING, False, c.data, c.schedule, c.model, c.objective, c.train),
     )
+
+
+def _train(argv: list[str]) -> int:
+    presets = {name: text for name, (text, _) in PRESETS.items()}
+    status = _no_choice(argv, "logsnr train", "preset", presets, _TRAIN_USAGE)
+    if status is not None:
+        return status
+    arguments = parse_train(argv[0], argv[1:])
     config = RunConfig(arguments.data, arguments.schedule, arguments.model, arguments.objective, arguments.train)
     from logsnr.runs import plan
     from logsnr.train import train
@@ -80,7 +98,7 @@ def _train(argv: list[str]) -> int:
 class SampleArguments:
     """Make images with a trained model."""
 
-    model: tyro.conf.Positional[str]
+    model: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
     """A run folder, a model folder, or a repo of the Hub."""
     options: Annotated[SampleOptions, tyro.conf.arg(name="")] = field(default_factory=SampleOptions)
     out: Path = Path("samples.png")
@@ -88,31 +106,53 @@ class SampleArguments:
     dry_run: bool = False
     """Load the model, say what would be made, and stop."""
 
+    def __post_init__(self) -> None:
+        if self.out.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".pdf"):
+            raise ConfigError(
+                f"--out must end in .png, for one grid, or name a folder, and is {self.out}. Images are written as "
+                f"PNG: take {self.out.with_suffix('.png')}."
+            )
+        grid = self.out.suffix.lower() == ".png"
+        if self.out.is_dir() if grid else self.out.is_file():
+            raise ConfigError(
+                f"--out {self.out} is a {'folder' if grid else 'file'} already. A name that ends in .png is one grid, "
+                "any other a folder of single images."
+            )
+
 
 def _sample(argv: list[str]) -> int:
-    arguments = tyro.cli(SampleArguments, args=argv, prog="logsnr sample")
+    arguments = _parse(SampleArguments, argv, prog="logsnr sample")
     from logsnr.hub import load
-    from logsnr.sample import choose_device, sample, write
+    from logsnr.registry import resolve_scheduler_class
+    from logsnr.sample import choose_device, prepare, sample, write
 
+    options = arguments.options
+    if options.scheduler is not None and ":" in options.scheduler:
+        resolve_scheduler_class(options.scheduler)  # imports it: a model that was made with it is then loaded with it
     pipeline = load(arguments.model).to(choose_device())
+    labels = prepare(pipeline, options)
     if arguments.dry_run:
         print(describe(pipeline))
-        print(f"Would make {arguments.options.num} images of seeds from {arguments.options.seed} in {arguments.out}.")
+    if labels is not None and options.class_labels is None:
+        names = pipeline.id2label or {}
+        print(f"Classes, in turn: {_listed(names.get(i, i) for i in dict.fromkeys(labels))} (or give --class-labels)")
+    if arguments.dry_run:
+        print(f"Would make {options.num} images of seeds from {options.seed} in {arguments.out}.")
         return 0
-    images = sample(pipeline, arguments.options)
+    images = sample(pipeline, options)
     with _writing(arguments.out):
-        print(write(images, arguments.out, arguments.options.seed))
+        print(write(images, arguments.out, options.seed))
     return 0
 
 
 def describe(pipeline: Any) -> str:
     """What a loaded model is, in words."""
     config = pipeline.unet.config
-    labels = pipeline.config.get("id2label")
     kind = {1: "gray", 3: "RGB", 4: "RGBA"}.get(config.in_channels, f"{config.in_channels} channels")
-    classes = (
-        "no classes" if not labels else f"{len(labels)} classes ({', '.join(map(str, list(labels.values())[:10]))})"
-    )
+    names = pipeline.id2label
+    classes = f"{pipeline.num_classes} classes" if pipeline.num_classes else "no classes"
+    if names:
+        classes += f" ({_listed(names.values())})"
     return (
         f"{config.sample_size}x{config.sample_size} {kind}, {classes}, {type(pipeline.scheduler).__name__}, "
         f"predicts {pipeline.scheduler.config.prediction_type}, "
@@ -120,20 +160,27 @@ def describe(pipeline: Any) -> str:
     )
 
 
+def _listed(values: Iterable[object]) -> str:
+    """The first ten, and how many more."""
+    words = [str(value) for value in values]
+    return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
+
+
 @dataclass(frozen=True)
 class ExportArguments:
     """Make a model folder of a run's last checkpoint, finished or not."""
 
-    run: tyro.conf.Positional[Path]
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
     """The run folder."""
     class_label: str | None = None
-    """One class, as a plain stock model of that class alone (needs --out)."""
+    """One class by name or number: a plain stock model of that class alone, which is the folder --out itself."""
     out: Path | None = None
-    """Where to; RUN/model and RUN/stock when not given."""
+    """A folder that is given the sub-folder model (and stock, where there are classes); RUN when not given. With
+    --class-label it becomes the model itself."""
 
 
 def _export(argv: list[str]) -> int:
-    arguments = tyro.cli(ExportArguments, args=argv, prog="logsnr export")
+    arguments = _parse(ExportArguments, argv, prog="logsnr export")
     from logsnr.runs import export
 
     for folder in export(arguments.run, arguments.out, arguments.class_label):
@@ -142,10 +189,93 @@ def _export(argv: list[str]) -> int:
 
 
 @dataclass(frozen=True)
+class PublishArguments:
+    """Put a trained model on the Hub, with a page that explains it. The same command again goes on, or says that
+    nothing changed.
+
+    The repo is made where there is none; one that is there is written to only if it is logsnr's. Of a model with
+    classes, the form for stock diffusers goes to the branch `stock`.
+    """
+
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+    """The run folder, or a model folder."""
+    repo_id: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="REPO_ID")]]
+    """Its name on the Hub, as in `your-name/your-model`."""
+    private: bool = False
+    """Make the repo private, if it is made now."""
+    create_pr: bool = False
+    """Open a pull request in a repo that is there, for somebody else to merge (main alone, not the branch `stock`)."""
+    space: bool = False
+    """Publish a Space of the same name beside it: an app that draws with the model in a browser (`logsnr demo`)."""
+    license: str | None = None
+    """Licence of the weights, as the Hub names it: apache-2.0, cc-by-4.0, mit, other."""
+    data_license: str | None = None
+    """Licence of the training images, in words, for the card; that of the known data sets is filled in."""
+    stage: Path | None = None
+    """Leave everything in this folder, a sub-folder for each branch and for the Space, and send nothing."""
+    dry_run: bool = False
+    """List every file with its size and the reason why it is published, and send nothing."""
+
+    def __post_init__(self) -> None:
+        if self.stage is not None and self.dry_run:
+            raise ConfigError("--stage leaves the files, --dry-run doesn't: give one of them.")
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
+            raise ConfigError(
+                f"--license must be a name from the Hub's list of licences, such as apache-2.0, and is "
+                f"{self.license!r}. What has no name there is `other`."
+            )
+
+
+def _publish(argv: list[str]) -> int:
+    arguments = _parse(PublishArguments, argv, prog="logsnr publish")
+    from logsnr.publish import check_repo_id, look, publish
+    from logsnr.stage import listing, stage
+
+    repo_id, create_pr = arguments.repo_id, arguments.create_pr
+    check_repo_id(repo_id)
+    local = arguments.stage is not None or arguments.dry_run
+    repo = None if local else look(repo_id, private=arguments.private, create_pr=create_pr, space=arguments.space)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = arguments.stage or Path(scratch) / "stage"
+        parts = stage(arguments.run, repo_id, out, arguments.license, arguments.data_license, arguments.space)
+        if repo is not None:
+            print("\n".join(publish(parts, repo_id, repo, create_pr=create_pr)))
+            return 0
+    print(listing(parts))
+    print(f"\nNothing was sent{'' if arguments.stage is None else f'; it is all in {arguments.stage}'}.")
+    return 0
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Measure how good a run's model is, into RUN/metrics.json. What was drawn and measured before is reused."""
+
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+    """The run folder."""
+    options: Annotated[EvaluateOptions, tyro.conf.arg(name="")] = field(default_factory=EvaluateOptions)
+    dry_run: bool = False
+    """Load model and data, say what would be done, and stop."""
+
+
+def _evaluate(argv: list[str]) -> int:
+    arguments = _parse(EvaluateArguments, argv, prog="logsnr evaluate")
+    from logsnr.evaluate.report import evaluate, plan
+    from logsnr.evaluate.subject import open_subject
+
+    subject = open_subject(arguments.run)
+    if arguments.dry_run:
+        print(plan(subject, arguments.options))
+        return 0
+    evaluate(subject, arguments.options)
+    print(f"The figures are in {arguments.run / 'metrics.json'}.")
+    return 0
+
+
+@dataclass(frozen=True)
 class InspectScheduleArguments:
     """Draw noise schedules, and say whether they do their job."""
 
-    names: tyro.conf.Positional[tuple[str, ...]]
+    names: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")]]
     """linear, cosine, constant, sigmoid, laplace, learned (where it begins), another installed one, or your own as
     `package.module:Class`."""
     out: Path = Path("schedules.png")
@@ -162,10 +292,8 @@ class InspectScheduleArguments:
     """Print the tables and draw nothing."""
 
 
-def _inspect(argv: list[str]) -> int:
-    parsed = tyro.extras.subcommand_cli_from_dict(
-        {"schedule": InspectScheduleArguments}, args=argv, prog="logsnr inspect", description="Look before training."
-    )
+def _inspect_schedule(argv: list[str]) -> int:
+    parsed = _parse(InspectScheduleArguments, argv, prog="logsnr inspect schedule")
     from logsnr.inspect_schedule import inspect_schedules
 
     values = vars(parsed) | {"names": list(parsed.names)}
@@ -173,6 +301,75 @@ def _inspect(argv: list[str]) -> int:
         values["out"] = None
     with _writing(parsed.out):
         print(inspect_schedules(values.pop("names"), **values))
+    return 0
+
+
+@dataclass(frozen=True)
+class InspectDataArguments:
+    """Look at images before training: what they are, and a schedule and weighting to begin with."""
+
+    source: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="SOURCE")]]
+    """As --data.source of `logsnr train`: a folder, a data set id on the Hub or mnist-5k."""
+    resolution: int | None = None
+    """Height and width to train at; that of the images, up to 64, when not given."""
+    channels: Literal[1, 3, 4] | None = None
+    """1 gray, 3 RGB, 4 RGBA; 1 where all images are gray and 3 elsewhere when not given."""
+    out: Path = Path("data.png")
+    """The picture: the spectrum, and what noise hides of it."""
+    dry_run: bool = False
+    """Print what there is to say and draw nothing."""
+
+
+def _inspect_data(argv: list[str]) -> int:
+    parsed = _parse(InspectDataArguments, argv, prog="logsnr inspect data")
+    from logsnr.inspect_data import inspect_data
+
+    out = None if parsed.dry_run else parsed.out
+    with _writing(parsed.out):
+        print(inspect_data(parsed.source, resolution=parsed.resolution, channels=parsed.channels, out=out))
+    return 0
+
+
+_SUBJECTS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "schedule": (_inspect_schedule, "draw noise schedules, and say whether they do their job"),
+    "data": (_inspect_data, "say what images are, and what schedule and weighting to begin with"),
+}
+
+_INSPECT_USAGE = """usage: logsnr inspect SUBJECT …
+
+Look before training:
+
+{choices}
+
+`logsnr inspect data --help` says more. To begin: logsnr inspect schedule cosine linear"""
+
+
+def _inspect(argv: list[str]) -> int:
+    subjects = {name: text for name, (_, text) in _SUBJECTS.items()}
+    status = _no_choice(argv, "logsnr inspect", "subject", subjects, _INSPECT_USAGE)
+    if status is not None:
+        return status
+    subject, _ = _SUBJECTS[argv[0]]
+    return subject(argv[1:])
+
+
+@dataclass(frozen=True)
+class DemoArguments:
+    """Draw with a trained model in the browser: images, and how they come out of noise."""
+
+    model: tyro.conf.Positional[str]
+    """A run folder, a model folder, or a repo of the Hub."""
+    port: int = 7860
+    """The page is at http://127.0.0.1:PORT, for this machine alone."""
+    open: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Open the page in a browser."""
+
+
+def _demo(argv: list[str]) -> int:
+    arguments = _parse(DemoArguments, argv, prog="logsnr demo")
+    from logsnr.demo import serve
+
+    serve(arguments.model, arguments.port, arguments.open)
     return 0
 
 
@@ -187,30 +384,28 @@ def _writing(out: Path) -> Iterator[None]:
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (_train, "train a model of your images, or go on with one"),
     "sample": (_sample, "make images with a trained model"),
+    "demo": (_demo, "draw with a model in the browser"),
     "export": (_export, "make a model folder of a run's last checkpoint"),
-    "inspect": (_inspect, "look at noise schedules before training"),
+    "publish": (_publish, "put a trained model on the Hub, with a page that explains it"),
+    "evaluate": (_evaluate, "measure how good a run's model is"),
+    "inspect": (_inspect, "look at images and noise schedules before training"),
 }
 
 
-def usage() -> str:
-    """The text of `logsnr --help`."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    return (
-        "usage: logsnr COMMAND …\n\nTrain and sample diffusion models of your own images.\n\n"
-        + "\n".join(lines)
-        + "\n\n`logsnr COMMAND --help` says more. To begin: logsnr train smoke --out runs/smoke"
-    )
+_USAGE = """usage: logsnr COMMAND …
+
+Train, sample and publish diffusion models of your own images.
+
+{choices}
+
+`logsnr COMMAND --help` says more. To begin: logsnr train smoke --out runs/smoke"""
 
 
 def run(argv: list[str]) -> int:
     """Run one command. Our own errors become a message on stderr and exit status 1."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if argv else 2
-    if argv[0] not in COMMANDS:
-        print(f"logsnr: there is no command {argv[0]!r}.\n\n{usage()}", file=sys.stderr)
-        return 2
+    status = _no_choice(argv, "logsnr", "command", {name: text for name, (_, text) in COMMANDS.items()}, _USAGE)
+    if status is not None:
+        return status
     command, _ = COMMANDS[argv[0]]
     try:
         return command(argv[1:])
@@ -219,3 +414,38 @@ def run(argv: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _no_choice(argv: list[str], prog: str, noun: str, choices: Mapping[str, str], usage: str) -> int | None:
+    """None where `argv` begins with one of `choices`; else says what there is, and returns the exit status."""
+    width = max(map(len, choices))
+    usage = usage.format(choices="\n".join(f"  {name:<{width}}  {text}" for name, text in choices.items()))
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage)
+        return 0 if argv else 2
+    word = argv[0]
+    if word in choices:
+        return None
+    problem = f"there is no {noun} {word!r}.{did_you_mean(word, choices)}"
+    if word.startswith("-"):
+        problem = f"the {noun} comes first, before {word}."
+    print(f"{prog}: {problem}\n\n{usage}", file=sys.stderr)
+    return 2
+
+
+def _parse(arguments: type[_Arguments], argv: list[str], **more: Any) -> _Arguments:
+    """What tyro makes of `argv`. A value that breaks a rule of ours is our error and no box of tyro's, which would be
+    headed by names from inside tyro; the error is found behind the exit that tyro makes of it."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            parsed: _Arguments = tyro.cli(arguments, args=argv, **more)
+            return parsed
+    except SystemExit as end:
+        behind: BaseException | None = end
+        while behind is not None:
+            if isinstance(behind, LogsnrError):
+                raise behind from None
+            behind = behind.__context__
+        sys.stderr.write(box.getvalue())
+        raise

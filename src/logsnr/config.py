@@ -275,7 +275,8 @@ class SampleOptions:
     steps: int = 20
     """Network evaluations an image (twice that with guidance)."""
     scheduler: str | None = None
-    """A diffusers scheduler by class name, such as DPMSolverMultistepScheduler; the model's own when not given."""
+    """A diffusers scheduler by class name, such as DPMSolverMultistepScheduler, or your own schedule as
+    `package.module:Class`; the model's own when not given."""
     seed: int = 0
     """Image k has seed `seed + k`."""
     class_labels: tuple[str, ...] | None = None
@@ -291,6 +292,39 @@ class SampleOptions:
         for name in ("num", "steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, and is {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What a model is judged by. The same options again reuse what was drawn and measured."""
+
+    num: int | None = None
+    """Images to draw; when not given 10,000, or half as many as there are training images where that is fewer."""
+    features: str | None = None
+    """The network that sees them: classifier (trained on the data's own labels), efficientnet-lite0 or inception
+    (from packages), or another installed one; when not given, classifier for data with classes, efficientnet-lite0
+    for others."""
+    reference: Literal["train", "held_out"] = "train"
+    """The images of the data to compare with."""
+    steps: int = 20
+    """Network evaluations an image (twice that with guidance)."""
+    scheduler: str | None = None
+    """As of `logsnr sample`: a diffusers scheduler by class name, such as DPMSolverMultistepScheduler, or
+    package.module:Class; the model's own when not given."""
+    guidance_scale: float = 1.0
+    """1 is the plain model, whose figures say how near it is to the data. More needs classes."""
+    eta: float = 0.0
+    """Noise added again in each step: 0 deterministic (DDIM), 1 ancestral (DDPM)."""
+    seed: int = 0
+    """Image k has seed `seed + k`."""
+    batch_size: int = 64
+    """Images made at once; doesn't change them."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("num", 20), ("steps", 1), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, and is {value}.")
 
 
 _T = TypeVar("_T")
@@ -321,6 +355,15 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return tuple(value)
     assert typing.get_origin(hint) in (None, Literal, dict, types.UnionType), hint
     return value
+
+
+FREE = frozenset(
+    (
+        *("data.num_workers", "train.checkpoint_every", "train.keep_checkpoints", "train.tracker"),
+        *("train.log_every", "train.held_out_every", "train.sample_every"),
+    )
+)
+"""Settings that the weights don't depend on: a run may go on with others."""
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:

@@ -20,7 +20,7 @@ import hashlib
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -91,8 +91,12 @@ class ImageData:
     """Names of the classes; None without labels, and where all images are of one class: nothing to condition on."""
     bits: Literal[8, 16]
     """Depth of the images. In a set of both depths 8-bit values are multiplied by 257, which maps 255 to 65535."""
+    deep_image: str | None
+    """In a set of both depths, the first image of 16 bits."""
     channels: int
     resolution: int
+    num_enlarged: int
+    """Images whose short side was shorter than `resolution`."""
     num_held_out: int
     skipped: list[str]
     """Files left out because they can't be read, each with the reason."""
@@ -102,6 +106,7 @@ class ImageData:
 
     def __init__(self, reader: _Reader, scan: _Scan, labels: Labels | None, config: DataConfig) -> None:
         self.bits = scan.bits
+        self.deep_image, self.num_enlarged = scan.deep_image, scan.num_enlarged
         self.channels, self.resolution = config.channels, config.resolution
         self.skipped = scan.unreadable
         self.in_memory = scan.images is not None
@@ -130,15 +135,25 @@ class ImageData:
         return len(self._train)
 
     @property
+    def class_counts(self) -> list[int] | None:
+        """Training images of each class; None without classes."""
+        if self._labels is None or self.class_names is None:
+            return None
+        counts: list[int] = np.bincount(self._labels[self._train], minlength=len(self.class_names)).tolist()
+        return counts
+
+    @property
     def description(self) -> str:
         """One line for people."""
         kind = {1: "gray", 3: "RGB", 4: "RGBA"}[self.channels]
         classes = "no classes" if self.class_names is None else f"{len(self.class_names)} classes"
+        since = f" (since {self.deep_image} is)" if self.deep_image else ""
+        enlarged = f"; {_count(self.num_enlarged, 'smaller image')} enlarged" if self.num_enlarged else ""
         skipped = f"; {_count(len(self.skipped), 'unreadable file')} skipped" if self.skipped else ""
         return (
             f"{len(self)} training and {_count(self.num_held_out, 'held-out image')}, "
-            f"{self.resolution}x{self.resolution}, {kind}, {self.bits} bit, {classes}"
-            f"{'' if self.in_memory else ', read from disk in every epoch'}{skipped}"
+            f"{self.resolution}x{self.resolution}, {kind}, {self.bits} bit{since}, {classes}"
+            f"{'' if self.in_memory else ', read from disk in every epoch'}{enlarged}{skipped}"
         )
 
     def batches(
@@ -247,6 +262,13 @@ class _Selection:
     mirrored: NDArray[np.bool_]
 
 
+class _Fitted(NamedTuple):
+    """An image at its final size, and whether it was smaller."""
+
+    pixels: Pixels
+    enlarged: bool
+
+
 @dataclass(frozen=True)
 class _Reader(Dataset[Any]):
     """The images of a source at their final size, in their own depth, unreadable ones as the reason.
@@ -261,9 +283,10 @@ class _Reader(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Pixels | str | DataError:
+    def __getitem__(self, index: int) -> _Fitted | str | DataError:
         try:
-            return fit(self.source.read(index), self.resolution, self.channels)
+            pixels = self.source.read(index)
+            return _Fitted(fit(pixels, self.resolution, self.channels), min(pixels.shape[:2]) < self.resolution)
         except DataError as error:
             return error
         except MemoryError:
@@ -283,6 +306,8 @@ class _Scan:
     """Indices of the source."""
     unreadable: list[str]
     bits: Literal[8, 16]
+    deep_image: str | None
+    num_enlarged: int
     digest: bytes
     images: Pixels | None
     """(readable images, channels, height, width), if they fit in memory."""
@@ -293,6 +318,8 @@ def _scan(reader: _Reader, num_workers: int) -> _Scan:
     images: Pixels | None = np.empty(shape, np.uint8) if np.prod(shape) <= MEMORY_LIMIT else None
     readable: list[int] = []
     unreadable: list[str] = []
+    first_of_depth: dict[int, str] = {}
+    num_enlarged = 0
     bits: Literal[8, 16] = 8
     digest = hashlib.blake2b(digest_size=16)
     results = _loader(reader, range(len(reader)), num_workers)
@@ -302,16 +329,20 @@ def _scan(reader: _Reader, num_workers: int) -> _Scan:
         if isinstance(result, str):
             unreadable.append(result)
             continue
-        digest.update(result.dtype.str.encode() + result.tobytes())
-        if result.dtype == np.uint16 and bits == 8:
+        pixels, enlarged = result
+        num_enlarged += enlarged
+        digest.update(pixels.dtype.str.encode() + pixels.tobytes())
+        first_of_depth.setdefault(pixels.itemsize, reader.source.name(index))
+        if pixels.dtype == np.uint16 and bits == 8:
             bits = 16
             if images is not None:
                 images = _deepened(images) if 2 * np.prod(shape) <= MEMORY_LIMIT else None
         if images is not None:
-            images[len(readable)] = _deepened(result) if bits == 16 else result
+            images[len(readable)] = _deepened(pixels) if bits == 16 else pixels
         readable.append(index)
     kept = None if images is None else images[: len(readable)]
-    return _Scan(np.array(readable, np.int64), unreadable, bits, digest.digest(), kept)
+    deep_image = first_of_depth[2] if len(first_of_depth) == 2 else None
+    return _Scan(np.array(readable, np.int64), unreadable, bits, deep_image, num_enlarged, digest.digest(), kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,7 +360,7 @@ class _Rows(Dataset[Any]):
                 return selection, row
             if isinstance(row, str):
                 return selection, DataError(f"An image can't be read any more since this run began: {row}.")
-            rows.append(_deepened(row) if self.scan.bits == 16 else row)
+            rows.append(_deepened(row.pixels) if self.scan.bits == 16 else row.pixels)
         return selection, np.stack(rows)
 
 

@@ -19,6 +19,7 @@ from logsnr.errors import ConfigError
 from logsnr.plots import save_png, schedule_figure
 from logsnr.registry import make_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
+from logsnr.tables import aligned
 
 _WIDTH = 100
 
@@ -70,7 +71,7 @@ def _summary(schedulers: Mapping[str, BetaScheduler]) -> str:
         total = len(scheduler)
         first, last = scheduler.log_snr(torch.tensor([0, total - 1])).double()
         rows.append((name, f"{total:,}", f"{first:.2f}", f"{last:.2f}", f"{last.exp():.3g}"))
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _checks(schedulers: Mapping[str, BetaScheduler]) -> list[str]:
@@ -84,16 +85,4 @@ def _checks(schedulers: Mapping[str, BetaScheduler]) -> list[str]:
             if not check.passed:
                 cures.setdefault(f"{check.name}. {check.cure}", []).append(name)
     paragraphs = [f"FAILS for {', '.join(who)}: {cure}" for cure, who in cures.items()]
-    return [_aligned(rows), *(textwrap.fill(text, _WIDTH, subsequent_indent="  ") for text in paragraphs)]
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns two spaces apart: words to the left, figures to the right, a rule under the first row."""
-    columns = list(zip(*rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    numeric = [all(cell[:1] in "-0123456789" or cell == "inf" for cell in column[1:] if cell) for column in columns]
-    lines = [
-        "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    return [aligned(rows), *(textwrap.fill(text, _WIDTH, subsequent_indent="  ") for text in paragraphs)]

@@ -9,6 +9,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from logsnr.config import DataConfig, ModelConfig
 from logsnr.errors import ConfigError, ModelError
+from logsnr.locate import locate, read_json_object
 
 
 def num_class_embeds(class_names: list[str] | None) -> int | None:
@@ -25,7 +26,7 @@ def make_unet(
     """
     out_channels = data.channels * (2 if learned_variance else 1)
     if model.init_from is not None:
-        return _load_unet(model.init_from, data, class_names, out_channels)
+        return _start_from(model.init_from, data, class_names, out_channels)
     levels = range(len(model.block_out_channels))
     attention = [level in model.attention_levels for level in levels]
     with torch.random.fork_rng(devices=[]):
@@ -48,18 +49,29 @@ def make_unet(
     return unet
 
 
-def _load_unet(source: str, data: DataConfig, class_names: list[str] | None, out_channels: int) -> UNet2DModel:
-    folder = Path(source)
-    if folder.is_dir() and (folder / "model" / "unet").is_dir():  # a run folder
-        source = str(folder / "model")
-    elif not folder.is_dir() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
-        raise ConfigError(f"model.init_from must be a model folder, a run folder or a Hub repo, and {source} is none.")
+def load_unet(folder: Path, source: str) -> UNet2DModel:
+    """The trained U-Net of a model folder, from one safetensors file. Raises ModelError, naming it `source`.
+
+    Stock would follow an index to files of any kind, and a quantization_config to other libraries: of a repo of
+    somebody's neither is read.
+    """
+    index = folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"
     try:
-        unet: UNet2DModel = UNet2DModel.from_pretrained(source, subfolder="unet", use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"model.init_from: no U-Net could be loaded from {source}: {str(error).splitlines()[0]}"
-        ) from error
+        if index.exists():
+            raise ValueError("its weights are in several files.")
+        if "quantization_config" in read_json_object(folder / "unet" / "config.json"):
+            raise ValueError("its weights are quantized.")
+        unet: UNet2DModel = UNet2DModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
+    except Exception as error:  # what others wrote may be wrong in any way
+        raise ModelError(f"{source}: its U-Net can't be loaded: {error}") from error
+    return unet
+
+
+def _start_from(source: str, data: DataConfig, class_names: list[str] | None, out_channels: int) -> UNet2DModel:
+    try:
+        unet = load_unet(locate(source), source)
+    except ModelError as error:
+        raise ModelError(f"model.init_from: {error}") from error
     wanted = {
         "in_channels": ("data.channels", data.channels),
         "out_channels": ("what schedule.variance_type asks for", out_channels),

@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from accelerate import Accelerator
 from diffusers.models.unets.unet_2d import UNet2DModel
 from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
 
 from logsnr.checkpoint import write_atomically
 from logsnr.data import ImageData
@@ -25,8 +28,9 @@ from logsnr.schedulers.scheduling_beta import BetaScheduler
 LOG_SNR_EDGES = tuple(float(edge) for edge in range(-10, 11, 2))
 """Bins of the held-out loss; the outer two take everything beyond."""
 
+_BIN_NAMES = [f"held_out/log_snr_{low:+.0f}_to_{high:+.0f}" for low, high in itertools.pairwise(LOG_SNR_EDGES)]
 _SAMPLE_STEPS, _SAMPLE_IMAGES, _SAMPLE_GUIDANCE = 25, 16, 2.0
-_HELD_OUT_SAMPLES = 512
+_HELD_OUT_SAMPLES, _HELD_OUT_BATCH = 512, 64
 
 
 class Log:
@@ -56,39 +60,66 @@ class Log:
                 tracker.log_images({name: [picture]}, step=step)
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """One measurement of the loss on held-out images."""
+
+    step: int
+    loss: float
+    by_log_snr: list[float]
+    """Unweighted, in the bins of LOG_SNR_EDGES; NaN in an empty one."""
+
+
+def read_held_out(run: Path) -> list[HeldOutLoss]:
+    """The measurements in a run's log, the first first."""
+    path = run / "logs" / "train.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    values = [json.loads(line) for line in lines if "held_out/loss" in line and line.endswith("}")]
+    return [HeldOutLoss(v["step"], v["held_out/loss"], [v.get(name, math.nan) for name in _BIN_NAMES]) for v in values]
+
+
 def log_held_out(log: Log, step: int, objective: Objective, unet: UNet2DModel, data: ImageData) -> None:
     """Loss of the averaged weights on held-out images, with the same noise every time, whole and by log-SNR."""
     if data.num_held_out == 0:
         return
     scheduler = objective.scheduler
-    repeats = max(1, _HELD_OUT_SAMPLES // data.num_held_out)
-    errors, timesteps, seen = [], [], 0
-    for batch in data.in_order("held_out", batch_size=64):
-        if seen >= _HELD_OUT_SAMPLES:
-            break
-        for _ in range(repeats):
-            positions = np.arange(seen, seen + len(batch.images))
-            seen += len(batch.images)
-            t = torch.from_numpy(draw_timesteps(0, positions, len(scheduler))).to(objective.device)
-            labels = None if batch.labels is None else batch.labels.to(objective.device)
-            errors.append(objective.errors(unet, batch.images, labels, t, 0, positions, "held out"))
-            timesteps.append(t)
-    error, t = torch.cat(errors), torch.cat(timesteps)
+    error, t = held_out_errors(objective, unet, data)
     log_snr = scheduler.log_snr(t).clamp(LOG_SNR_EDGES[0] + 1e-3, LOG_SNR_EDGES[-1] - 1e-3)
     places = torch.bucketize(log_snr, torch.tensor(LOG_SNR_EDGES, device=t.device)) - 1
     values = [float(error[places == i].mean()) for i in range(len(LOG_SNR_EDGES) - 1)]
-    names = [f"held_out/log_snr_{low:+.0f}_to_{high:+.0f}" for low, high in itertools.pairwise(LOG_SNR_EDGES)]
-    bins = {name: value for name, value in zip(names, values, strict=True) if math.isfinite(value)}
+    bins = {name: value for name, value in zip(_BIN_NAMES, values, strict=True) if math.isfinite(value)}
     log.scalars(step, {"held_out/loss": float((error * objective.weights[t]).mean()), **bins})
     figure = loss_by_log_snr_figure(LOG_SNR_EDGES, {f"step {step}": values})
     save_png(figure, log.run / "logs" / "held_out_loss_by_log_snr.png")
 
 
+@torch.no_grad()
+def held_out_errors(objective: Objective, unet: UNet2DModel, data: ImageData) -> tuple[Tensor, Tensor]:
+    """Squared errors on held-out images, and their timesteps; few images are taken again, with other noise."""
+    repeats = max(1, _HELD_OUT_SAMPLES // data.num_held_out)
+    total = min(repeats * data.num_held_out, _HELD_OUT_SAMPLES)
+    errors, timesteps, seen = [], [], 0
+    with tqdm(total=total, desc="Held-out loss", unit=" images", delay=2, leave=False) as bar:
+        for batch in data.in_order("held_out", batch_size=_HELD_OUT_BATCH):
+            if seen >= _HELD_OUT_SAMPLES:
+                break
+            count = len(batch.images)
+            for start in range(0, repeats * count, _HELD_OUT_BATCH):
+                places = np.arange(start, min(start + _HELD_OUT_BATCH, repeats * count))
+                rows, positions = torch.from_numpy(places % count), seen + places
+                t = torch.from_numpy(draw_timesteps(0, positions, len(objective.scheduler))).to(objective.device)
+                labels = None if batch.labels is None else batch.labels[rows].to(objective.device)
+                errors.append(objective.errors(unet, batch.images[rows], labels, t, 0, positions, "held out"))
+                timesteps.append(t)
+                bar.update(len(places))
+            seen += repeats * count
+    return torch.cat(errors), torch.cat(timesteps)
+
+
 def log_samples(log: Log, step: int, unet: UNet2DModel, scheduler: BetaScheduler, data: ImageData) -> None:
     """A grid of images from the same seeds each time, to RUN/samples and the tracker."""
     pipeline = PixelDiffusionPipeline(unet, copy.deepcopy(scheduler))
-    pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
+    pipeline.set_progress_bar_config(desc="Samples", unit="step", delay=2, leave=False)  # type: ignore[no-untyped-call]
     extra: dict[str, Any] = {"batch_size": _SAMPLE_IMAGES}
     if data.class_names is not None:
         labels = [i % len(data.class_names) for i in range(_SAMPLE_IMAGES)]

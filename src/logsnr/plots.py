@@ -12,16 +12,19 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.spectrum import Spectrum, hidden
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _RED, _SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
 _INK, _FRAME, _GRID = "#222222", "#999999", "#E4E4E4"
@@ -44,6 +47,8 @@ _OTHERS: list[Line] = [  # broken lines, so that a curve under them shows throug
 
 _SMALLEST_CELL = 64
 """Images with a shorter side than this are enlarged, so that a person can see their pixels."""
+_LABEL_SIZE, _LABEL_LENGTH = 15, 24
+"""Height in pixels and the most letters of a word beside images."""
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _CHECKS = (238, 196)
 """The two grays behind transparent pixels."""
@@ -59,7 +64,7 @@ def image_grid(images: torch.Tensor | Sequence[Image.Image], columns: int | None
         images: (n, c, height, width) in [0, 1] with 1, 3 or 4 channels, or PIL images. Values outside are clipped.
         columns: images a row; about a square when not given.
     """
-    cells = _tensor_to_pil(images) if isinstance(images, torch.Tensor) else list(images)
+    cells = to_pil(images) if isinstance(images, torch.Tensor) else list(images)
     if not cells:
         raise ValueError("`images` must hold at least one image, and is empty.")
     if columns is not None and columns < 1:
@@ -70,9 +75,7 @@ def image_grid(images: torch.Tensor | Sequence[Image.Image], columns: int | None
             f"`images` must all have one size, and have {', '.join(f'{w}x{h}' for w, h in sorted(sizes))}."
         )
 
-    factor = math.ceil(_SMALLEST_CELL / min(cells[0].size))
-    width, height = (side * factor for side in cells[0].size)
-    padding = max(2, min(width, height) // 32)
+    width, height, padding = cell_size(cells[0].size)
     columns = min(columns or math.ceil(math.sqrt(len(cells))), len(cells))
     rows = math.ceil(len(cells) / columns)
     gray = all(cell.mode in ("1", "L") for cell in cells)
@@ -87,7 +90,46 @@ def image_grid(images: torch.Tensor | Sequence[Image.Image], columns: int | None
     return grid
 
 
-def _tensor_to_pil(images: torch.Tensor) -> list[Image.Image]:
+def labelled_grid(
+    rows: Sequence[Sequence[Image.Image]], row_labels: Sequence[str], column_labels: Sequence[str] = ()
+) -> Image.Image:
+    """Rows of images as `image_grid` lays them out, with a word beside each row and above each column."""
+    cells = [cell for row in rows for cell in row]
+    columns = len(rows[0])
+    grid = image_grid(cells, columns=columns)
+    width, height, padding = cell_size(cells[0].size)
+    font = ImageFont.truetype(findfont("DejaVu Sans"), _LABEL_SIZE)
+    words = [label if len(label) <= _LABEL_LENGTH else f"{label[: _LABEL_LENGTH - 1]}…" for label in row_labels]
+    left = _LABEL_SIZE + math.ceil(max(font.getlength(word) for word in words))
+    top = 2 * _LABEL_SIZE if column_labels else 0
+    picture = Image.new(grid.mode, (left + grid.width, top + grid.height), "white")
+    picture.paste(grid, (left, top))
+    draw = ImageDraw.Draw(picture)
+    for k, word in enumerate(words):
+        middle = top + padding + k * (height + padding) + height // 2
+        draw.text((left - _LABEL_SIZE // 2, middle), word, fill=_INK, font=font, anchor="rm")
+    for k, word in enumerate(column_labels):
+        middle = left + padding + k * (width + padding) + width // 2
+        draw.text((middle, top // 2), word, fill=_INK, font=font, anchor="mm")
+    return picture
+
+
+class Cell(NamedTuple):
+    """Width and height of an image in a grid, and the space around it, in pixels."""
+
+    width: int
+    height: int
+    padding: int
+
+
+def cell_size(size: tuple[int, int]) -> Cell:
+    """The cell of images of this width and height: they are enlarged by a whole number where they are small."""
+    factor = math.ceil(_SMALLEST_CELL / min(size))
+    width, height = (side * factor for side in size)
+    return Cell(width, height, max(2, min(width, height) // 32))
+
+
+def to_pil(images: torch.Tensor) -> list[Image.Image]:
     if images.ndim != 4 or images.shape[1] not in _MODES:
         raise ValueError(
             f"`images` must have shape (n, channels, height, width) with 1, 3 or 4 channels, and has "
@@ -190,6 +232,36 @@ def loss_by_log_snr_figure(edges: ArrayLike, curves: Mapping[str, ArrayLike]) ->
     _label(axes, "Held-out loss by noise level", "loss (mean squared error of the network's output)")
     if len(curves) > 1:
         axes.legend(frameon=False)
+    return figure
+
+
+def spectrum_figure(found: Spectrum, reference: Tensor) -> Figure:
+    """The power of images against noise, and how much of them each noise level hides; beside `reference`'s power."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained", facecolor="white")
+    power_axes, hidden_axes = figure.subplots(1, 2)
+    frequencies, power = found.by_frequency()
+    power_axes.loglog(frequencies, power, color=_ORANGE, linewidth=1.8, label="these images")
+    low, high = power_axes.get_ylim()
+    for log_snr in range(-12, 13, 3):
+        if low < math.exp(-log_snr) < high:
+            power_axes.axhline(math.exp(-log_snr), color=_FRAME, linewidth=0.8, linestyle=(0, (2, 2)))
+            power_axes.annotate(
+                f"noise at λ = {log_snr}", (0.99, math.exp(-log_snr)), xycoords=("axes fraction", "data"), fontsize=8,
+                ha="right", va="bottom", color=_INK,
+            )  # fmt: skip
+    log_snrs = np.linspace(-12, 12, 200)
+    for name, values, (color, style) in (
+        ("photographs of 64 pixels", reference, (_BLUE, (0, (4, 2)))),
+        ("these images", found.power, (_ORANGE, "-")),
+    ):
+        shares = [hidden(values, float(value)) for value in log_snrs]
+        hidden_axes.plot(log_snrs, shares, color=color, linestyle=style, linewidth=1.8, label=name)
+    power_axes.set_xlabel("frequency (cycles an image)")
+    _label(power_axes, "Power spectrum", "variance of a mode (log scale)")
+    hidden_axes.set_xlabel("log-SNR λ (natural logarithm): ← noise · image →")
+    hidden_axes.set_ylim(-0.03, 1.03)
+    _label(hidden_axes, "Coarse structure hidden by noise", "share of the variance")
+    hidden_axes.legend(frameon=False)
     return figure
 
 

@@ -17,18 +17,16 @@ the user's machine: a model folder says by other means which file its scheduler 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Iterable
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
 from logsnr.config import ScheduleConfig
-from logsnr.errors import ConfigError, ModelError
+from logsnr.errors import ConfigError, ModelError, did_you_mean
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 
 GROUP = "logsnr.schedulers"
@@ -49,20 +47,28 @@ def known_schedules() -> dict[str, str]:
 def resolve_scheduler_class(name: str) -> type[BetaScheduler]:
     """The class that a short name or `package.module:Class` stands for; `ConfigError` if there is none."""
     if ":" in name:
+        directory = os.getcwd()
+        if directory not in sys.path:
+            # At the end, so that a folder called datasets/ hides no installed package; for good, so that what the
+            # module imports later is found too.
+            sys.path.append(directory)
         return _load(name)
     known = known_schedules()
     if name not in known:
         raise ConfigError(
-            f"schedule.name {name!r} is unknown.{_suggestion(name, known)} Known: {', '.join(known) or 'none'}; "
+            f"schedule.name {name!r} is unknown.{did_you_mean(name, known)} Known: {', '.join(known) or 'none'}; "
             "your own class is written package.module:Class."
         )
     return _load(known[name])
 
 
 def scheduler_class_named(class_name: str) -> type[BetaScheduler]:
-    """The class of that name among the known schedules and the subclasses that were imported; for loading a model."""
+    """The class of that name among the known schedules and the subclasses that were imported; for loading a model.
+
+    The name may be anybody's: it is compared with those names and never made into a module's.
+    """
     for reference in known_schedules().values():
-        if reference.endswith(f":{class_name}"):
+        if reference.partition(":")[2] == class_name:
             return _load(reference)
     for cls in BetaScheduler.__subclasses__():
         if cls.__name__ == class_name and _is_schedule(cls):
@@ -84,7 +90,7 @@ def make_scheduler(config: ScheduleConfig) -> BetaScheduler:
         if option not in known:
             raise ConfigError(
                 f"schedule.options has {option!r}, which is no option of {config.name}."
-                f"{_suggestion(option, known)} Options: {', '.join(known) or 'none'}."
+                f"{did_you_mean(option, known)} Options: {', '.join(known) or 'none'}."
             )
     options: dict[str, Any] = dict(config.options)
     try:
@@ -105,14 +111,14 @@ def _load(reference: str) -> type[BetaScheduler]:
     module_name, _, class_name = reference.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
         raise ConfigError(
-            f"schedule.name {reference!r} isn't of the form package.module:Class (dots instead of slashes, no .py)."
+            f"The schedule {reference!r} isn't of the form package.module:Class (dots instead of slashes, no .py)."
         )
     module = _import(module_name, reference)
     found = getattr(module, class_name, None)
     if found is None:
         names = [name for name, value in vars(module).items() if _is_schedule(value)]
         raise ConfigError(
-            f"{_where(module)} has no {class_name!r}.{_suggestion(class_name, names)} "
+            f"{_where(module)} has no {class_name!r}.{did_you_mean(class_name, names)} "
             f"Schedules there: {', '.join(names) or 'none'}."
         )
     if not _is_schedule(found):
@@ -125,11 +131,6 @@ def _load(reference: str) -> type[BetaScheduler]:
 
 
 def _import(module_name: str, reference: str) -> ModuleType:
-    directory = os.getcwd()
-    if directory not in sys.path:
-        # At the end, so that a folder called datasets/ hides no installed package; for good, so that what the
-        # module imports later is found too.
-        sys.path.append(directory)
     importlib.invalidate_caches()
     try:
         return importlib.import_module(module_name)
@@ -137,7 +138,7 @@ def _import(module_name: str, reference: str) -> ModuleType:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigError(
                 f"There is no module {error.name!r} for the schedule {reference}: it is neither installed nor in "
-                f"{directory}."
+                f"{os.getcwd()}."
             ) from error
         raise ConfigError(
             f"{module_name}, the module of the schedule {reference}, raises on import: {error}."
@@ -154,9 +155,3 @@ def _is_schedule(value: object) -> bool:
 
 def _where(module: ModuleType) -> str:
     return f"{module.__name__} ({module.__file__})" if module.__file__ else module.__name__
-
-
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    by_lower = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=2)
-    return f" Did you mean {' or '.join(by_lower[other] for other in close)}?" if close else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from logsnr.checkpoint import export_model, load_latest, locked, read_json, replacing_folder, write_atomically
-from logsnr.config import RunConfig, differences, from_json, to_json
+from logsnr.config import FREE, RunConfig, differences, from_json, to_json
 from logsnr.data import ImageData, open_data
+from logsnr.effort import note_model_step
 from logsnr.errors import CheckpointError, ConfigError
 from logsnr.learned_schedule import learned_scheduler
 from logsnr.models import make_unet
@@ -24,15 +26,18 @@ from logsnr.registry import make_scheduler
 
 def plan(config: RunConfig, run: Path) -> str:
     """What `train` would do, in words, after opening the data and making everything but the first step."""
+    require_tracker(config.train.tracker)
     data = open_data(config.data)
     learned = make_scheduler(config.schedule).variance_type == "learned_range"
     unet = make_unet(config.data, config.model, data.class_names, config.train.seed, learned)
     options = config.train
     images = options.batch_size * options.gradient_accumulation_steps
-    state = f"begins a run in {run}"
     if (run / "config.json").exists():
-        _require_same(run, config, data)
-        state = f"goes on with the run in {run}"
+        changed = _require_same(run, config, data)
+        state = f"goes on with the run in {run}" + (f", with {', '.join(changed)}" if changed else "")
+    else:
+        _require_replaceable(run / "model", run / "stock")
+        state = f"begins a run in {run}"
     return (
         f"{data.description}\n"
         f"U-Net with {sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters, "
@@ -63,19 +68,32 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
     if config.schedule.name == "learned":
         scheduler = learned_scheduler(scheduler, checkpoint.objective)
     if class_label is None:
-        return export_model(run if out is None else out, unet, scheduler, names)
-    if out is None or names is None:
-        raise ConfigError("--class-label needs --out, and a model with classes.")
-    if out.exists() and not (out / "model_index.json").is_file():
-        raise ConfigError(f"--out {out} exists and is no model; it would be replaced. Name a new folder.")
+        out = run if out is None else out
+        _require_replaceable(out / "model", out / "stock")
+        folders = export_model(out, unet, scheduler, names)
+        if out == run:
+            note_model_step(run, checkpoint.step)
+        return folders
+    if names is None:
+        raise ConfigError(f"--class-label is {class_label}, and the model of {run} has no classes. Leave it out.")
+    if out is None:
+        raise ConfigError("--class-label needs --out, the folder that becomes the model of that class.")
+    _require_replaceable(out)
     try:
         label = class_label if class_label in names or not class_label.isdigit() else int(class_label)
         stock = PixelDiffusionPipeline(unet, scheduler, id2label=dict(enumerate(names))).to_stock(label)
     except ValueError as error:
-        raise ConfigError(f"--class-label: {error}") from error
+        raise ConfigError(str(error).replace("class_labels", "--class-label")) from error
     with replacing_folder(out) as folder:
         stock.save_pretrained(folder)
     return [out]
+
+
+def _require_replaceable(*folders: Path) -> None:
+    """Raise ConfigError if one of them is a folder of something else than a model."""
+    for folder in folders:
+        if folder.exists() and not (folder / "model_index.json").is_file():
+            raise ConfigError(f"{folder} exists and is no model; it would be replaced. Name another --out.")
 
 
 def portable_config(unet: UNet2DModel) -> dict[str, Any]:
@@ -83,28 +101,61 @@ def portable_config(unet: UNet2DModel) -> dict[str, Any]:
     return {key: value for key, value in unet.config.items() if not key.startswith("_")}
 
 
-def claim(run: Path, config: RunConfig, data: ImageData, unet: UNet2DModel) -> None:
-    """Write config.json, or make sure that the one there says the same."""
+def claim(
+    run: Path, config: RunConfig, data: ImageData, unet: UNet2DModel, num_processes: int, mixed_precision: str
+) -> list[str]:
+    """Write config.json, or make sure that the one there says the same, but for settings that the weights don't depend
+    on: their new values are written, and the lines of `differences` returned."""
     path = run / "config.json"
     record = {
         "config": json.loads(to_json(config)),
+        "num_processes": num_processes,
+        "mixed_precision": mixed_precision,
         "data": {
             "description": data.description,
             "fingerprint": data.fingerprint,
             "class_names": data.class_names,
         },
+        "local": _local_settings(config),
         "unet": portable_config(unet),
         "versions": {name: importlib.metadata.version(name) for name in ("logsnr", "torch", "diffusers", "accelerate")},
     }
-    if not path.exists():
-        write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-        return
-    _require_same(run, config, data)
+    changed: list[str] = []
+    if path.exists():
+        changed = _require_same(run, config, data)
+        before = read_json(path)
+        for name, cure in (
+            ("num_processes", "Start as many again"),
+            ("mixed_precision", "Give --train.mixed-precision"),
+        ):
+            if before[name] != record[name]:
+                raise CheckpointError(
+                    f"{run} holds a run with {name} {before[name]}, and now it is {record[name]}, which would change "
+                    f"the weights. {cure}, or take another --out."
+                )
+        if not changed:
+            return []
+        record = before | {"config": record["config"]}
+    else:
+        _require_replaceable(run / "model", run / "stock")
+    write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    return changed
 
 
-def _require_same(run: Path, config: RunConfig, data: ImageData) -> None:
+def _local_settings(config: RunConfig) -> list[str]:
+    """Settings that name a folder of this machine and nothing that others have; they aren't published."""
+    folders = {"data.source": Path(config.data.source).expanduser()}
+    if config.model.init_from is not None:
+        folders["model.init_from"] = Path(config.model.init_from)
+    return [name for name, folder in folders.items() if folder.is_dir()]
+
+
+def _require_same(run: Path, config: RunConfig, data: ImageData) -> list[str]:
+    """The lines of `differences` for settings that a run may change; CheckpointError for any other."""
     before = read_json(run / "config.json")
-    lines = differences(from_json(json.dumps(before["config"])), config)
+    found = differences(from_json(json.dumps(before["config"])), config)
+    changed = [line for line in found if line.partition(":")[0] in FREE]
+    lines = [line for line in found if line not in changed]
     if lines:
         raise CheckpointError(
             f"{run} holds a run with another configuration:\n  " + "\n  ".join(lines) + "\n"
@@ -115,6 +166,13 @@ def _require_same(run: Path, config: RunConfig, data: ImageData) -> None:
             f"{run} holds a run on other images: then {before['data']['description']}; now {data.description} "
             "(pixels or labels differ). Put the images back as they were, or take another --out."
         )
+    return changed
+
+
+def require_tracker(name: str) -> None:
+    """Raise ConfigError if the tracker's package isn't installed."""
+    if name == "wandb" and importlib.util.find_spec("wandb") is None:
+        raise ConfigError("train.tracker wandb needs the package: pip install logsnr[wandb].")
 
 
 @contextlib.contextmanager

@@ -13,16 +13,15 @@ from logsnr.config import SampleOptions
 from logsnr.errors import ModelError
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import image_grid, save_png
+from logsnr.registry import resolve_scheduler_class
 
 DEFAULT_GUIDANCE = 2.0
 
 
 def sample(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[Image.Image]:
     """The images of `options`, in order, with a progress bar over batches. Raises ModelError if they can't be made."""
+    labels = prepare(pipeline, options)
     try:
-        if options.scheduler is not None:
-            pipeline.swap_scheduler(options.scheduler)
-        labels = _labels(pipeline, options)
         pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
         images: list[Image.Image] = []
         batches = -(-options.num // options.batch_size)
@@ -55,14 +54,28 @@ def sample(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[Ima
     return images
 
 
-def _labels(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[int | str] | None:
-    classes = pipeline.unet.config["num_class_embeds"]
-    if options.class_labels is None:
-        chosen: list[int | str] = [] if classes is None else list(range(classes - 1))
-    else:
-        names = set((pipeline.config.get("id2label") or {}).values())
-        chosen = [label if label in names or not label.isdigit() else int(label) for label in options.class_labels]
+def prepare(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[int] | None:
+    """Swap to the scheduler of `options`, and choose the class of each image (None for a model without classes).
+
+    Raises ModelError for a scheduler that doesn't fit the model, or a class that it doesn't have.
+    """
+    chosen = list(range(pipeline.num_classes or 0))
+    try:
+        if options.scheduler is not None:
+            swap(pipeline, options.scheduler)
+        if options.class_labels is not None:
+            names = (pipeline.id2label or {}).values()
+            chosen = pipeline.get_label_ids(
+                [int(c) if c.isdigit() and c not in names else c for c in options.class_labels]
+            )
+    except ValueError as error:
+        raise ModelError(str(error)) from error
     return [chosen[k % len(chosen)] for k in range(options.num)] if chosen else None
+
+
+def swap(pipeline: PixelDiffusionPipeline, scheduler: str) -> None:
+    """Sample with another scheduler: a class of diffusers by name, or one's own as package.module:Class."""
+    pipeline.swap_scheduler(resolve_scheduler_class(scheduler) if ":" in scheduler else scheduler)
 
 
 def write(images: list[Image.Image], out: Path, seed: int) -> str:

@@ -237,7 +237,9 @@ def _open_saved_table(path: Path, config: DataConfig) -> OpenedSource:
 def _open_hub(config: DataConfig) -> OpenedSource:
     source = config.source
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", source) is None:
-        raise DataError(f"data.source is {source}: no folder of that name, and not a Hub id.")
+        raise DataError(
+            f"data.source is {source}: no folder of that name, and not a Hub id. Name a folder with --data.source."
+        )
     import datasets
 
     try:
@@ -245,7 +247,7 @@ def _open_hub(config: DataConfig) -> OpenedSource:
     except Exception as error:  # the Hub, the network and the files can each fail in many ways
         raise DataError(
             f"data.source is {source}: no folder of that name, and the Hub gave no data set of that id with a split "
-            f"train: {_one_line(error)} ({type(error).__name__})."
+            f"train: {_one_line(error)} ({type(error).__name__}). Name a folder with --data.source."
         ) from None
     return _open_table(table, config)
 

@@ -9,7 +9,6 @@ from k. A run that was killed and started again therefore ends with the same wei
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import math
 import signal
 from collections.abc import Iterator
@@ -30,13 +29,15 @@ from logsnr.checkpoint import Checkpoint, Tensors, export_model, load_latest, sa
 from logsnr.config import RunConfig
 from logsnr.data import open_data, sample_seed
 from logsnr.denoising import Objective
-from logsnr.errors import CheckpointError, ConfigError, TrainingError
+from logsnr.effort import Clock, note_model_step
+from logsnr.errors import CheckpointError, TrainingError
 from logsnr.interrupt import Interrupt
 from logsnr.models import make_unet
 from logsnr.monitor import Log, log_held_out, log_samples
 from logsnr.precision import fast_attention, resolve_precision
 from logsnr.registry import make_scheduler
-from logsnr.runs import claim, hold, portable_config
+from logsnr.runs import claim, hold, portable_config, require_tracker
+from logsnr.together import together
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,6 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     options = config.train
 
     # Set-up: processes, data, model, optimiser
-    _require_tracker(options.tracker)
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # or accelerate takes several processes without a GPU for strangers
         mixed_precision=resolve_precision(options.mixed_precision),
@@ -66,16 +66,19 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     )
     main = accelerator.is_main_process
     say = print if main else _silence
-    with accelerator.main_process_first():
-        data = open_data(config.data)
+    with together(accelerator):
+        require_tracker(options.tracker)
+        data = open_data(config.data) if main else None  # first in one process: what the Hub sends is kept for all
+    with together(accelerator):
+        data = open_data(config.data) if data is None else data
+        scheduler = make_scheduler(config.schedule)
+        learned_variance = scheduler.variance_type == "learned_range"
+        unet = make_unet(config.data, config.model, data.class_names, options.seed, learned_variance)
     for name in data.skipped:
         say(f"skipped {name}")
     say(data.description)
-    scheduler = make_scheduler(config.schedule)
     if config.schedule.prediction_type == "x0_minus_noise":
         say("The target x0_minus_noise has no stock form: the model will need trust_remote_code or logsnr to load.")
-    learned_variance = scheduler.variance_type == "learned_range"
-    unet = make_unet(config.data, config.model, data.class_names, options.seed, learned_variance)
     say(f"U-Net with {sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters, {describe(accelerator)}")
     optimizer = torch.optim.AdamW(
         unet.parameters(),
@@ -91,16 +94,18 @@ def train(config: RunConfig, run: Path) -> TrainResult:
 
     with (
         _explained(config, run),
-        hold(run) if main else contextlib.nullcontext(),
         Interrupt() as interrupt,
         fast_attention(unet),
         contextlib.ExitStack() as at_exit,
     ):
         # Resume
-        if main:
-            claim(run, config, data, unet)
-        accelerator.wait_for_everyone()
-        latest, complaints = load_latest(run)
+        with together(accelerator):
+            if main:
+                at_exit.enter_context(hold(run))
+                for line in claim(run, config, data, unet, accelerator.num_processes, accelerator.mixed_precision):
+                    say(f"Now with {line}")
+        with together(accelerator):
+            latest, complaints = load_latest(run)
         for line in complaints:
             say(line)
         done = 0
@@ -124,6 +129,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
             num_processes=accelerator.num_processes,
         )
         log = Log(run, accelerator, done) if main else None
+        clock = Clock(run, done, images_per_step, accelerator) if main else None
         accelerator.init_trackers("train")
         for tracker in accelerator.trackers:
             at_exit.callback(tracker.finish)
@@ -175,23 +181,26 @@ def train(config: RunConfig, run: Path) -> TrainResult:
                     log.scalars(done, {"loss": mean, "learning_rate": lr, "images_per_second": rate})
                 losses, norms = [], []
             if log is not None and options.held_out_every and (done % options.held_out_every == 0 or at_end):
-                with _averaged(unet, ema), accelerator.autocast():
+                with _averaged(unet, ema), accelerator.autocast(), _said(bar, "held-out loss"):
                     log_held_out(log, done, objective, unet, data)
             if log is not None and options.sample_every and (done % options.sample_every == 0 or at_end):
-                with _averaged(unet, ema), accelerator.autocast():
+                with _averaged(unet, ema), accelerator.autocast(), _said(bar, "samples"):
                     log_samples(log, done, unet, objective.scheduler, data)
             if due or stopped_by is not None:
-                if main:
-                    save_checkpoint(run, _state(done, unet, ema, optimizer, objective), options.keep_checkpoints)
-                accelerator.wait_for_everyone()
-        bar.close()
+                with together(accelerator), _said(bar, "checkpoint"):
+                    if clock is not None:
+                        clock.reached(done)
+                        save_checkpoint(run, _state(done, unet, ema, optimizer, objective), options.keep_checkpoints)
 
         # Export the averaged weights
         folders: list[Path] = []
         finished = done == options.num_steps
-        if finished and main:
-            folders = export_model(run, _averaged_unet(unet, ema), objective.scheduler, data.class_names)
-        accelerator.wait_for_everyone()
+        if finished:
+            with together(accelerator), _said(bar, "export"):
+                if main:
+                    folders = export_model(run, _averaged_unet(unet, ema), objective.scheduler, data.class_names)
+                    note_model_step(run, done)
+        bar.close()
 
         # The wrapped network goes before the process group, or freeing it waits for a thread that waits for Python
         del model, network
@@ -241,6 +250,14 @@ def _restore(
 
 
 @contextlib.contextmanager
+def _said(bar: tqdm[Any], what: str) -> Iterator[None]:
+    """Names before the progress bar what it waits for."""
+    bar.set_description(what)
+    yield
+    bar.set_description("")
+
+
+@contextlib.contextmanager
 def _averaged(unet: UNet2DModel, ema: EMAModel) -> Iterator[None]:
     """The averaged weights in the network, for looking at it; the trained ones come back, bit for bit."""
     parameters = list(unet.parameters())
@@ -279,7 +296,7 @@ def _require_finite(values: list[list[float]], done: int, run: Path) -> None:
 
 @contextlib.contextmanager
 def _explained(config: RunConfig, run: Path) -> Iterator[None]:
-    """What the machine lacks, as a message: memory, or a disk that takes logs and pictures."""
+    """What the machine lacks, as a message: memory, a disk that takes logs and pictures, the other processes."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -289,6 +306,10 @@ def _explained(config: RunConfig, run: Path) -> Iterator[None]:
             f"{run} can't be written: {error}. Mend that, then run the same command again; the checkpoints in it are "
             "whole."
         ) from error
+    except RuntimeError as error:
+        if not isinstance(error, torch.distributed.DistError) and "by peer" not in str(error):  # gloo's own words
+            raise
+        raise TrainingError("Another process of this training has stopped; what it printed says why.") from error
 
 
 def _out_of_memory(config: RunConfig) -> str:
@@ -304,11 +325,6 @@ def _out_of_memory(config: RunConfig) -> str:
         f"--train.gradient-accumulation-steps {accumulation * batch // smaller}, which gives steps of the same size, "
         "in a new --out."
     )
-
-
-def _require_tracker(name: str) -> None:
-    if name == "wandb" and importlib.util.find_spec("wandb") is None:
-        raise ConfigError("train.tracker wandb needs the package: pip install logsnr[wandb].")
 
 
 def _silence(*_: object) -> None:

@@ -4,6 +4,7 @@ import inspect
 import warnings
 from typing import Any
 
+import diffusers
 import diffusers.schedulers
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -67,9 +68,10 @@ class GaussianUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # stock's ow
 
 
 def scheduler_classes() -> list[Any]:
-    """Every scheduler class of the installed diffusers."""
-    members = (getattr(diffusers.schedulers, name) for name in dir(diffusers.schedulers))
-    return [m for m in members if inspect.isclass(m) and issubclass(m, SchedulerMixin) and m is not SchedulerMixin]
+    """Every scheduler class that the installed diffusers exports, from its top or from `diffusers.schedulers`."""
+    members = (getattr(home, name) for home in (diffusers, diffusers.schedulers) for name in dir(home))
+    found = {m for m in members if inspect.isclass(m) and issubclass(m, SchedulerMixin) and m is not SchedulerMixin}
+    return sorted(found, key=lambda cls: str(cls.__name__))
 
 
 def honours_trained_betas(cls: Any) -> bool:

@@ -1,0 +1,426 @@
+"""Draw with a trained pixel-space model in the browser: images, and how each of them comes out of noise.
+
+This file stands alone: it is the app of a Hub Space (sdk gradio), and it needs gradio, torch and diffusers. The model
+is the one that the README.md beside it names under `models`; it is loaded with the pipeline that lies in the model's
+own repo. `logsnr demo` shows the same page for a model on this machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import functools
+import html
+import inspect
+import io
+import os
+import random
+import re
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffusers
+import gradio as gr
+import numpy as np
+import numpy.typing as npt
+import torch
+from huggingface_hub import list_repo_files, metadata_load
+from PIL import Image
+
+MOST_IMAGES, MOST_STEPS, FRAMES = 36, 250, 8
+LARGEST_SEED = 2**32 - 1
+STEPS, GUIDANCE, SCHEDULER = 20, 2.0, "DPMSolverMultistep"
+
+THEME = gr.themes.Default(  # fonts of the reader's own machine: nothing is fetched from elsewhere
+    primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+).set(
+    body_text_color_subdued="*neutral_500",
+    body_text_color_subdued_dark="*neutral_400",
+    block_info_text_color="*neutral_500",
+    block_info_text_color_dark="*neutral_400",
+)
+# Pixels stay squares, captions stand under their images, and a checkerboard shows through where one is transparent.
+CSS = """
+.gradio-container {max-width: 1240px !important; margin: 0 auto !important}
+.heading h1 {margin: 0; font-size: 1.7em; font-weight: 650; overflow-wrap: anywhere}
+.heading p, .film p {margin: .2em 0 0; color: var(--body-text-color-subdued)}
+.pixels img {
+    image-rendering: pixelated;
+    background: repeating-conic-gradient(#eee 0 25%, #c4c4c4 0 50%) 0 0 / 16px 16px;
+}
+.gallery {min-height: 440px}
+.gallery .grid-container {grid-template-columns: repeat(auto-fill, minmax(100px, 1fr))}
+.gallery .thumbnail-item {aspect-ratio: auto; height: auto}
+.gallery .thumbnail-item img {aspect-ratio: 1; height: auto}
+.gallery .caption-label {
+    position: static; max-width: none; padding: 2px 4px; border: 0; text-align: center; font-size: .75rem;
+    opacity: 1 !important;
+}
+.film h2 {margin: 0; font-size: 1.15em; font-weight: 600}
+.film .strip {overflow-x: auto; margin-top: .7em; max-width: calc(100vw - 4em)}
+.film table {border-spacing: 4px; border-collapse: separate; width: 100%; min-width: 720px; table-layout: fixed}
+.film table, .film tr, .film th, .film td {border: 0; padding: 0}
+.film th {font-weight: 500; font-size: .85em; color: var(--body-text-color-subdued)}
+.film th[scope=row] {width: 6em; text-align: right; padding-right: .6em}
+.film th[scope=col] {text-align: center}
+.film img {width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 3px; display: block; margin: 0}
+"""
+LAUNCH: dict[str, Any] = {"theme": THEME, "css": CSS, "run_history": False, "footer_links": []}
+
+
+warnings.filterwarnings("ignore", module="torchsde")  # of the last digit of an interval
+
+# -- The model --------------------------------------------------------------------------------------------------------
+
+
+def load(repo: str) -> Any:
+    """The pipeline of a model folder or Hub repo, by the code that lies there."""
+    files = os.listdir(repo) if os.path.isdir(repo) else list_repo_files(repo)
+    stems = [file.removesuffix(".py") for file in files if re.fullmatch(r"pipeline_pixel_[0-9a-f]{8}\.py", file)]
+    if not stems:
+        raise SystemExit(f"{repo} holds no pipeline_pixel_….py. Was it published by logsnr?")
+    pipe = diffusers.DiffusionPipeline.from_pretrained(
+        repo, custom_pipeline=stems[0], trust_remote_code=True, use_safetensors=True
+    )
+    return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Schedulers(NamedTuple):
+    """Names, without the ending "Scheduler"."""
+
+    offered: list[str]
+    """The model's own, then the stock ones that sample with its noise schedule."""
+    refused: dict[str, str]
+    """Stock ones that might have, and why they don't."""
+
+
+def find_schedulers(pipe: Any) -> Schedulers:
+    """Try all schedulers of diffusers that take a noise schedule from outside."""
+    own = short(type(pipe.scheduler))
+    found = Schedulers([own], {})
+    for name in sorted(dir(diffusers.schedulers)):
+        cls = getattr(diffusers.schedulers, name, None)  # some need packages that this machine may lack
+        if not isinstance(cls, type) or short(cls) == own or "trained_betas" not in inspect.signature(cls).parameters:
+            continue
+        try:
+            scheduler = with_scheduler(pipe, short(cls)).scheduler
+        except ValueError as error:
+            found.refused[short(cls)] = str(error).partition(": ")[2]
+            continue
+        scheduler.set_timesteps(4)
+        if scheduler.timesteps[0] < scheduler.timesteps[-1]:
+            found.refused[short(cls)] = "it goes the other way, from an image to noise."
+        else:
+            found.offered.append(short(cls))
+    return found
+
+
+def short(scheduler_class: type) -> str:
+    """The class's name without its ending."""
+    return scheduler_class.__name__.removesuffix("Scheduler")
+
+
+def with_scheduler(pipe: Any, name: str) -> Any:
+    """The pipeline with a scheduler of its own; the network is shared. Raises `ValueError` with the reason if not."""
+    alone = copy.copy(pipe)
+    if name == short(type(pipe.scheduler)):
+        alone.scheduler = copy.deepcopy(pipe.scheduler)
+    else:
+        alone.swap_scheduler(name)
+    alone.set_progress_bar_config(disable=True)
+    return alone
+
+
+def class_names(pipe: Any) -> list[str]:
+    """Names of the classes, or their numbers; empty without classes."""
+    names = pipe.id2label or {}
+    return [names.get(index, str(index)) for index in range(pipe.num_classes or 0)]
+
+
+def describe(pipe: Any) -> str:
+    """What the model is, in a line."""
+    config, classes = pipe.unet.config, pipe.num_classes
+    size = config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    kind = {1: "gray", 3: "RGB", 4: "RGBA"}.get(config.in_channels, f"{config.in_channels}-channel")
+    parameters = sum(p.numel() for p in pipe.unet.parameters())
+    of_classes = f", {classes} classes" if classes else ""
+    return f"A diffusion model of {kind} images, {width}×{height} pixels{of_classes} · {parameters:,} parameters"
+
+
+# -- The film: copied from logsnr/film.py, where its mathematics is told and tested ------------------------------------
+
+
+class Frame(NamedTuple):
+    """One evaluation of the network. Images are (batch, channels, height, width), about in [−1, 1], not clipped."""
+
+    timestep: float
+    """t; solvers with steps between the steps have fractions."""
+    noise: float
+    """1 − ᾱ_t, the share of noise in the variance of x_t."""
+    sample: torch.Tensor
+    """x_t."""
+    predicted: torch.Tensor
+    """x̂_0."""
+
+
+def record(scheduler: Any, frames: int, on_step: Callable[[int, int], None] = lambda done, total: None) -> list[Frame]:
+    """The next sampling run with `scheduler` puts `frames` of its steps, evenly chosen, into the returned list.
+
+    `scheduler.step(model_output, t, sample)` is where x_t and the network's (guided) output meet in any pipeline, so
+    it is what is recorded, on this instance alone. Solvers that work on x_t / a_t (Euler, Heun) give the network
+    `scale_model_input(sample, t)`, which is x_t again. Between two timesteps the log-SNR is interpolated.
+
+    on_step: called with the number of steps done and their total after each.
+    """
+    # at zero terminal SNR the log-SNR is −∞, and ε says nothing of x_0: ±60 is as good, and finite
+    log_snr = torch.logit(scheduler.alphas_cumprod.double()).clamp(-60, 60)
+    step, film, done = scheduler.step, list[Frame](), 0
+
+    def frame(output: torch.Tensor, t: float, x: torch.Tensor) -> Frame:
+        low = min(int(t), len(log_snr) - 1)
+        at = torch.lerp(log_snr[low], log_snr[min(low + 1, len(log_snr) - 1)], t - low)
+        a, s = float(at.sigmoid().sqrt()), float((-at).sigmoid().sqrt())
+        m = output[:, : x.shape[1]]  # learned variances come after
+        predicted = {
+            "epsilon": lambda: (x - s * m) / a,
+            "sample": lambda: m,
+            "v_prediction": lambda: a * x - s * m,
+            "x0_minus_noise": lambda: (x + s * m) / (a + s),
+        }[scheduler.config["prediction_type"]]()
+        return Frame(t, s**2, x.float().cpu(), predicted.float().cpu())
+
+    @functools.wraps(step)
+    def recorded(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        nonlocal done
+        total = len(scheduler.timesteps)
+        if done in {round(k * (total - 1) / max(frames - 1, 1)) for k in range(frames)}:
+            film.append(frame(model_output, float(timestep), scheduler.scale_model_input(sample, timestep)))
+        result = step(model_output, timestep, sample, *args, **kwargs)
+        done += 1
+        on_step(done, total)
+        return result
+
+    scheduler.step = recorded
+    return film
+
+
+# -- Drawing ----------------------------------------------------------------------------------------------------------
+
+
+class Column(NamedTuple):
+    """A column of the film strip, for all images: pixels (batch, height, width, channels)."""
+
+    noise: float
+    seen: npt.NDArray[np.uint8]
+    foreseen: npt.NDArray[np.uint8]
+
+
+class Drawing(NamedTuple):
+    """Images, what is said of each and of all, and their film."""
+
+    images: list[Image.Image]
+    captions: list[str]
+    summary: str
+    film: list[Column]
+
+
+def draw(
+    pipe: Any,
+    *,
+    number: int,
+    steps: int,
+    scheduler: str,
+    classes: list[str],
+    guidance: float,
+    seed: int | None,
+    on_step: Callable[[int, int], None],
+) -> Drawing:
+    """Image k has seed `seed + k` and the classes in turn (all of them if none is given). Raises `ValueError`."""
+    if seed is None or not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"The seed must be a whole number from 0 to {LARGEST_SEED}, and is {seed}.")
+    begin, alone = time.monotonic(), with_scheduler(pipe, scheduler)
+    what: dict[str, Any] = {"batch_size": number}
+    names = classes or class_names(pipe)
+    labels = [names[k % len(names)] for k in range(number)] if names else []
+    if labels:
+        ids = [class_names(pipe).index(label) for label in labels]
+        what = {"class_labels": ids, "guidance_scale": guidance}
+    film = record(alone.scheduler, FRAMES, on_step)
+    try:
+        images = alone(num_inference_steps=steps, generator=int(seed), output_type="np", **what).images
+    except Exception as error:  # whatever a solver raises is the reason
+        raise ValueError(
+            f"{steps} steps of {scheduler} ended in {type(error).__name__}: {error}. Try another number of steps, "
+            "another scheduler or fewer images."
+        ) from error
+    if not np.isfinite(images).all():
+        raise ValueError(f"{steps} steps of {scheduler} diverged. Try another number of steps or another scheduler.")
+    captions = [f"seed {seed + k}" for k in range(number)]
+    if labels:
+        captions = [f"{label} · {caption}" for label, caption in zip(labels, captions, strict=True)]
+    return Drawing(
+        [to_image(image) for image in (images * 255).round().astype(np.uint8)],
+        captions,
+        f"{number} {'image' if number == 1 else 'images'} in {time.monotonic() - begin:.1f} s: {steps} steps of "
+        f"{scheduler}, {f'guidance {guidance:g}, ' if labels else ''}"
+        f"{f'seeds {seed} to {seed + number - 1}' if number > 1 else f'seed {seed}'}.",
+        [Column(frame.noise, to_pixels(frame.sample), to_pixels(frame.predicted)) for frame in film],
+    )
+
+
+def to_pixels(images: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """(batch, channels, height, width) in [−1, 1] to (batch, height, width, channels)."""
+    return images.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def to_image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """(height, width, channels) to L, RGB or RGBA."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def film_html(drawing: Drawing, k: int) -> str:
+    """The film strip of image k as a table."""
+    film = drawing.film
+    shares = [f"{100 * c.noise:.0f} %" if c.noise >= 0.01 else f"{100 * c.noise:.1g} %" for c in film]
+    head = "".join(f'<th scope="col">{share}</th>' for share in shares)
+    rows = ""
+    for name in ("seen", "foreseen"):
+        cells = [
+            picture(getattr(c, name)[k], f"{name} at {share} noise") for c, share in zip(film, shares, strict=True)
+        ]
+        rows += f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    return f"""<div class="film pixels"><h2>Out of noise: {html.escape(drawing.captions[k])}</h2>
+<p>From left to right, under the share of noise that is left: what the network is given at some of the steps, and the
+clean image that it makes out in it. Each step goes a little way toward what is foreseen.</p>
+<div class="strip"><table><tr><th scope="row">noise</th>{head}</tr>{rows}</table></div></div>"""
+
+
+def picture(pixels: npt.NDArray[np.uint8], what: str) -> str:
+    """An <img> that holds its pixels itself."""
+    file = io.BytesIO()
+    to_image(pixels).save(file, format="PNG")
+    return f'<img alt="{what}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+
+
+# -- The page ---------------------------------------------------------------------------------------------------------
+
+
+def build(pipe: Any, title: str) -> gr.Blocks:
+    """The page of a model; `title` is plain text."""
+    names, schedulers = class_names(pipe), find_schedulers(pipe)
+    own, longest = schedulers.offered[0], min(MOST_STEPS, pipe.scheduler.config.num_train_timesteps)
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+        gr.HTML(f'<div class="heading"><h1>{html.escape(title)}</h1><p>{describe(pipe)}</p></div>')
+        kept = gr.State(None)
+        with gr.Row():
+            with gr.Column(scale=4, min_width=320):
+                with gr.Row():
+                    number = gr.Slider(
+                        1, MOST_IMAGES, value=16, step=1, precision=0, label="Images", buttons=[], min_width=120
+                    )
+                    steps = gr.Slider(
+                        1,
+                        longest,
+                        value=min(STEPS, longest),
+                        step=1,
+                        precision=0,
+                        label="Steps",
+                        buttons=[],
+                        min_width=120,
+                    )
+                scheduler = gr.Dropdown(
+                    [(f"{own} (the model's own)", own), *schedulers.offered[1:]],
+                    value=SCHEDULER if SCHEDULER in schedulers.offered else own,
+                    label="Scheduler",
+                    info="The rule for a step. Few steps go best with a solver of higher order, such as DPMSolver.",
+                )
+                classes = gr.Dropdown(
+                    names,
+                    value=[],
+                    multiselect=True,
+                    label="Classes",
+                    info="Several take turns. All of them when none is chosen.",
+                    visible=bool(names),
+                )
+                guidance = gr.Slider(
+                    0,
+                    8,
+                    value=GUIDANCE,
+                    step=0.1,
+                    label="Guidance",
+                    info="1 is the plain model; more keeps nearer to the class and varies less; 0 ignores the class.",
+                    buttons=[],
+                    visible=bool(names),
+                )
+                seed = gr.Number(0, precision=0, label="Seed", info="Of the first image; the next has the next seed.")
+                with gr.Row():
+                    again = gr.Button("Other seeds", min_width=120)
+                    button = gr.Button("Draw", variant="primary", min_width=120)
+            with gr.Column(scale=7, min_width=320):
+                gallery = gr.Gallery(
+                    show_label=False,
+                    format="png",
+                    object_fit="contain",
+                    allow_preview=False,
+                    buttons=["download_all"],
+                    elem_classes=["pixels", "gallery"],
+                    interactive=False,
+                )
+                summary = gr.Markdown("Press Draw. Then click an image to see how it came out of noise.")
+        strip = gr.HTML()
+        with gr.Accordion(f"{len(schedulers.refused)} schedulers that can't draw with this model", open=False):
+            gr.Markdown("\n".join(f"- **{name}**: {reason}" for name, reason in schedulers.refused.items()))
+
+        def on_draw(
+            number: int,
+            classes: list[str],
+            guidance: float,
+            steps: int,
+            scheduler: str,
+            seed: int | None,
+            progress: Any = gr.Progress(),  # noqa: B008  # gradio finds it by this default
+        ) -> tuple[Any, ...]:
+            try:
+                drawing = draw(
+                    pipe,
+                    number=number,
+                    steps=steps,
+                    scheduler=scheduler,
+                    classes=classes,
+                    guidance=guidance,
+                    seed=seed,
+                    on_step=lambda done, total: progress((done, total), desc="Drawing"),
+                )
+            except ValueError as error:
+                raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
+            shown = list(zip(drawing.images, drawing.captions, strict=True))
+            summary = f"{drawing.summary} Click one to see how it came out of noise."
+            return gr.Gallery(shown, selected_index=None), summary, drawing, film_html(drawing, 0)
+
+        def on_select(drawing: Drawing, chosen: gr.SelectData) -> str:
+            return film_html(drawing, chosen.index)
+
+        drawn = {
+            "fn": on_draw,
+            "inputs": [number, classes, guidance, steps, scheduler, seed],
+            "outputs": [gallery, summary, kept, strip],
+            "show_progress_on": gallery,
+            "concurrency_id": "network",
+        }
+        button.click(**drawn, api_name="draw")
+        again.click(lambda: random.randrange(LARGEST_SEED), None, seed, api_visibility="private").success(
+            **drawn, api_visibility="private"
+        )
+        gallery.select(on_select, kept, strip, show_progress="hidden", api_visibility="private")
+    return page
+
+
+if __name__ == "__main__":
+    metadata = metadata_load(Path(__file__).with_name("README.md"))
+    assert metadata is not None
+    (model,) = metadata["models"]
+    build(load(model), model).launch(**LAUNCH)

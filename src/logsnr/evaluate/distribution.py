@@ -1,0 +1,152 @@
+"""How far what a model draws is from its data: the figures, what real images get in their place, and the protocol.
+
+A figure of n generated images is compared with that of real ones in their place: the reference images are divided at
+random, and m = min(n, half of them) are measured against the others as if they had been generated, and so are the first
+m generated ones. A model can't be expected to do better than the real images: fid is biased, and this is its floor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from logsnr.config import EvaluateOptions
+from logsnr.data import ImageData
+from logsnr.errors import DataError
+from logsnr.evaluate.distances import Figures, deviations, measure
+from logsnr.evaluate.extractors import (
+    FeatureExtractor,
+    Features,
+    digest_of,
+    features_of_data,
+    features_of_images,
+    make_extractor,
+)
+from logsnr.evaluate.generated import generate
+from logsnr.evaluate.subject import Subject, kept_json
+from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.sample import choose_device
+
+ENOUGH = 10_000
+"""With fewer generated images than this, fid is mostly its bias."""
+_FEWEST = 8
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Figures of generated images, and of others to read them beside."""
+
+    reference_images: int
+    figures: Figures
+    deviations: Figures
+    """Their standard deviations."""
+    same_n: int
+    """m of the module's text."""
+    same_n_generated: Figures
+    same_n_real: Figures
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """The figure ± 1.96 standard deviations, 95 %, for each that there is; shares stay in [0, 1]."""
+        found = {}
+        for key, value in dataclasses.asdict(self.figures).items():
+            if value is not None:
+                reach = 1.96 * getattr(self.deviations, key)
+                share = key in ("precision", "recall")
+                found[key] = (
+                    (max(value - reach, 0.0), min(value + reach, 1.0)) if share else (value - reach, value + reach)
+                )
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Distribution:
+    """What came of a comparison, and of what."""
+
+    comparison: Comparison
+    protocol: dict[str, str]
+    images: Tensor
+    """The generated images in [0, 1]."""
+    features: Tensor
+    """Theirs."""
+
+
+def number_of_images(options: EvaluateOptions, data: ImageData) -> int:
+    """How many images are drawn."""
+    return min(ENOUGH, max(20, len(data) // 2)) if options.num is None else options.num
+
+
+def features_name(options: EvaluateOptions, data: ImageData) -> str:
+    """The network that sees them."""
+    return options.features or ("efficientnet-lite0" if data.class_names is None else "classifier")
+
+
+def extractor_for(subject: Subject, options: EvaluateOptions) -> FeatureExtractor:
+    """The network of the options. Raises ConfigError where it can't be had."""
+    data = subject.data
+    return make_extractor(features_name(options, data), data, subject.config.data, choose_device())
+
+
+def distribution(subject: Subject, extractor: FeatureExtractor, options: EvaluateOptions) -> Distribution:
+    """Draw images, or take those that are there, and compare them with the data."""
+    data = subject.data
+    real = features_of_data(extractor, data, options.reference)
+    if len(real.features) < _FEWEST:
+        part = part_name(options)
+        raise DataError(f"There are {len(real.features)} {part} images, and {_FEWEST} are needed to compare.")
+    num = number_of_images(options, data)
+    drawing = PixelDiffusionPipeline(subject.unet, subject.scheduler)
+    drawing.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
+    images = generate(drawing, subject.folder, subject.digest, options, num, data.class_counts, data.bits)
+    generated = features_of_images(extractor, images, subject.folder)
+    comparison = _compared(generated, real, subject.folder)
+    protocol = {
+        "images": f"{num} generated, {len(real.features)} {part_name(options)} images",
+        "labels": "none" if data.class_counts is None else "in the proportions of the training images",
+        "guidance_scale": f"{options.guidance_scale:g}",
+        "scheduler": f"{type(drawing.scheduler).__name__}, {options.steps} steps, eta {options.eta:g}",
+        "seeds": f"{options.seed} to {options.seed + num - 1}",
+        "features": extractor.name,
+        "features_hash": extractor.digest,
+        "resize": extractor.resize,
+        "intervals": "95 %, bootstrap",
+        "model_hash": subject.digest,
+    }
+    return Distribution(comparison, protocol, images, generated.features)
+
+
+def part_name(options: EvaluateOptions) -> str:
+    """The part of the data to compare with, in words."""
+    return {"train": "training", "held_out": "held-out"}[options.reference]
+
+
+def _compared(generated: Features, real: Features, folder: Path) -> Comparison:
+    """The comparison, made once for each content."""
+    content = digest_of(generated.features.numpy().tobytes(), real.features.numpy().tobytes())
+    path = folder / f"figures-{content}.json"
+    kept: dict[str, Any] = kept_json(path, lambda: dataclasses.asdict(compare(generated, real)))
+    values: dict[str, Any] = {key: Figures(**v) if isinstance(v, dict) else v for key, v in kept.items()}
+    return Comparison(**values)
+
+
+def compare(generated: Features, real: Features) -> Comparison:
+    """The comparison of the module's text."""
+    real = _rows(real, torch.randperm(len(real.features), generator=torch.Generator().manual_seed(0)))
+    m = min(len(generated.features), len(real.features) // 2)
+    others = _rows(real, slice(m, None))
+    return Comparison(
+        reference_images=len(real.features),
+        figures=measure(generated, real),
+        deviations=deviations(generated, real),
+        same_n=m,
+        same_n_generated=measure(_rows(generated, slice(m)), others),
+        same_n_real=measure(_rows(real, slice(m)), others),
+    )
+
+
+def _rows(features: Features, rows: slice | Tensor) -> Features:
+    return Features(features.features[rows], None if features.logits is None else features.logits[rows])

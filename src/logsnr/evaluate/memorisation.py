@@ -1,0 +1,80 @@
+"""Does a model draw its training images again? Three comparisons by distance in feature space.
+
+- Each generated image beside its nearest training image, the closest pairs first: look at them.
+- Is a generated image nearer to the training images than a new real one is? `copying` is the chance that the distance
+  d(generated, train) is below d(held-out, train), Mann and Whitney's statistic U / (n m): about 0.5 for a model that
+  generalises, 1 for one that copies (Meehan et al., 2004.05675, section 3.1), with its z-score.
+- Is it nearer to the images that were trained on than to those that weren't? `nearer_to_train` is the share of
+  generated images whose nearest neighbour among as many training as held-out images is a training image: 0.5 again.
+
+A set of some hundred images or fewer is where this matters, and where held-out images are few: mind the z-score.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from logsnr.data import ImageData
+from logsnr.evaluate.distances import nearest
+from logsnr.plots import image_grid
+
+_PAIRS = 30
+_PAIRS_A_ROW = 5
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """Distances in feature space."""
+
+    median_to_train: float
+    """From generated images to their nearest training images."""
+    median_of_held_out_to_train: float
+    """From held-out images to theirs: what a new image has."""
+    copying: float
+    copying_z: float
+    """`copying` in standard deviations from 0.5."""
+    nearer_to_train: float
+
+
+def memorisation(generated: Tensor, train: Tensor, held_out: Tensor) -> Memorisation:
+    """The figures of the module's text, from features (n, d), (m, d) and (k, d)."""
+    x, y, z = generated.double(), train.double(), held_out.double()
+    to_train, of_held_out = nearest(x, y)[0], nearest(z, y)[0]
+    few = min(len(y), len(z))
+    chosen = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))[:few]]
+    closer = (nearest(x, chosen)[0] < nearest(x, z[:few])[0]).double().mean()
+    n, m = len(x), len(z)
+    below = (of_held_out.unsqueeze(0) > to_train.unsqueeze(1)).double()
+    below += 0.5 * (of_held_out.unsqueeze(0) == to_train.unsqueeze(1)).double()
+    copying = below.mean()
+    return Memorisation(
+        float(to_train.median()),
+        float(of_held_out.median()),
+        float(copying),
+        float((copying - 0.5) / math.sqrt((n + m + 1) / (12 * n * m))),
+        float(closer),
+    )
+
+
+def closest_pairs(generated: Tensor, train: Tensor) -> list[tuple[float, int, int]]:
+    """Distance, generated image and training image of the closest pairs, closest first; from features."""
+    distances, places = nearest(generated.double(), train.double())
+    order = distances.argsort()[:_PAIRS].tolist()
+    return [(float(distances[k]), k, int(places[k])) for k in order]
+
+
+def picture_of_pairs(pairs: list[tuple[float, int, int]], images: Tensor, data: ImageData) -> Image.Image:
+    """Pairs side by side, generated left and training image right, five pairs a row."""
+    wanted = {place for _, _, place in pairs}
+    found: dict[int, Tensor] = {}
+    for batch in data.in_order("train", 128):
+        for place, image in zip(batch.positions.tolist(), batch.images, strict=True):
+            if place in wanted:
+                found[place] = image.add(1).div(2)
+    cells = [cell for _, k, place in pairs for cell in (images[k], found[place])]
+    return image_grid(torch.stack(cells), 2 * _PAIRS_A_ROW)

@@ -1,0 +1,121 @@
+"""`logsnr evaluate RUN`: every figure with its protocol, into RUN/metrics.json.
+
+RUN/metrics.json                       the figures of the last evaluation, and how they came about
+RUN/evaluation/samples-…/              the images that were drawn, see `logsnr.evaluate.generated`
+               features-…, figures-…   what was made of them, by the hash of what it was made of
+               nearest_neighbours.png  generated images beside their nearest training images
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from logsnr.checkpoint import write_atomically
+from logsnr.config import EvaluateOptions
+from logsnr.evaluate.distribution import (
+    ENOUGH,
+    Comparison,
+    Distribution,
+    distribution,
+    extractor_for,
+    features_name,
+    number_of_images,
+    part_name,
+)
+from logsnr.evaluate.extractors import FeatureExtractor, features_of_data
+from logsnr.evaluate.memorisation import Memorisation, closest_pairs, memorisation, picture_of_pairs
+from logsnr.evaluate.subject import Subject
+from logsnr.plots import save_png
+from logsnr.tables import aligned
+
+
+def plan(subject: Subject, options: EvaluateOptions) -> str:
+    """What `evaluate` would do, in words."""
+    num = number_of_images(options, subject.data)
+    return (
+        f"{subject.data.description}\n"
+        f"Would draw {num:,} images ({num * options.steps:,} evaluations of the network"
+        f"{', twice with guidance' if options.guidance_scale not in (0, 1) else ''}) with "
+        f"{options.scheduler or type(subject.scheduler).__name__} in {options.steps} steps, and compare them "
+        f"with the {part_name(options)} images by the features of {features_name(options, subject.data)}.\n"
+        f"Figures would go to {subject.run / 'metrics.json'}; nothing was written."
+    )
+
+
+def evaluate(subject: Subject, options: EvaluateOptions, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Measure the model, say the figures, write them to RUN/metrics.json and return what was written."""
+    say(subject.data.description)
+    extractor = extractor_for(subject, options)
+    say(f"Features: {extractor.name}, hash {extractor.digest}")
+    found = distribution(subject, extractor, options)
+    metrics = entries(found.comparison, len(found.images)) | {"protocol": found.protocol}
+    say(_table(found))
+    if subject.data.num_held_out:
+        copies, words = _look_for_copies(subject, extractor, found, options)
+        metrics["memorisation"] = dataclasses.asdict(copies)
+        say(words)
+    write_atomically(subject.run / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    return metrics
+
+
+def entries(comparison: Comparison, num: int) -> dict[str, Any]:
+    """The figures as they stand in metrics.json: kid first where there are few images."""
+    intervals = comparison.intervals()
+    keys = ["fid", "kid", *list(intervals)[2:]] if num >= ENOUGH else list(intervals)
+    return {
+        key: {
+            "value": getattr(comparison.figures, key),
+            "interval": list(intervals[key]),
+            "same_n": {
+                "n": comparison.same_n,
+                "generated": getattr(comparison.same_n_generated, key),
+                "real": getattr(comparison.same_n_real, key),
+            },
+        }
+        for key in keys
+    }
+
+
+def _table(found: Distribution) -> str:
+    protocol, m, num = found.protocol, found.comparison.same_n, len(found.images)
+    rows = [("", "figure", "95 % interval", f"at n = {m}: generated", "real")]
+    for key, entry in entries(found.comparison, num).items():
+        values = (entry["value"], *entry["interval"], entry["same_n"]["generated"], entry["same_n"]["real"])
+        value, low, high, generated, real = (f"{v:.4f}" if abs(v) < 10 else f"{v:.2f}" for v in values)
+        rows.append((key, value, f"{low} to {high}", generated, real))
+    said = [
+        f"{protocol['images']}; labels {protocol['labels']}, guidance {protocol['guidance_scale']}; "
+        f"{protocol['scheduler']}; resized: {protocol['resize']}",
+        aligned(rows),
+        f"The last column is what {m} real images get in the place of generated ones: no model can do better there.",
+    ]
+    if num < ENOUGH:
+        said.append(
+            f"warning: of {num:,} images, fewer than {ENOUGH:,}, fid is mostly its bias: read kid, which has none, "
+            "and compare fid at the same n only."
+        )
+    return "\n".join(said)
+
+
+def _look_for_copies(
+    subject: Subject, extractor: FeatureExtractor, found: Distribution, options: EvaluateOptions
+) -> tuple[Memorisation, str]:
+    """Draw the closest pairs into the run folder; the figures, and what there is to say of them."""
+    train = features_of_data(extractor, subject.data, "train").features
+    held_out = features_of_data(extractor, subject.data, "held_out").features
+    copies = memorisation(found.features, train, held_out)
+    pairs = closest_pairs(found.features, train)
+    path: Path = subject.folder / "nearest_neighbours.png"
+    save_png(picture_of_pairs(pairs, found.images, subject.data), path)
+    distance, k, place = pairs[0]
+    return copies, (
+        f"Memorisation: the nearest training image is at {copies.median_to_train:.3g} from a generated one and at "
+        f"{copies.median_of_held_out_to_train:.3g} from a held-out one (medians); a generated image is the nearer of "
+        f"the two in {copies.copying:.0%} of cases ({copies.copying_z:+.1f} standard deviations from 50 %). Among as "
+        f"many training as held-out images, the nearest is a training image for {copies.nearer_to_train:.0%}. "
+        f"The closest pair, seed {options.seed + k} and training image {place} at {distance:.3g}, begins {path}."
+    )

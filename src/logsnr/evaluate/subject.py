@@ -1,0 +1,77 @@
+"""What is evaluated: the model of a run folder, and the data it was made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers.models.unets.unet_2d import UNet2DModel
+
+from logsnr.checkpoint import read_json, write_atomically
+from logsnr.config import RunConfig, from_json
+from logsnr.data import ImageData, open_data
+from logsnr.errors import CheckpointError, ModelError
+from logsnr.evaluate.extractors import digest_of
+from logsnr.hub import load
+from logsnr.registry import resolve_scheduler_class
+from logsnr.sample import choose_device
+from logsnr.schedulers.scheduling_beta import BetaScheduler
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model with its data."""
+
+    run: Path
+    config: RunConfig
+    data: ImageData
+    unet: UNet2DModel
+    scheduler: BetaScheduler
+    digest: str
+    """Of the model's weights and schedule."""
+
+    @property
+    def folder(self) -> Path:
+        """Where what was drawn and measured is kept."""
+        return self.run / "evaluation"
+
+
+def open_subject(run: Path) -> Subject:
+    """Load the model of a run folder, and its data. Raises CheckpointError where these aren't what it was made of."""
+    if not (run / "config.json").is_file():
+        raise CheckpointError(f"{run} is no run folder: there is no config.json in it.")
+    record = read_json(run / "config.json")
+    config = from_json(json.dumps(record["config"]))
+    if ":" in config.schedule.name:
+        resolve_scheduler_class(config.schedule.name)  # imports it: the model is then loaded with it
+    pipeline = load(run).to(choose_device())
+    if not isinstance(pipeline.scheduler, BetaScheduler):
+        raise ModelError(f"{run} was trained with the schedule {config.schedule.name}, which isn't known here.")
+    data = open_data(config.data)
+    if data.fingerprint != record["data"]["fingerprint"]:
+        raise CheckpointError(
+            f"{run} was trained on other images: then {record['data']['description']}; now {data.description} (pixels "
+            f"or labels differ). Put the images back as they were in {config.data.source}."
+        )
+    return Subject(run, config, data, pipeline.unet, pipeline.scheduler, _digest(run))
+
+
+def kept_json(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What the file at `path` holds; if there is none, it is made first."""
+    if not path.exists():
+        write_atomically(path, json.dumps(make(), indent=2) + "\n")
+    kept: dict[str, Any] = read_json(path)
+    return kept
+
+
+def _digest(run: Path) -> str:
+    files = (run / "model" / "unet" / "diffusion_pytorch_model.safetensors", *(run / "model").glob("scheduler/*.json"))
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "blake2b").digest())
+    return digest_of(*digests)

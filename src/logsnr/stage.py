@@ -1,0 +1,232 @@
+"""A run -> a folder with all that is published of it, one sub-folder for each part, and a reason for every file.
+
+    main/    README.md  images/  run/  and the model: what is in RUN/model
+    stock/   README.md and the model for stock diffusers; only of a model with classes
+    space/   the app that draws with the model in a browser; where it is asked for
+
+Nothing else leaves the machine: what isn't named here isn't copied, and what is copied is searched for traces of the
+machine it was made on (`logsnr.leaks`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from logsnr.card import Subject, Training, public_words, render_card, render_stock_card
+from logsnr.checkpoint import read_json, replacing_folder
+from logsnr.config import to_json
+from logsnr.demo import stage_space
+from logsnr.effort import read_effort
+from logsnr.errors import PublishError
+from logsnr.hub import load
+from logsnr.leaks import refuse_leaks
+from logsnr.locate import model_folder
+from logsnr.monitor import read_held_out
+from logsnr.pictures import draw_film, draw_held_out_loss, draw_samples
+from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.plots import save_png, schedule_figure
+from logsnr.provenance import public_config
+from logsnr.sample import choose_device
+from logsnr.schedulers.scheduling_beta import BetaScheduler
+
+_OWN_CODE = "pipeline_pixel_*.py"
+_REASONS = {
+    "README.md": "the card: what a reader sees",
+    "images/samples.png": "on the card: what the model draws",
+    "images/film_strip.png": "on the card: from noise to image",
+    "images/noise_schedule.png": "on the card: the noise schedule",
+    "images/held_out_loss.png": "on the card: loss by noise level",
+    "run/config.json": "configuration and data of the run, to repeat it",
+    "run/metrics.json": "the figures, with their protocol",
+    "model_index.json": "the parts of the model and the names of its classes",
+    "unet/config.json": "the network's architecture",
+    "scheduler/scheduler_config.json": "the noise schedule, all its betas",
+}
+_REASONS_IN_SPACE = {
+    "README.md": "the Space's settings, and the model that it shows",
+    "app.py": "the app",
+    "requirements.txt": "what the app needs",
+}
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """One file of a part: its path there, its size in bytes and why it is published."""
+
+    path: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """What goes to one place: the branches `main` and `stock` of the repo, or the `space` of the same name."""
+
+    name: str
+    folder: Path
+    files: list[StagedFile]
+
+
+def stage(run: Path, repo_id: str, out: Path, license: str | None, data_license: str | None, space: bool) -> list[Part]:
+    """Put what is published of `run` (or of a model folder) as `repo_id` into `out`, which is replaced.
+
+    The parts come in the order in which they are to be sent. Raises `PublishError` or `ModelError` where that can't be;
+    `out` is then as it was.
+    """
+    if not run.is_dir():
+        raise PublishError(f"There is no folder {run}. Give the folder of a run, or of a model.")
+    if out.exists() and not (out / "main" / "model_index.json").is_file():
+        raise PublishError(f"{out} exists and wasn't staged by logsnr; it would be replaced. Name a new folder.")
+    source = model_folder(run)
+    pipeline = load(source)
+    if not isinstance(pipeline.scheduler, BetaScheduler):
+        raise PublishError(
+            f"{run}: its scheduler {type(pipeline.scheduler).__name__} isn't a noise schedule of logsnr, of which a "
+            "card could be made. Use the pipeline's own push_to_hub."
+        )
+    with replacing_folder(out) as folder:
+        main = folder / "main"
+        _copy_model(source, pipeline, main)
+        training = _training(run)
+        subject = _draw(pipeline.to(choose_device()), training, main, repo_id, license, data_license)
+        if training is not None:
+            _write_run(training, main / "run")
+        _write(main / "README.md", render_card(subject))
+        if subject.stock == "branch":
+            pipeline.to("cpu").to_stock().save_pretrained(folder / "stock")
+            _write(folder / "stock" / "README.md", render_stock_card(subject))
+        if space:
+            stage_space(repo_id, folder / "space")
+        refuse_leaks(folder, public_words(subject))
+    folders = [out / name for name in ("stock", "main", "space") if (out / name).is_dir()]
+    return [Part(path.name, path, list(_listing(path))) for path in folders]
+
+
+def listing(parts: list[Part]) -> str:
+    """Every file with its size and reason, a paragraph for each part."""
+    width = max(len(file.path) for part in parts for file in part.files)
+    paragraphs = []
+    for part in parts:
+        lines = [f"  {file.path:<{width}}  {_size(file.size):>9}  {file.reason}" for file in part.files]
+        total = _size(sum(file.size for file in part.files))
+        title = "The Space" if part.name == "space" else f"Branch {part.name}"
+        paragraphs.append("\n".join([f"{title}: {len(lines)} files, {total}", *lines]))
+    return "\n\n".join(paragraphs)
+
+
+def _size(size: int) -> str:
+    return f"{size} B" if size < 1000 else f"{size / 1e3:.1f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
+
+
+def _copy_model(source: Path, pipeline: PixelDiffusionPipeline, main: Path) -> None:
+    """The files of a model folder that a loader reads.
+
+    One saved by stock diffusers alone lacks the pipeline's own file and holds the path that it was loaded from: it is
+    saved anew.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        if not any(source.glob(_OWN_CODE)):
+            source = Path(scratch)
+            pipeline.save_pretrained(source)
+        for name in _model_files(source):
+            (main / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, main / name)
+
+
+def _model_files(folder: Path) -> Iterator[str]:
+    index = read_json(folder / "model_index.json")
+    yield from ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json")
+    yield from (str(path.relative_to(folder)) for path in sorted(folder.glob("unet/*.safetensors*")))
+    named = {value[0] for value in index.values() if isinstance(value, list) and isinstance(value[0], str)}
+    for path in sorted([*folder.glob("*.py"), *folder.glob("scheduler/*.py")]):
+        if path.stem in named or path.match(_OWN_CODE):
+            if hashlib.sha256(path.read_bytes()).hexdigest()[:8] != path.stem[-8:]:
+                raise PublishError(
+                    f"{path} was changed after it was saved: its name is made of its content. Save the model again."
+                )
+            yield str(path.relative_to(folder))
+
+
+def _training(run: Path) -> Training | None:
+    """What a run folder tells; None of a bare model folder."""
+    if not (run / "config.json").is_file():
+        return None
+    record = read_json(run / "config.json")
+    metrics, effort = run / "metrics.json", read_effort(run)
+    return Training(
+        record=record,
+        config=public_config(record),
+        effort=effort,
+        held_out=[loss for loss in read_held_out(run) if effort.model_step is None or loss.step <= effort.model_step],
+        metrics=read_json(metrics) if metrics.is_file() else {},
+    )
+
+
+def _draw(
+    pipeline: PixelDiffusionPipeline,
+    training: Training | None,
+    main: Path,
+    repo_id: str,
+    license: str | None,
+    data_license: str | None,
+) -> Subject:
+    """The pictures of the card, into `main`, and what the card is to be about."""
+    images = main / "images"
+    samples = draw_samples(pipeline)
+    save_png(samples.picture, images / "samples.png")
+    save_png(draw_film(pipeline), images / "film_strip.png")
+    name = "schedule" if training is None else training.config.schedule.name
+    save_png(schedule_figure({name: pipeline.scheduler}), images / "noise_schedule.png")
+    if training is not None and training.held_out:
+        save_png(draw_held_out_loss(training.held_out), images / "held_out_loss.png")
+    names_own_pipeline = isinstance(read_json(main / "model_index.json")["_class_name"], list)
+    (own,) = main.glob(_OWN_CODE)
+    return Subject(
+        repo_id=repo_id,
+        pipeline=pipeline,
+        remote_stem=None if names_own_pipeline else own.stem,
+        samples=samples.options,
+        shown_classes=samples.shown_classes,
+        training=training,
+        license=license,
+        data_license=data_license,
+    )
+
+
+def _write_run(training: Training, folder: Path) -> None:
+    record = {key: training.record[key] for key in ("data", "unet", "versions")}
+    _write_json(folder / "config.json", {"config": json.loads(to_json(training.config)), **record})
+    if training.metrics:
+        _write_json(folder / "metrics.json", training.metrics)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    _write(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _listing(folder: Path) -> Iterator[StagedFile]:
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        yield StagedFile(name, path.stat().st_size, _reason(folder.name, name))
+
+
+def _reason(part: str, name: str) -> str:
+    if part == "space":
+        return _REASONS_IN_SPACE[name]
+    if name.startswith("unet/diffusion_pytorch_model"):
+        return "the weights"
+    if name.endswith(".py"):
+        return "code for trust_remote_code: " + ("the schedule" if name.startswith("scheduler/") else "the pipeline")
+    return _REASONS[name]

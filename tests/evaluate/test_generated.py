@@ -1,0 +1,105 @@
+"""The images that a model is judged by: labels, seeds, and that a drawing goes on where it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+
+from logsnr.config import EvaluateOptions
+from logsnr.errors import ModelError
+from logsnr.evaluate import generated
+from logsnr.evaluate.generated import draw_labels, generate
+from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
+
+
+def pipeline(classes: int | None = None) -> PixelDiffusionPipeline:
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8,),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        norm_num_groups=4,
+        add_attention=False,
+        num_class_embeds=None if classes is None else classes + 1,
+    )
+    made = PixelDiffusionPipeline(unet, CosineBetaScheduler(prediction_type="v_prediction"))
+    made.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
+    return made
+
+
+def test_labels_come_in_the_proportions_of_the_data() -> None:
+    counts = [500, 300, 0, 150, 50]
+    for num in (40, 400, 4000):
+        drawn = np.bincount(draw_labels(counts, num), minlength=5)
+        assert drawn[2] == 0
+        assert np.abs(drawn - np.array(counts) / 1000 * num).max() < 3
+    assert draw_labels(counts, 4000)[:400] == draw_labels(counts, 400)
+
+
+def test_images_are_those_of_the_pipeline_and_their_seeds(tmp_path: Path) -> None:
+    options = EvaluateOptions(steps=3, seed=7, batch_size=4, guidance_scale=2.0)
+    found = generate(pipeline(2), tmp_path, "model", options, 9, [10, 30], 8)
+    labels = draw_labels([10, 30], 9)
+    for k in (0, 5, 8):
+        image = pipeline(2)(
+            class_labels=[labels[k]], num_inference_steps=3, guidance_scale=2.0, generator=7 + k, output_type="pt"
+        )
+        assert (image.images[0] - found[k]).abs().max() < 0.6 / 255
+    assert torch.equal(found.mul(255).round() / 255, found)
+
+
+def test_a_drawing_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generated, "_SHARD", 4)
+    drawn: list[range] = []
+    draw = generated._draw
+
+    def watched(pipe: PixelDiffusionPipeline, options: EvaluateOptions, numbers: range, *rest: object) -> torch.Tensor:
+        drawn.append(numbers)
+        return draw(pipe, options, numbers, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(generated, "_draw", watched)
+    options = EvaluateOptions(steps=2, batch_size=3)
+    first = generate(pipeline(), tmp_path, "model", options, 10, None, 8)
+    assert drawn == [range(3), range(3, 4), range(4, 7), range(7, 8), range(8, 10)]
+    (folder,) = tmp_path.iterdir()
+    assert [path.name for path in sorted(folder.iterdir())] == [f"{k:05}.safetensors" for k in (0, 4, 8)]
+
+    drawn.clear()
+    assert torch.equal(generate(pipeline(), tmp_path, "model", options, 10, None, 8), first)
+    assert torch.equal(generate(pipeline(), tmp_path, "model", options, 6, None, 8), first[:6])
+    assert drawn == []
+    (folder / "00004.safetensors").unlink()  # as where it was killed
+    more = generate(pipeline(), tmp_path, "model", EvaluateOptions(steps=2, batch_size=64), 12, None, 8)
+    assert drawn == [range(4, 8), range(8, 12)]
+    assert (more[:10] - first).abs().max() < 1.1 / 255  # another batch size: up to rounding
+
+    for other in (EvaluateOptions(steps=3), EvaluateOptions(steps=2, seed=1), EvaluateOptions(steps=2, eta=1.0)):
+        drawn.clear()
+        generate(pipeline(), tmp_path, "model", other, 2, None, 8)
+        assert drawn == [range(2)]
+    generate(pipeline(), tmp_path, "another model", options, 2, None, 8)
+    assert len(drawn) == 2
+
+
+def test_images_of_sixteen_bits(tmp_path: Path) -> None:
+    options = EvaluateOptions(steps=2)
+    deep, flat = (generate(pipeline(), tmp_path, "model", options, 3, None, bits) for bits in (16, 8))
+    assert torch.equal(deep.mul(65535).round() / 65535, deep)
+    assert 0 < (deep - flat).abs().max() < 0.6 / 255
+    assert torch.equal(generate(pipeline(), tmp_path, "model", options, 3, None, 16), deep)
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="guidance_scale needs a class-conditional model"):
+        generate(pipeline(), tmp_path, "model", EvaluateOptions(guidance_scale=2.0), 2, None, 8)
+    with pytest.raises(ModelError, match="is no scheduler"):
+        generate(pipeline(), tmp_path, "model", EvaluateOptions(scheduler="Eular"), 2, None, 8)

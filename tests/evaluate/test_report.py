@@ -1,0 +1,93 @@
+"""`logsnr evaluate`: what it says, writes, reuses and refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import Finished, run
+
+Run = Callable[..., Finished]
+OPTIONS = ("--num", "24", "--steps", "2")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trained")
+    assert run(path / "log.txt", "train", *tiny, "--data.held-out-fraction", "0.25", "--out", path / "run").status == 0
+    return path / "run"
+
+
+def test_all_figures_come_with_their_protocol_and_a_second_time_they_are_reused(trained: Path, logsnr: Run) -> None:
+    end = logsnr("evaluate", trained, *OPTIONS)
+    assert end.status == 0, end.output
+    metrics = json.loads((trained / "metrics.json").read_text())
+    for key in ("kid", "fid", "inception_score", "precision", "recall"):
+        low, high = metrics[key]["interval"]
+        assert low <= metrics[key]["value"] <= high
+        assert metrics[key]["same_n"]["n"] == 15
+        assert set(metrics[key]["same_n"]) == {"n", "generated", "real"}
+        assert f"\n{key} " in end.output
+    assert metrics["fid"]["same_n"]["real"] < metrics["fid"]["same_n"]["generated"]
+    protocol = metrics["protocol"]
+    assert protocol["images"] == "24 generated, 30 training images"
+    assert protocol["labels"] == "in the proportions of the training images"
+    assert protocol["scheduler"] == "CosineBetaScheduler, 2 steps, eta 0"
+    assert protocol["seeds"] == "0 to 23"
+    assert protocol["features"].endswith("on 10 held-out images")
+    assert len(protocol["features_hash"]) == 16
+    assert {"guidance_scale", "resize", "intervals", "model_hash"} <= set(protocol)
+    assert next(iter(metrics)) == "kid"
+    assert "warning: of 24 images, fewer than 10,000, fid is mostly its bias: read kid" in end.output
+    assert "Memorisation: " in end.output
+    assert (trained / "evaluation" / "nearest_neighbours.png").is_file()
+
+    files = {path: path.stat().st_mtime_ns for path in (trained / "evaluation").rglob("*.*") if path.suffix != ".png"}
+    assert len(files) >= 3
+    again = logsnr("evaluate", trained, *OPTIONS)
+    assert again.output.partition("24 generated")[2] == end.output.partition("24 generated")[2] != ""
+    assert json.loads((trained / "metrics.json").read_text()) == metrics
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_held_out_reference(trained: Path, logsnr: Run) -> None:
+    end = logsnr("evaluate", trained, *OPTIONS, "--reference", "held_out")
+    assert end.status == 0
+    assert "24 generated, 10 held-out images" in end.output
+
+
+def test_dry_run_writes_nothing(trained: Path, logsnr: Run) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    end = logsnr("evaluate", trained, "--dry-run")
+    assert end.status == 0
+    assert "Would draw 20 images (400 evaluations of the network) with CosineBetaScheduler in 20 steps" in end.output
+    assert "by the features of classifier" in end.output
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num", "3"], "--num must be at least 20, and is 3"),
+        (["--features", "vgg"], "--features 'vgg' is unknown. Known: "),
+        ([*OPTIONS, "--scheduler", "Eular"], "is no scheduler"),
+    ],
+)
+def test_what_is_refused(options: list[str], message: str, trained: Path, logsnr: Run) -> None:
+    end = logsnr("evaluate", trained, *options)
+    assert end.status in (1, 2)
+    assert "Traceback" not in end.output
+    assert message in end.output
+
+
+def test_folders_that_cannot_be_evaluated(trained: Path, tmp_path: Path, logsnr: Run) -> None:
+    assert "is no run folder: there is no config.json" in logsnr("evaluate", tmp_path).message
+    record = json.loads((trained / "config.json").read_text())
+    record["data"]["fingerprint"] = "0"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "model").symlink_to(trained / "model")
+    (other / "config.json").write_text(json.dumps(record))
+    assert "was trained on other images: then 30 training and 10 held-out images" in logsnr("evaluate", other).message

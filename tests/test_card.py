@@ -1,0 +1,346 @@
+"""What a card says of a model, and what it never says of the machine that the model was made on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import Finished, run
+from diffusers.models.unets.unet_2d import UNet2DModel
+from huggingface_hub import ModelCard
+from loopback_card import complaints
+from loopback_hub import LoopbackHub
+from matplotlib.figure import Figure
+from PIL import Image
+
+from logsnr.card import Subject, Training, public_words, render_card, render_stock_card
+from logsnr.cli import parse_train
+from logsnr.config import DataConfig, ObjectiveConfig, RunConfig, SampleOptions, ScheduleConfig, TrainConfig, to_json
+from logsnr.effort import Effort, Session, read_effort
+from logsnr.errors import PublishError
+from logsnr.leaks import refuse_leaks
+from logsnr.monitor import HeldOutLoss
+from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.plots import save_png
+from logsnr.presets import PRESETS
+from logsnr.provenance import data_origin, nearest_preset, public_config, training_command
+from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
+
+Run = Callable[..., Finished]
+NAMES = ["calm", 'wild |*_"`', "<b>", "ünder\nway"]
+
+
+def pipeline(names: list[str] | None, prediction_type: str = "v_prediction") -> PixelDiffusionPipeline:
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        add_attention=False,
+        num_class_embeds=None if names is None else len(names) + 1,
+    )
+    scheduler = CosineBetaScheduler(prediction_type=prediction_type)  # type: ignore[arg-type]
+    return PixelDiffusionPipeline(unet, scheduler, None if names is None else dict(enumerate(names)))
+
+
+def recorded(config: RunConfig, **more: Any) -> dict[str, Any]:
+    data = {"description": "380 training and 20 held-out images, 8x8, gray, 8 bit, 4 classes", "class_names": NAMES}
+    return {"config": json.loads(to_json(config)), "data": data, "unet": {}, "versions": {}, **more}
+
+
+def session(**values: Any) -> Session:
+    made = Session(0, 1000, 90.0, 64, 1, "2 CPU cores", "bf16", {"logsnr": "0.1.0", "torch": "2.13.0"})
+    return dataclasses.replace(made, **values)
+
+
+def training(metrics: dict[str, Any] | None = None, **values: Any) -> Training:
+    config = RunConfig(data=DataConfig(source="path/to/images"))
+    losses = [HeldOutLoss(1000, 0.25, [0.5] * 10)]
+    made = Training(recorded(config), config, Effort([session()], 1000), losses, metrics or {})
+    return dataclasses.replace(made, **values)
+
+
+def subject(names: list[str] | None = NAMES, metrics: dict[str, Any] | None = None, **values: Any) -> Subject:
+    made = Subject(
+        repo_id="ada/shapes",
+        pipeline=pipeline(names),
+        remote_stem=None if names else "pipeline_pixel_01234567",
+        samples=SampleOptions(num=16, guidance_scale=2.0 if names else None),
+        shown_classes=names,
+        training=training(metrics),
+        license="apache-2.0",
+        data_license=None,
+    )
+    return dataclasses.replace(made, **values)
+
+
+# The text
+
+
+def test_metadata_is_what_the_hub_takes(at_hub: LoopbackHub) -> None:
+    metrics = {"fid": {"value": 12.5, "protocol": {"images": 5000}}, "elbo": {"bits_per_dim": {"total": 1.25}}}
+    for made in (subject(), subject(None), subject(metrics=metrics), subject(training=None, license=None)):
+        for text in (render_card(made), render_stock_card(made)):
+            assert complaints(text, "model") == ([], [])
+            ModelCard(text).validate()
+    data = ModelCard(render_card(subject(metrics=metrics))).data
+    assert data.library_name == "diffusers"
+    assert data.pipeline_tag == "unconditional-image-generation"
+    assert data.license == "apache-2.0"
+    assert data.tags == ["logsnr", "diffusion", "pixel-space", "class-conditional"]
+    assert data.model_name == "shapes"
+    assert {r.metric_type: r.metric_value for r in data.eval_results} == {"fid": 12.5, "elbo": 1.25}
+    assert ModelCard(render_card(subject())).data.eval_results is None
+
+
+def test_the_same_facts_give_the_same_text() -> None:
+    made = subject()
+    assert render_card(made) == render_card(made)
+
+
+def test_figures_come_with_their_protocol_or_not_at_all() -> None:
+    metrics = {
+        "fid": {"value": 12.5, "interval": [11.0, 14.0], "same_n": {"n": 500, "generated": 13.0, "real": 0.25}},
+        "elbo": {
+            "bits_per_dim": {"total": 1.25, "standard_error": 0.01, "prior": 0.5, "kl_terms": [1.0, None]},
+            "num_images": 250,
+            "decoder": "discretised Gaussian, 8 bit",
+        },
+        "protocol": {"images": "5000 generated", "features_hash": "a|b"},
+        "memorisation": {"copying": 0.25},
+    }
+    text = render_card(subject(metrics=metrics))
+    assert "| FID, lower is better | 12.5 (11 to 14) | of 500 images 13, of as many real ones 0.25 |" in text
+    assert (
+        "| ELBO, bits per dimension, lower is better | 1.25 ± 0.01 | prior: 0.5; num images: 250; decoder: "
+        "discretised Gaussian, 8 bit |"
+    ) in text
+    assert "Protocol: images: 5000 generated; features hash: a\\|b." in text
+    assert "in 25 % of cases; 50 % is chance" in text
+    assert "Recall" not in text
+    assert "None were measured" not in text
+    assert "None were measured" in render_card(subject())
+
+
+def test_names_of_classes_are_text_and_nothing_else() -> None:
+    """Neither Markdown nor HTML nor the end of a line of code."""
+    text = render_card(subject())
+    assert r'calm, wild \|\*\_"\`, \<b\>, ünder way' in text
+    for piece in text.split("```python\n")[1:]:
+        compile(piece.split("```")[0], "card", "exec")
+    assert 'class_labels=["calm", "wild |*_\\"`", "<b>", "ünder\\nway"]' in text
+
+
+def test_what_is_not_known_is_said() -> None:
+    bare = render_card(subject(training=None))
+    assert "Which images it was trained on isn't recorded." in bare
+    assert "How it was trained isn't recorded" in bare
+    assert "from scratch" not in bare
+    text = render_card(subject(training=training(effort=Effort([], None), held_out=[])))
+    assert "On what and for how long isn't recorded." in text
+    assert "held_out_loss" not in text
+    assert "Their licence: not stated by the author." in text
+    assert "Their licence: CC0." in render_card(subject(data_license="CC0"))
+
+
+def test_effort_over_several_sessions() -> None:
+    sessions = [
+        session(to_step=400, seconds=3600.0),
+        session(from_step=400, seconds=5400.0, device="NVIDIA H200", processes=2, images_per_step=128),
+    ]
+    text = render_card(subject(training=training(effort=Effort(sessions, 1000))))
+    assert f"It took 1,000 steps and {400 * 64 + 600 * 128:,} images, each counted as often as it was seen" in text
+    assert "2.5 hours on 2 CPU cores in bf16 and 2 processes, each on NVIDIA H200 in bf16, in 2 sessions." in text
+    assert "Versions: logsnr 0.1.0, torch 2.13.0." in text
+    text = render_card(subject(training=training(effort=Effort(sessions, 400))))
+    assert "400 of 1,000 steps (an unfinished run)" in text
+
+
+def test_a_target_without_a_stock_form() -> None:
+    made = subject(pipeline=pipeline(NAMES, "x0_minus_noise"))
+    assert made.stock is None
+    text = render_card(made)
+    assert "There is no such form" in text
+    assert text.count("```python") == 2
+    assert "to_stock" not in text
+
+
+def test_training_is_recorded_over_a_resume(tiny: list[str], tmp_path: Path) -> None:
+    command = ("train", *tiny, "--out", tmp_path / "run")
+    assert run(tmp_path / "log.txt", *command).status == 0
+    whole = read_effort(tmp_path / "run")
+    assert [(s.from_step, s.to_step, s.images, s.processes, s.precision) for s in whole.sessions] == [
+        (0, 12, 48, 1, "float32")
+    ]
+    assert whole.model_step == 12
+    assert whole.sessions[0].device == "1 CPU core"
+    for path in (tmp_path / "run" / "checkpoints").glob("step-*12"):
+        path.rename(tmp_path / "lost")
+    assert run(tmp_path / "log.txt", *command).status == 0
+    again = read_effort(tmp_path / "run")
+    assert [(s.from_step, s.to_step) for s in again.sessions] == [(0, 8), (8, 12)]
+    assert all(s.seconds > 0 for s in again.sessions)
+
+
+# Where it comes from
+
+
+CONFIGS = [
+    *(config for _, config in PRESETS.values()),
+    RunConfig(data=DataConfig(source="two words", horizontal_flip=True, class_conditional=False, label_column="a b")),
+    RunConfig(
+        schedule=ScheduleConfig(name="my:Own", options={"beta_end": 0.03, "beta_start": 1e-5}, clip_sample=False)
+    ),
+    RunConfig(model=dataclasses.replace(PRESETS["mnist"][1].model, attention_levels=(), init_from="ada/shapes")),
+    RunConfig(objective=ObjectiveConfig(weighting="edm", sigma_data=0.1), train=TrainConfig(learning_rate=3e-5)),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_command_is_the_configuration(config: RunConfig) -> None:
+    words = shlex.split(" ".join(training_command(config, "runs/x y")))
+    assert words[:2] == ["logsnr", "train"]
+    arguments = parse_train(words[2], words[3:])
+    assert arguments.out == Path("runs/x y")
+    sections = (getattr(arguments, f.name) for f in dataclasses.fields(RunConfig))
+    assert RunConfig(*sections) == config
+
+
+def test_the_nearest_preset() -> None:
+    for name, (_, config) in PRESETS.items():
+        changed = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=7))
+        assert nearest_preset(changed) == name
+        assert training_command(changed, "x") == [f"logsnr train {name} --out x", "--train.seed 7"]
+
+
+def test_folders_become_placeholders_and_public_names_stay(at_hub: LoopbackHub) -> None:
+    config = RunConfig(
+        data=DataConfig(source="clinic/patients"),
+        model=dataclasses.replace(PRESETS["mnist"][1].model, init_from="runs/secret"),
+    )
+    hub_names = public_config(recorded(config, local=[]))
+    assert hub_names == config
+    assert data_origin(hub_names, None).hub_id == "clinic/patients"
+    for record in (recorded(config, local=["data.source", "model.init_from"]), recorded(config)):
+        hidden = public_config(record)
+        assert (hidden.data.source, hidden.model.init_from) == ("path/to/images", "path/to/model")
+        assert data_origin(hidden, None).hub_id is None
+    for name in ("mnist", "fashion-mnist"):
+        record = recorded(PRESETS[name][1], local=["data.source"])
+        assert public_config(record) == PRESETS[name][1]
+        assert data_origin(public_config(record), None).license
+    card = ModelCard(render_card(subject(training=training(config=hub_names))))
+    assert card.data.datasets == ["clinic/patients"]
+    assert card.data.base_model == "runs/secret"
+    card = ModelCard(render_card(subject(training=training(config=hidden))))
+    assert card.data.datasets is None
+    assert card.data.base_model is None
+    assert "`path/to/images` and `path/to/model` stand for folders of the author's." in card.content
+
+
+# Leaks
+
+
+def write_safetensors(path: Path, metadata: dict[str, str]) -> None:
+    header = json.dumps({"__metadata__": metadata}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("see /data/patients/scans for more", "a path of this machine (/data/patients/scans)"),
+        ("(/srv/x/y.png)", "a path of this machine"),
+        ("in ~/images", "a path of this machine"),
+        ("in ~ada/images", "a path of this machine"),
+        (r"in C:\Users\ada", "a path of this machine"),
+        (r"on \\server\share", "a path of this machine"),
+        ("file:///x", "a path of this machine"),
+        ("in {home}", "your home folder"),
+        ("in {home}/images", "your home folder"),
+        ("by {user}.", "the name of this user or machine ({user})"),
+        ("on {host}", "the name of this user or machine ({host})"),
+        ("hf_abcdefghijklmnopqrstuvwxyz0123456789", "a token, key or password"),
+        ("key sesame-open-42", "a token, key or password"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["card", "json", "nested json key", "weights", "picture"])
+def test_a_leak_is_found_in_any_file(
+    text: str, what: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "hömes" / "dear"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("LOGNAME", "adalovelace")
+    monkeypatch.setenv("SOME_API_KEY", "sesame-open-42")
+    monkeypatch.setattr(socket, "gethostname", lambda: "workstation7.clinic.example")
+    words = {"home": home, "user": "adalovelace", "host": "workstation7"}
+    text, what = text.format(**words), what.format(**words)
+    folder = tmp_path / "staged"
+    (folder / "main").mkdir(parents=True)
+    if kind == "card":
+        (name := folder / "main" / "README.md").write_text(f"# Model\n\nIt is {text}\n")
+    elif kind == "json":
+        (name := folder / "main" / "config.json").write_text(json.dumps({"a": [1, {"b": text}]}))  # ö becomes \u00f6
+    elif kind == "nested json key":
+        (name := folder / "main" / "config.json").write_text(json.dumps({"a": {text: None}}))
+    elif kind == "weights":
+        write_safetensors(name := folder / "main" / "x.safetensors", {"format": "pt", "from": text})
+    else:
+        figure = Figure()
+        figure.savefig(name := folder / "main" / "x.png", metadata={"Comment": text})
+    with pytest.raises(PublishError) as caught:
+        refuse_leaks(folder, set())
+    assert f"main/{name.name} has {what}" in str(caught.value)
+    assert "sesame" not in str(caught.value)
+    assert "hf_a" not in str(caught.value)
+
+
+def test_what_is_no_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our code and cards, URLs and relative paths; and a user called like a class, or like the owner of the repo."""
+    (tmp_path / "README.md").write_text(
+        render_card(subject()) + "\nhttps://example.org/a/b/c and runs/x/y, 1/2/3, a / b.\n"
+    )
+    write_safetensors(tmp_path / "x.safetensors", {"format": "pt"})
+    save_png(Image.new("L", (8, 8)), tmp_path / "x.png")
+    for room in ("schedulers", "pipelines"):
+        for path in (Path(__file__).parents[1] / room).glob("*.py"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    pipeline(NAMES).save_pretrained(tmp_path / "model")
+    for user, host in [("ada", "calm"), ("noise", "model"), ("someone", "somewhere")]:
+        monkeypatch.setenv("LOGNAME", user)
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        refuse_leaks(tmp_path, public_words(subject()))
+    (tmp_path / "x.bin").write_bytes(b"\0")
+    with pytest.raises(PublishError, match=r"x\.bin isn't a kind of file that is published"):
+        refuse_leaks(tmp_path, set())
+
+
+# push_to_hub
+
+
+def test_push_to_hub_leaves_a_card_that_says_something(at_hub: LoopbackHub) -> None:
+    torch.manual_seed(0)
+    pipeline(["a", "b"]).push_to_hub("ada/shapes")
+    text = at_hub.repo("ada/shapes").files()["README.md"].decode()
+    assert "More Information Needed" not in text
+    assert complaints(text, "model") == ([], [])
+    assert 'DiffusionPipeline.from_pretrained("ada/shapes", trust_remote_code=True)' in text
+    assert "gray images of 8 pixels a side, of 2 classes" in text
+    pipeline(None).push_to_hub("ada/plain")
+    assert 'from_pretrained("ada/plain")' in at_hub.repo("ada/plain").files()["README.md"].decode()
+
+    mine = "---\nlibrary_name: diffusers\n---\n\nMy own words.\n"
+    ModelCard(mine).push_to_hub("ada/shapes")
+    pipeline(["a", "b"]).push_to_hub("ada/shapes")
+    assert "My own words." in at_hub.repo("ada/shapes").files()["README.md"].decode()
