@@ -17,7 +17,15 @@ import torch
 from safetensors.torch import save_file
 
 import logsnr.checkpoint
-from logsnr.checkpoint import Checkpoint, load_latest, locked, replacing_folder, save_checkpoint, write_atomically
+from logsnr.checkpoint import (
+    Checkpoint,
+    load_latest,
+    locked,
+    replacing_file,
+    replacing_folder,
+    save_checkpoint,
+    write_atomically,
+)
 from logsnr.errors import CheckpointError
 
 
@@ -308,3 +316,16 @@ def test_what_is_saved_may_be_read_by_whom_the_folder_lets_in(tmp_path: Path) ->
         save_file({"a": torch.zeros(1)}, folder / "weights.safetensors")
     modes = [path.stat().st_mode & 0o666 for path in (tmp_path / "model", tmp_path / "model" / "weights.safetensors")]
     assert modes[0] == modes[1]
+
+
+def test_replacing_a_file_is_all_or_nothing(tmp_path: Path) -> None:
+    final = tmp_path / "cache" / "features.safetensors"
+    with replacing_file(final) as path:
+        save_file({"a": torch.zeros(1)}, path)
+    assert final.stat().st_mode & 0o666 == final.parent.stat().st_mode & 0o666
+    with pytest.raises(ZeroDivisionError), replacing_file(final) as path:
+        path.write_text(str(1 / 0))
+    assert list(final.parent.iterdir()) == [final]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="can't be written"), replacing_file(tmp_path / "file" / "x"):
+        pass

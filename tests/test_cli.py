@@ -31,7 +31,7 @@ def flags(cls: type[Any], prefix: str = "") -> list[str]:
         name = prefix + field.name.replace("_", "-")
         kind = field.default_factory if field.default_factory is not dataclasses.MISSING else None
         if dataclasses.is_dataclass(kind):
-            inner = "" if kind in (SampleOptions, EvaluateOptions) else f"{name}."
+            inner = "" if kind in (SampleOptions, EvaluateOptions) and field.name == "options" else f"{name}."
             found += flags(kind, inner)  # type: ignore[arg-type]
         elif "Positional" not in str(field.type):
             found.append(name)
@@ -99,6 +99,8 @@ def test_help_of_train_names_every_preset(logsnr: Run) -> None:
         (["publish"], cli.PublishArguments),
         (["inspect", "schedule"], cli.InspectScheduleArguments),
         (["inspect", "data"], cli.InspectDataArguments),
+        (["inspect", "run"], cli.InspectRunArguments),
+        (["compare", "smoke"], cli.CompareArguments),
     ],
 )
 def test_help_of_each_command_names_every_option(command: list[str], arguments: type[Any], logsnr: Run) -> None:

@@ -151,6 +151,7 @@ def replacing_file(final: Path) -> Iterator[Path]:
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        temporary.chmod(final.parent.stat().st_mode & 0o666)  # safetensors lets nobody else read what it writes
         _flush(temporary)
         temporary.replace(final)
     except BaseException as error:

@@ -272,6 +272,68 @@ def _evaluate(argv: list[str]) -> int:
 
 
 @dataclass(frozen=True)
+class CompareArguments:
+    """Train the same network on the same data with several noise schedules, and compare what comes of it."""
+
+    schedules: tuple[str, ...]
+    """Two or more: as --schedule.name of `logsnr train`."""
+    out: Path
+    """The folder: a run for each schedule, compare.json and compare.png."""
+    at_steps: tuple[int, ...] = (5, 10, 20, 50)
+    """Steps of the sampler at which quality is measured, beside --evaluate.steps."""
+    dry_run: bool = False
+    """Say what would be done, and stop."""
+    data: DataConfig = field(default_factory=DataConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+
+
+_COMPARE_USAGE = """usage: logsnr compare PRESET --schedules NAME NAME … --out DIR [--SECTION.SETTING VALUE …]
+
+Train the same network on the same data with several noise schedules, and compare what comes of it. The presets are
+those of `logsnr train`:
+
+{choices}
+
+`logsnr compare smoke --help` shows every setting with its value. See what would be done: --dry-run"""
+
+
+def _compare(argv: list[str]) -> int:
+    presets = {name: text for name, (text, _) in PRESETS.items()}
+    status = _no_choice(argv, "logsnr compare", "preset", presets, _COMPARE_USAGE)
+    if status is not None:
+        return status
+    preset, *rest = argv
+    text, c = PRESETS[preset]
+    missing = tyro.MISSING
+    arguments = _parse(
+        CompareArguments,
+        rest,
+        prog=f"logsnr compare {preset}",
+        description=f"{CompareArguments.__doc__} The preset: {text}.",
+        default=CompareArguments(
+            missing, missing, (5, 10, 20, 50), False, c.data, c.schedule, c.model, c.objective, c.train
+        ),
+    )
+    config = RunConfig(arguments.data, arguments.schedule, arguments.model, arguments.objective, arguments.train)
+    from logsnr.compare import compare, plan
+
+    if arguments.dry_run:
+        print(plan(config, arguments.schedules, arguments.out))
+        return 0
+    with _writing(arguments.out):
+        result = compare(config, arguments.schedules, arguments.out, arguments.evaluate, arguments.at_steps)
+    if result.stopped is not None:
+        print(f"{result.text} The same command goes on from there.")
+        return 128 + (result.stopped.stopped_by or signal.SIGINT)
+    print(result.text)
+    return 0
+
+
+@dataclass(frozen=True)
 class InspectScheduleArguments:
     """Draw noise schedules, and say whether they do their job."""
 
@@ -330,14 +392,47 @@ def _inspect_data(argv: list[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class InspectRunArguments:
+    """Look at a trained model: its loss by log-SNR, where the bits of its ELBO go, how images come out of noise."""
+
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+    """The run folder."""
+    out: Path | None = None
+    """The folder of the three pictures; RUN/inspection when not given."""
+    elbo_images: int = 250
+    """Images whose likelihood is bounded."""
+    elbo_timesteps: int = 50
+    """KL divergences evaluated an image, of one for each step of the chain."""
+    dry_run: bool = False
+    """Load model and data, say what would be drawn, and stop."""
+
+
+def _inspect_run(argv: list[str]) -> int:
+    parsed = _parse(InspectRunArguments, argv, prog="logsnr inspect run")
+    from logsnr.evaluate.subject import open_subject
+    from logsnr.inspect_run import inspect_run
+
+    options = EvaluateOptions(elbo_images=parsed.elbo_images, elbo_timesteps=parsed.elbo_timesteps)
+    out = parsed.out or parsed.run / "inspection"
+    subject = open_subject(parsed.run)
+    if parsed.dry_run:
+        print(f"{subject.data.description}\nWould draw loss.png, bits.png and film.png into {out}.")
+        return 0
+    with _writing(out):
+        print(inspect_run(subject, options, out))
+    return 0
+
+
 _SUBJECTS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "schedule": (_inspect_schedule, "draw noise schedules, and say whether they do their job"),
     "data": (_inspect_data, "say what images are, and what schedule and weighting to begin with"),
+    "run": (_inspect_run, "look at a trained model: its loss, its bits, its images on their way out of noise"),
 }
 
 _INSPECT_USAGE = """usage: logsnr inspect SUBJECT …
 
-Look before training:
+Look before and after training:
 
 {choices}
 
@@ -388,7 +483,8 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "export": (_export, "make a model folder of a run's last checkpoint"),
     "publish": (_publish, "put a trained model on the Hub, with a page that explains it"),
     "evaluate": (_evaluate, "measure how good a run's model is"),
-    "inspect": (_inspect, "look at images and noise schedules before training"),
+    "compare": (_compare, "train with several noise schedules, and compare what comes of it"),
+    "inspect": (_inspect, "look at images, noise schedules and trained models"),
 }
 
 

@@ -319,9 +319,20 @@ class EvaluateOptions:
     """Image k has seed `seed + k`."""
     batch_size: int = 64
     """Images made at once; doesn't change them."""
+    elbo_images: int = 250
+    """Held-out images whose likelihood is bounded (ELBO), and training images as many; 0 for none."""
+    elbo_timesteps: int = 50
+    """KL divergences evaluated an image, of one for each step of the chain."""
+    respace: int | None = None
+    """Length of a shorter chain for the ELBO, through evenly spaced timesteps."""
+    ode_images: int = 0
+    """Held-out images whose likelihood is computed by the probability-flow ODE: slow, so none unless asked for."""
 
     def __post_init__(self) -> None:
-        for name, least in (("num", 20), ("steps", 1), ("batch_size", 1)):
+        for name in ("elbo_images", "ode_images"):
+            if getattr(self, name) != 0 and getattr(self, name) < 2:
+                raise ConfigError(f"--{name.replace('_', '-')} must be 0 or at least 2, and is {getattr(self, name)}.")
+        for name, least in (("num", 20), ("steps", 1), ("batch_size", 1), ("elbo_timesteps", 1), ("respace", 2)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, and is {value}.")

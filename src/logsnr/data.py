@@ -182,17 +182,24 @@ class ImageData:
 
         return self._load(selections())
 
-    def in_order(self, split: Literal["train", "held_out"], batch_size: int) -> Iterator[Batch]:
+    def in_order(
+        self, split: Literal["train", "held_out"], batch_size: int, limit: int | None = None
+    ) -> Iterator[Batch]:
         """Every image of the split once, in the order of the source, not mirrored: always the same batches.
 
-        `positions` count from 0 within the split; the last batch may be smaller.
+        `positions` count from 0 within the split; the last batch may be smaller. With a `limit` there are only that
+        many, chosen at random but always the same (a source is often in the order of its classes).
         """
         images = self._held_out if split == "held_out" else self._train
+        positions = np.arange(len(images))
+        if limit is not None:
+            chosen = np.argsort(sample_seeds(_SPLIT_SEED, positions, "limit"), kind="stable")[:limit]
+            positions = np.sort(chosen)
 
         def selections() -> Iterator[_Selection]:
-            for start in range(0, len(images), batch_size):
-                chosen = images[start : start + batch_size]
-                yield _Selection(np.arange(start, start + len(chosen)), chosen, np.zeros(len(chosen), bool))
+            for start in range(0, len(positions), batch_size):
+                places = positions[start : start + batch_size]
+                yield _Selection(places, images[places], np.zeros(len(places), bool))
 
         return self._load(selections())
 

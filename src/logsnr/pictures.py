@@ -56,6 +56,11 @@ def draw_samples(pipeline: PixelDiffusionPipeline) -> Samples:
 
 def draw_film(pipeline: PixelDiffusionPipeline) -> Image.Image:
     """Two images, the seeds 0 and 1, on their way out of noise: two rows each, x_t and the clean image seen in it."""
+    return film_strip(sample_film(pipeline))
+
+
+def sample_film(pipeline: PixelDiffusionPipeline) -> list[Frame]:
+    """The frames of `draw_film`."""
     alone = PixelDiffusionPipeline(pipeline.unet, copy.deepcopy(pipeline.scheduler))  # whose steps are recorded
     alone.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
     classes, steps = alone.num_classes, _steps(alone)
@@ -70,7 +75,7 @@ def draw_film(pipeline: PixelDiffusionPipeline) -> Image.Image:
         else:
             labels: list[int | str] = [classes // 5, classes // 2]
             alone(class_labels=labels, num_inference_steps=steps, generator=0, guidance_scale=DEFAULT_GUIDANCE)
-    return film_strip(frames)
+    return frames
 
 
 def _steps(pipeline: PixelDiffusionPipeline) -> int:

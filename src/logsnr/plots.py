@@ -229,9 +229,76 @@ def loss_by_log_snr_figure(edges: ArrayLike, curves: Mapping[str, ArrayLike]) ->
     axes.set_xlim(borders[0], borders[-1])
     axes.set_ylim(0, 1.08 * largest if largest > 0 else 1)
     axes.set_xlabel("log-SNR λ (natural logarithm): ← noise · image →")
-    _label(axes, "Held-out loss by noise level", "loss (mean squared error of the network's output)")
+    _label(axes, "Loss by noise level", "loss (mean squared error of the network's output)")
     if len(curves) > 1:
         axes.legend(frameon=False)
+    return figure
+
+
+def bits_by_log_snr_figure(edges: ArrayLike, bits: ArrayLike, ends: Mapping[str, float]) -> Figure:
+    """What the KL divergences of the variational bound cost in bins of log-SNR, and all of them from the noise on.
+
+    Args:
+        edges: (bins + 1,), ascending log-SNR.
+        bits: bits per dimension in each bin, (bins,).
+        ends: the terms that belong to no noise level, named beside the curves.
+    """
+    borders, heights = np.asarray(edges, dtype=float), np.asarray(bits, dtype=float)
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    axes.stairs(heights, borders, fill=True, color=_BLUE, alpha=0.4, label="in each bin")
+    axes.plot(borders, np.concatenate([[0.0], heights.cumsum()]), color=_ORANGE, linewidth=1.8, label="up to here")
+    axes.set_xlim(borders[0], borders[-1])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("log-SNR λ (natural logarithm): ← noise · image →")
+    _label(axes, "Where the bits of the ELBO are spent", "bits per dimension")
+    beside = "\n".join(f"{name}: {value:.3g}" for name, value in ends.items())
+    axes.annotate(f"beside these\n{beside}", (0.02, 0.7), xycoords="axes fraction", color=_INK, fontsize=9)
+    axes.legend(frameon=False, loc="upper left")
+    return figure
+
+
+class Compared(NamedTuple):
+    """What `compare_figure` draws of one schedule; figures come with the ends of their intervals."""
+
+    terms: dict[str, float]
+    """Terms of the ELBO in bits per dimension; empty where it wasn't measured."""
+    figures: dict[str, tuple[float, float, float]]
+    kid_by_steps: dict[int, tuple[float, float, float]]
+
+
+def compare_figure(schedules: Mapping[str, Compared]) -> Figure:
+    """ELBO by term, KID, FID and KID against sampling steps, a colour each schedule."""
+    figure = Figure(figsize=(15, 4.2), layout="constrained", facecolor="white")
+    elbo_axes, kid_axes, fid_axes, steps_axes = figure.subplots(1, 4)
+    places = np.arange(len(schedules))
+    floor = np.zeros(len(schedules))
+    for term, shade in (("decoder", _GREEN), ("kl", _SKY), ("prior", _ORANGE)):
+        heights = np.array([each.terms.get(term, 0.0) for each in schedules.values()])
+        elbo_axes.bar(places, heights, bottom=floor, color=shade, label=term)
+        floor += heights
+    elbo_axes.legend(frameon=False, fontsize=8)
+    _label(elbo_axes, "ELBO by term", "bits per dimension")
+    for place, (name, (color, style)) in enumerate(zip(schedules, _lines(schedules), strict=True)):
+        each = schedules[name]
+        for axes, key in ((kid_axes, "kid"), (fid_axes, "fid")):
+            value, low, high = each.figures[key]
+            axes.errorbar([place], [value], [[value - low], [high - value]], color=color, marker="o", capsize=4)
+        values, lows, highs = zip(*each.kid_by_steps.values(), strict=True)
+        steps_axes.plot(list(each.kid_by_steps), values, color=color, linestyle=style, marker="o", label=name)
+        steps_axes.fill_between(list(each.kid_by_steps), lows, highs, color=color, alpha=0.15, linewidth=0)
+    for axes in (elbo_axes, kid_axes, fid_axes):
+        axes.set_xticks(places, list(schedules), rotation=30, ha="right")
+        axes.set_xlim(-0.6, len(schedules) - 0.4)
+    _label(kid_axes, "KID, 95 % intervals", "KID (less is better)")
+    _label(fid_axes, "FID, 95 % intervals", "FID (less is better)")
+    steps_axes.set_xscale("log")
+    shown = sorted({steps for each in schedules.values() for steps in each.kid_by_steps})
+    steps_axes.set_xticks(shown, [str(steps) for steps in shown])
+    steps_axes.set_xticks([], minor=True)
+    steps_axes.set_xlabel("steps of the sampler")
+    _label(steps_axes, "Quality against steps", "KID (less is better)")
+    steps_axes.legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -10,7 +10,7 @@ import pytest
 from commands import Finished, run
 
 Run = Callable[..., Finished]
-OPTIONS = ("--num", "24", "--steps", "2")
+OPTIONS = ("--num", "24", "--steps", "2", "--elbo-images", "6", "--elbo-timesteps", "5")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,13 @@ def test_all_figures_come_with_their_protocol_and_a_second_time_they_are_reused(
     assert next(iter(metrics)) == "kid"
     assert "warning: of 24 images, fewer than 10,000, fid is mostly its bias: read kid" in end.output
     assert "Memorisation: " in end.output
+    elbo = metrics["elbo"]
+    terms = elbo["bits_per_dim"]
+    assert terms["total"] == pytest.approx(terms["prior"] + terms["kl"] + terms["decoder"])
+    assert (elbo["num_images"], elbo["train"]["num_images"], elbo["kl_evaluations"]) == (6, 6, 5)
+    assert elbo["gap"] == pytest.approx(terms["total"] - elbo["train"]["bits_per_dim"]["total"])
+    assert f"ELBO of 6 held-out images: {terms['total']:.4f} ± " in end.output
+    assert "ode" not in metrics
     assert (trained / "evaluation" / "nearest_neighbours.png").is_file()
 
     files = {path: path.stat().st_mtime_ns for path in (trained / "evaluation").rglob("*.*") if path.suffix != ".png"}
@@ -52,10 +59,13 @@ def test_all_figures_come_with_their_protocol_and_a_second_time_they_are_reused(
     assert {path: path.stat().st_mtime_ns for path in files} == files
 
 
-def test_held_out_reference(trained: Path, logsnr: Run) -> None:
-    end = logsnr("evaluate", trained, *OPTIONS, "--reference", "held_out")
+def test_held_out_reference_and_the_flow(trained: Path, logsnr: Run) -> None:
+    end = logsnr("evaluate", trained, *OPTIONS, "--reference", "held_out", "--ode-images", "2")
     assert end.status == 0
     assert "24 generated, 10 held-out images" in end.output
+    assert "Likelihood of 2 held-out images by the probability-flow ODE: " in end.output
+    found = json.loads((trained / "metrics.json").read_text())["ode"]
+    assert found["num_images"] == 2
 
 
 def test_dry_run_writes_nothing(trained: Path, logsnr: Run) -> None:
@@ -64,6 +74,7 @@ def test_dry_run_writes_nothing(trained: Path, logsnr: Run) -> None:
     assert end.status == 0
     assert "Would draw 20 images (400 evaluations of the network) with CosineBetaScheduler in 20 steps" in end.output
     assert "by the features of classifier" in end.output
+    assert "bounded for 10 held-out images and as many training images, by 50 KL divergences each" in end.output
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
@@ -71,6 +82,7 @@ def test_dry_run_writes_nothing(trained: Path, logsnr: Run) -> None:
     ("options", "message"),
     [
         (["--num", "3"], "--num must be at least 20, and is 3"),
+        (["--elbo-images", "1"], "--elbo-images must be 0 or at least 2, and is 1"),
         (["--features", "vgg"], "--features 'vgg' is unknown. Known: "),
         ([*OPTIONS, "--scheduler", "Eular"], "is no scheduler"),
     ],

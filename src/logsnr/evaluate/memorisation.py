@@ -76,5 +76,6 @@ def picture_of_pairs(pairs: list[tuple[float, int, int]], images: Tensor, data: 
         for place, image in zip(batch.positions.tolist(), batch.images, strict=True):
             if place in wanted:
                 found[place] = image.add(1).div(2)
-    cells = [cell for _, k, place in pairs for cell in (images[k], found[place])]
-    return image_grid(torch.stack(cells), 2 * _PAIRS_A_ROW)
+    between = torch.full_like(images[0, :, :, :1], 0.5)
+    cells = [torch.cat([images[k], between, found[place]], dim=2) for _, k, place in pairs]
+    return image_grid(torch.stack(cells), _PAIRS_A_ROW)

@@ -3,6 +3,7 @@
 RUN/metrics.json                       the figures of the last evaluation, and how they came about
 RUN/evaluation/samples-…/              the images that were drawn, see `logsnr.evaluate.generated`
                features-…, figures-…   what was made of them, by the hash of what it was made of
+               elbo-…, ode-…           likelihoods, by the hash of what they are of
                nearest_neighbours.png  generated images beside their nearest training images
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 
 from logsnr.checkpoint import write_atomically
 from logsnr.config import EvaluateOptions
+from logsnr.evaluate.bits import bound, flow, gap
 from logsnr.evaluate.distribution import (
     ENOUGH,
     Comparison,
@@ -36,13 +38,20 @@ from logsnr.tables import aligned
 def plan(subject: Subject, options: EvaluateOptions) -> str:
     """What `evaluate` would do, in words."""
     num = number_of_images(options, subject.data)
+    images = min(options.elbo_images, subject.data.num_held_out)
+    likelihood = (
+        f"The likelihood would be bounded for {images} held-out images and as many training images, by "
+        f"{options.elbo_timesteps} KL divergences each.\n"
+        if images
+        else ""
+    )
     return (
         f"{subject.data.description}\n"
         f"Would draw {num:,} images ({num * options.steps:,} evaluations of the network"
         f"{', twice with guidance' if options.guidance_scale not in (0, 1) else ''}) with "
         f"{options.scheduler or type(subject.scheduler).__name__} in {options.steps} steps, and compare them "
         f"with the {part_name(options)} images by the features of {features_name(options, subject.data)}.\n"
-        f"Figures would go to {subject.run / 'metrics.json'}; nothing was written."
+        f"{likelihood}Figures would go to {subject.run / 'metrics.json'}; nothing was written."
     )
 
 
@@ -58,6 +67,10 @@ def evaluate(subject: Subject, options: EvaluateOptions, say: Callable[[str], No
         copies, words = _look_for_copies(subject, extractor, found, options)
         metrics["memorisation"] = dataclasses.asdict(copies)
         say(words)
+        bits, words = _likelihood(subject, options)
+        metrics |= bits
+        if words:
+            say(words)
     write_atomically(subject.run / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     return metrics
 
@@ -119,3 +132,35 @@ def _look_for_copies(
         f"many training as held-out images, the nearest is a training image for {copies.nearer_to_train:.0%}. "
         f"The closest pair, seed {options.seed + k} and training image {place} at {distance:.3g}, begins {path}."
     )
+
+
+def _likelihood(subject: Subject, options: EvaluateOptions) -> tuple[dict[str, Any], str]:
+    """The likelihoods that were asked for, as they stand in metrics.json, and in words."""
+    entries: dict[str, Any] = {}
+    said = []
+    if options.elbo_images:
+        held_out, train = bound(subject, options, "held_out"), bound(subject, options, "train")
+        more, error = gap(held_out, train)
+        for part in (held_out, train):
+            del part["bits_per_dim"]["kl_terms"]
+        entries["elbo"] = held_out | {"train": train, "gap": more, "gap_standard_error": error}
+        said.append(
+            f"ELBO of {held_out['num_images']} held-out images: {_bits(held_out)}, at most; by term: "
+            + ", ".join(f"{name} {held_out['bits_per_dim'][name]:.4f}" for name in ("prior", "kl", "decoder"))
+            + f" ({held_out['decoder']}; {held_out['kl_evaluations']} of {held_out['chain_length'] - 1} KL divergences "
+            f"an image). Of "
+            f"{train['num_images']} training images: {_bits(train)}. The gap is {more:.4f} ± {error:.4f}: "
+            f"what the model knows of its training images alone."
+        )
+    if options.ode_images:
+        entries["ode"] = flow(subject, options, "held_out")
+        found = entries["ode"]
+        said.append(
+            f"Likelihood of {found['num_images']} held-out images by the probability-flow ODE: {_bits(found)} "
+            f"(dequantisation {found['dequantisation']}, solver error {found['bits_per_dim']['solver_error']:.1g})."
+        )
+    return entries, "\n".join(said)
+
+
+def _bits(found: dict[str, Any]) -> str:
+    return f"{found['bits_per_dim']['total']:.4f} ± {found['bits_per_dim']['standard_error']:.4f} bits per dimension"

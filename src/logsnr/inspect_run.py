@@ -1,0 +1,157 @@
+"""What `logsnr inspect run` says of a trained model, a picture and a line of words each.
+
+- `loss.png`: its error on held-out and on training images, by log-SNR: where it could be better, and where it has
+  learned the training images rather than what they have in common.
+- `bits.png`: what each noise level costs of the variational bound (see `logsnr.variational_bound`). Bits are spent on
+  what can be seen as well as on what can't: most go to the last, faintest noise.
+- `film.png`: how two images come out of noise, x_t above and the clean image that the network foresees below.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from logsnr.config import EvaluateOptions
+from logsnr.data import sample_seeds
+from logsnr.denoising import draw_timesteps
+from logsnr.evaluate.bits import Split, bound
+from logsnr.evaluate.likelihood import predict
+from logsnr.evaluate.subject import Subject
+from logsnr.film import Frame
+from logsnr.objectives import loss_weights, squared_errors
+from logsnr.pictures import film_strip, sample_film
+from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.plots import bits_by_log_snr_figure, loss_by_log_snr_figure, save_png
+
+EDGES = tuple(float(edge) for edge in range(-10, 11))
+"""Bins of log-SNR; the outer two take everything beyond."""
+_SAMPLES, _BATCH = 2048, 64
+
+
+def inspect_run(subject: Subject, options: EvaluateOptions, out: Path) -> str:
+    """Draw the three pictures into the folder `out`, and return what there is to say of them."""
+    lines = [
+        _loss(subject, out / "loss.png"),
+        _bits(subject, options, out / "bits.png"),
+        _film(subject, out / "film.png"),
+    ]
+    return "\n\n".join(lines)
+
+
+# Loss
+
+
+def _loss(subject: Subject, path: Path) -> str:
+    parts: list[Split] = ["held_out", "train"] if subject.data.num_held_out else ["train"]
+    weights = loss_weights(subject.scheduler, subject.config.objective).double()
+    curves: dict[str, list[float]] = {}
+    means, said = {}, []
+    for split in parts:
+        errors, timesteps = errors_by_timestep(subject, split)
+        log_snr = subject.scheduler.log_snr(timesteps).double()
+        weighted = errors * weights[timesteps]
+        name = split.replace("_", "-")
+        means[name] = (float(weighted.mean()), float(weighted.std()) / len(weighted) ** 0.5)
+        curves[name] = _binned_means(log_snr, errors)
+        if split == parts[0]:
+            low, high = _middle_half(log_snr, weighted)
+            said.append(f"half of it between log-SNR {low:.1f} and {high:.1f}")
+    save_png(loss_by_log_snr_figure(EDGES, curves), path)
+    text = " and ".join(f"{mean:.4f} ± {error:.4f} on {name} images" for name, (mean, error) in means.items())
+    return f"Loss, weighted as in training: {text}; {said[0]}. By log-SNR, unweighted: {path}"
+
+
+@torch.no_grad()
+def errors_by_timestep(subject: Subject, split: Split) -> tuple[Tensor, Tensor]:
+    """Unweighted squared errors of `_SAMPLES` noisy images of one part of the data, and their timesteps."""
+    data, scheduler = subject.data, subject.scheduler
+    available = len(data) if split == "train" else data.num_held_out
+    repeats = math.ceil(_SAMPLES / available)
+    errors, drawn, seen = [], [], 0
+    for batch in data.in_order(split, _BATCH, min(available, _SAMPLES)):
+        for _ in range(repeats):
+            numbers = np.arange(seen, seen + len(batch.images))
+            seen += len(numbers)
+            timesteps = torch.from_numpy(draw_timesteps(0, numbers, len(scheduler)))
+            noise, generator = torch.empty_like(batch.images), torch.Generator()
+            for row, seed in zip(noise, sample_seeds(0, numbers, "inspect noise").tolist(), strict=True):
+                row.normal_(generator=generator.manual_seed(seed))
+            noisy = scheduler.add_noise(batch.images, noise, timesteps)
+            output, _ = predict(subject.unet, scheduler, noisy, timesteps, batch.labels)
+            errors.append(squared_errors(scheduler, output, batch.images, noise, timesteps).double())
+            drawn.append(timesteps)
+    return torch.cat(errors), torch.cat(drawn)
+
+
+def _binned_means(log_snr: Tensor, values: Tensor) -> list[float]:
+    places = _places(log_snr)
+    return [float(values[places == k].mean()) for k in range(len(EDGES) - 1)]
+
+
+def _places(log_snr: Tensor) -> Tensor:
+    """The bin of each value."""
+    inside = log_snr.clamp(EDGES[0] + 1e-3, EDGES[-1] - 1e-3)
+    return torch.bucketize(inside, torch.tensor(EDGES, dtype=inside.dtype)) - 1
+
+
+def _middle_half(log_snr: Tensor, values: Tensor) -> tuple[float, float]:
+    """Between which log-SNRs the second and third quarter of the sum of `values` lie."""
+    order = log_snr.argsort()
+    share = values[order].cumsum(0) / values.sum()
+    low, high = (int(torch.searchsorted(share, at)) for at in (0.25, 0.75))
+    return float(log_snr[order[low]]), float(log_snr[order[high]])
+
+
+# Bits
+
+
+def _bits(subject: Subject, options: EvaluateOptions, path: Path) -> str:
+    split: Split = "held_out" if subject.data.num_held_out else "train"
+    found: dict[str, Any] = bound(subject, options, split)
+    terms = found["bits_per_dim"]
+    steps = torch.linspace(0, len(subject.scheduler) - 1, found["chain_length"], dtype=torch.float64).round().long()
+    log_snr = subject.scheduler.log_snr(steps).double()[1:]  # the first step is the decoder
+    kl = torch.tensor([math.nan if term is None else term for term in terms["kl_terms"]], dtype=torch.float64)
+    # a step that wasn't evaluated costs about what its neighbours do
+    known = kl.isfinite()
+    kl = torch.from_numpy(np.interp(np.arange(len(kl)), np.flatnonzero(known), kl[known]))
+    places = _places(log_snr)
+    binned = torch.zeros(len(EDGES) - 1, dtype=torch.float64).index_add_(0, places, kl)
+    save_png(bits_by_log_snr_figure(EDGES, binned, {name: terms[name] for name in ("prior", "decoder")}), path)
+    low, high = _middle_half(log_snr, kl)
+    return (
+        f"ELBO on {split.replace('_', '-')} images: {terms['total']:.4f} ± {terms['standard_error']:.4f} bits per "
+        f"dimension, of which the prior takes {terms['prior']:.4f}, the decoder {terms['decoder']:.4f} and the steps "
+        f"{terms['kl']:.4f}, half of that between log-SNR {low:.1f} and {high:.1f}. By log-SNR: {path}"
+    )
+
+
+# Film
+
+
+def _film(subject: Subject, path: Path) -> str:
+    frames = sample_film(PixelDiffusionPipeline(subject.unet, subject.scheduler))
+    save_png(film_strip(frames), path)
+    settled = _settled(frames)
+    return (
+        f"Film of two images, seeds 0 and 1: what the network foresees has its final structure from "
+        f"{settled.noise:.0%} noise on (correlation with the end above 0.9). {path}"
+    )
+
+
+def _settled(frames: list[Frame]) -> Frame:
+    """The first frame from which on what is foreseen resembles the last in every image."""
+    last = frames[-1].predicted.flatten(1)
+    found = frames[-1]
+    for frame in reversed(frames):
+        pairs = zip(frame.predicted.flatten(1), last, strict=True)
+        if min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs) <= 0.9:
+            break
+        found = frame
+    return found
