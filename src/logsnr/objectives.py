@@ -25,6 +25,8 @@ variance 1 / snr_0. `simple` is the exception: the plain squared error of whatev
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
@@ -74,6 +76,8 @@ def integral_weights(log_snr: Tensor, decrease: Tensor, config: ObjectiveConfig)
 def loss_weights(scheduler: BetaScheduler, config: ObjectiveConfig) -> Tensor:
     """The weight on the squared error of the scheduler's own target at each timestep, (T,), float32."""
     log_snr = scheduler.log_snr(torch.arange(len(scheduler))).double()
+    if config.loss == "vlb":  # the bound's KL divergences with the posterior's variance
+        config = dataclasses.replace(config, weighting="elbo")
     if config.weighting == "simple":
         return torch.ones(len(log_snr))
     factor = squared_error_in_sample(scheduler.prediction_type, log_snr)
