@@ -100,7 +100,12 @@ def shift_log_snr(betas: torch.Tensor, shift: float) -> torch.Tensor:
     """Add `shift` to every log-SNR: alpha_bar' = sigmoid(log_snr + shift). Negative means more noise."""
     log_alpha_bar = torch.cumsum(torch.log1p(-betas.double()), 0)
     log_snr = log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))
-    return _betas_of(torch.sigmoid(log_snr + shift))
+    return betas_from_log_snr(log_snr + shift)
+
+
+def betas_from_log_snr(log_snr: torch.Tensor) -> torch.Tensor:
+    """Betas, float32 (T,), from the log-SNR of each timestep, which must fall."""
+    return _betas_of(torch.sigmoid(log_snr.double()))
 
 
 def _betas_of(alpha_bars: torch.Tensor) -> torch.Tensor:
@@ -148,6 +153,8 @@ class BetaScheduler(SchedulerMixin, ConfigMixin, abc.ABC):  # type: ignore[misc]
     init_noise_sigma = 1.0
     stock_beta_schedule: ClassVar[str | None] = None
     """The `beta_schedule` of stock configs that means the same formula."""
+    learned: ClassVar[bool] = False
+    """Whether the formula is only where training begins, so that other betas are no surprise."""
 
     @staticmethod
     @abc.abstractmethod
@@ -219,7 +226,7 @@ class BetaScheduler(SchedulerMixin, ConfigMixin, abc.ABC):  # type: ignore[misc]
         self._forward = self._forward_table()
         self.set_timesteps(timesteps=list(range(num_train_timesteps))[::-1])
 
-        if trained_betas is not None:
+        if trained_betas is not None and not self.learned:
             own = self._own_betas(num_train_timesteps, zero_terminal_snr, shift, options)
             if not torch.allclose(own, self.betas, rtol=1e-3, atol=1e-7):
                 warnings.warn(
@@ -679,6 +686,24 @@ class LaplaceBetaScheduler(BetaScheduler):
         return betas_from_alpha_bars(
             [1.0] + [alpha_bar((i + 1) / num_train_timesteps) for i in range(num_train_timesteps)]
         )
+
+
+class LearnedBetaScheduler(BetaScheduler):
+    """Log-SNR on a straight line between two ends, where a learned curve begins (Kingma et al., 2107.00630, § 5.1).
+
+    Training moves what lies between the ends; a trained model has its own betas. Much above 9 float32 would round the
+    first of a thousand steps.
+    """
+
+    learned = True
+
+    @staticmethod
+    def make_betas(num_train_timesteps: int, *, log_snr_start: float = 9.0, log_snr_end: float = -10.0) -> torch.Tensor:
+        if log_snr_start <= log_snr_end:
+            raise ValueError(
+                f"`log_snr_start` must be above `log_snr_end`; they are {log_snr_start} and {log_snr_end}."
+            )
+        return betas_from_log_snr(torch.linspace(log_snr_start, log_snr_end, num_train_timesteps, dtype=torch.float64))
 
 
 def _for_images(table: torch.Tensor) -> torch.Tensor:

@@ -38,11 +38,13 @@ Run = Callable[..., Finished]
 NAMES = ["calm", 'wild |*_"`', "<b>", "ünder\nway"]
 
 
-def pipeline(names: list[str] | None, prediction_type: str = "v_prediction") -> PixelDiffusionPipeline:
+def pipeline(
+    names: list[str] | None, prediction_type: str = "v_prediction", variance_type: str = "fixed_small"
+) -> PixelDiffusionPipeline:
     unet = UNet2DModel(
         sample_size=8,
         in_channels=1,
-        out_channels=1,
+        out_channels=2 if variance_type == "learned_range" else 1,
         block_out_channels=(8,),
         norm_num_groups=4,
         down_block_types=("DownBlock2D",),
@@ -50,7 +52,7 @@ def pipeline(names: list[str] | None, prediction_type: str = "v_prediction") -> 
         add_attention=False,
         num_class_embeds=None if names is None else len(names) + 1,
     )
-    scheduler = CosineBetaScheduler(prediction_type=prediction_type)  # type: ignore[arg-type]
+    scheduler = CosineBetaScheduler(prediction_type=prediction_type, variance_type=variance_type)  # type: ignore[arg-type]
     return PixelDiffusionPipeline(unet, scheduler, None if names is None else dict(enumerate(names)))
 
 
@@ -182,6 +184,27 @@ def test_a_target_without_a_stock_form() -> None:
     assert "to_stock" not in text
 
 
+def test_a_learned_variance() -> None:
+    """It is said, and stock samples it with DDPM, which knows it, and not with a solver that doesn't."""
+    config = RunConfig(
+        schedule=ScheduleConfig(variance_type="learned_range"), objective=ObjectiveConfig("simple", loss="hybrid")
+    )
+    for names in (NAMES, None):
+        text = render_card(subject(names, pipeline=pipeline(names, variance_type="learned_range")))
+        assert "the second half is the variance of the reverse step" in text
+        assert "the variance is learned (Nichol and Dhariwal" in text
+        assert "DPMSolver" not in text
+        assert "images = pipe(batch_size=4, num_inference_steps=100).images" in text
+    assert "| loss weighting | simple, and 0.001 times the variational bound for the learned variance |" in render_card(
+        subject(training=training(config=config))
+    )
+    config = dataclasses.replace(config, objective=ObjectiveConfig(loss="vlb"))
+    assert "| the variational bound's own |" in render_card(subject(training=training(config=config)))
+    fixed = render_card(subject())
+    assert "variance" not in fixed
+    assert "DPMSolver" in fixed
+
+
 def test_training_is_recorded_over_a_resume(tiny: list[str], tmp_path: Path) -> None:
     command = ("train", *tiny, "--out", tmp_path / "run")
     assert run(tmp_path / "log.txt", *command).status == 0
@@ -210,6 +233,12 @@ CONFIGS = [
     ),
     RunConfig(model=dataclasses.replace(PRESETS["mnist"][1].model, attention_levels=(), init_from="ada/shapes")),
     RunConfig(objective=ObjectiveConfig(weighting="edm", sigma_data=0.1), train=TrainConfig(learning_rate=3e-5)),
+    RunConfig(
+        schedule=ScheduleConfig(variance_type="learned_range"), objective=ObjectiveConfig(loss="hybrid", vlb_weight=0.1)
+    ),
+    RunConfig(
+        schedule=ScheduleConfig(name="learned", teacher="losses"), objective=ObjectiveConfig(weighting="sigmoid")
+    ),
 ]
 
 

@@ -37,6 +37,7 @@ def checkpoint(step: int) -> Checkpoint:
         {"w": torch.randn(3, 2, generator=g), "b": torch.randn(2, generator=g).bfloat16()},
         {"w": torch.randn(2, 3, generator=g).T, "b": odd},
         {"step.w": torch.tensor(float(step)), "exp_avg.w": torch.randn(3, 2, generator=g, dtype=torch.float64)},
+        {"seen": torch.arange(step)},
     )
 
 
@@ -45,7 +46,8 @@ def same(a: Checkpoint, b: Checkpoint) -> bool:
         raw = {k: v.detach().contiguous().reshape(-1).view(torch.uint8).tolist() for k, v in tensors.items()}
         return {k: (v.dtype, v.shape, raw[k]) for k, v in tensors.items()}
 
-    return a.step == b.step and all(bits(getattr(a, p)) == bits(getattr(b, p)) for p in ("unet", "ema", "optimizer"))
+    parts = ("unet", "ema", "optimizer", "objective")
+    return a.step == b.step and all(bits(getattr(a, p)) == bits(getattr(b, p)) for p in parts)
 
 
 def steps(run: Path) -> list[int]:
@@ -71,6 +73,14 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     assert complaints == []
     assert loaded is not None
     assert same(loaded, checkpoint(7))
+
+
+def test_an_objective_that_learns_nothing_has_no_file(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, Checkpoint(1, {"w": torch.zeros(1)}, {}, {}), keep=1)
+    assert not (folder / "objective.safetensors").exists()
+    loaded, _ = load_latest(tmp_path)
+    assert loaded is not None
+    assert loaded.objective == {}
 
 
 def test_parameters_that_want_gradients_are_saved(tmp_path: Path) -> None:
@@ -119,7 +129,9 @@ def zeros(path: Path) -> None:  # what some file systems leave after a power cut
 
 
 @pytest.mark.parametrize("damage", [truncate, empty, flip, zeros, Path.unlink])
-@pytest.mark.parametrize("name", ["unet.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize(
+    "name", ["unet.safetensors", "ema.safetensors", "optimizer.safetensors", "objective.safetensors", "state.json"]
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(run: Path, name: str, damage: Any) -> None:
     damage(run / "checkpoints" / "step-00000030" / name)
     loaded, complaints = load_latest(run)

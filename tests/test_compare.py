@@ -11,7 +11,7 @@ from commands import Finished
 from PIL import Image
 
 from logsnr.compare import configurations
-from logsnr.config import RunConfig
+from logsnr.config import ObjectiveConfig, RunConfig
 from logsnr.errors import ConfigError
 
 Run = Callable[..., Finished]
@@ -61,3 +61,7 @@ def test_what_is_refused() -> None:
         configurations(RunConfig(), ("cosine", "cosine"))
     with pytest.raises(ConfigError, match="'cosinus' is unknown"):
         configurations(RunConfig(), ("linear", "cosinus"))
+    with pytest.raises(ConfigError, match="learned needs objective"):
+        configurations(RunConfig(), ("cosine", "learned"))
+    configs = configurations(RunConfig(objective=ObjectiveConfig("sigmoid")), ("cosine", "learned"))
+    assert [config.schedule.name for config in configs.values()] == ["cosine", "learned"]

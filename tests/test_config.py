@@ -59,7 +59,12 @@ def section(cls: type[Any]) -> st.SearchStrategy[Any]:
     if cls is ModelConfig:
         fields |= {"norm_num_groups": st.sampled_from([1, 2, 4, 8]), "attention_levels": st.just((0,))}
     if cls is ScheduleConfig:
-        fields["zero_terminal_snr"] = st.just(False)
+        fields |= {
+            "zero_terminal_snr": st.just(False),
+            "variance_type": st.sampled_from(["fixed_small", "fixed_large"]),
+        }
+    if cls is ObjectiveConfig:
+        fields["loss"] = st.sampled_from(["weighted", "vlb"])
     return st.builds(cls, **fields)
 
 
@@ -113,6 +118,7 @@ def test_an_unknown_key_is_named() -> None:
         (lambda: ModelConfig(layers_per_block=0), r"model\.layers_per_block"),
         (lambda: ModelConfig(dropout=1.0), r"model\.dropout"),
         (lambda: ObjectiveConfig(label_dropout=1.1), r"objective\.label_dropout"),
+        (lambda: ObjectiveConfig(vlb_weight=0), r"objective\.vlb_weight"),
         (lambda: ObjectiveConfig(min_snr_gamma=0), r"objective\.min_snr_gamma"),
         (lambda: ObjectiveConfig(sigma_data=0), r"objective\.sigma_data"),
         (lambda: TrainConfig(num_steps=0), r"train\.num_steps must be at least 1, and is 0"),
@@ -122,6 +128,25 @@ def test_an_unknown_key_is_named() -> None:
         (lambda: TrainConfig(learning_rate=float("nan")), r"train\.learning_rate must be above 0, and is nan"),
         (lambda: TrainConfig(ema_decay=1), r"train\.ema_decay"),
         (lambda: TrainConfig(adam_beta2=1), r"train\.adam_beta2"),
+        (
+            lambda: RunConfig(schedule=ScheduleConfig(variance_type="learned_range")),
+            r"schedule\.variance_type learned_range needs objective\.loss hybrid or vlb",
+        ),
+        (
+            lambda: RunConfig(objective=ObjectiveConfig(loss="hybrid")),
+            r"objective\.loss hybrid trains a learned variance, and schedule\.variance_type is fixed_small\. Use",
+        ),
+        (
+            lambda: RunConfig(schedule=ScheduleConfig(name="learned")),
+            r"schedule\.name learned needs .* objective\.weighting elbo, sigmoid or edm, .* weighted and min_snr",
+        ),
+        (
+            lambda: RunConfig(
+                schedule=ScheduleConfig(name="learned", zero_terminal_snr=True),
+                objective=ObjectiveConfig(weighting="elbo"),
+            ),
+            r"schedule\.name learned has two finite ends",
+        ),
         (lambda: SampleOptions(num=0), r"--num must be at least 1, and is 0"),
         (lambda: SampleOptions(batch_size=0), r"--batch-size must be"),
     ],

@@ -9,12 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
-from logsnr.config import DataConfig, ObjectiveConfig, RunConfig, ScheduleConfig, TrainConfig
+from logsnr.config import (
+    DataConfig,
+    Loss,
+    ObjectiveConfig,
+    PredictionType,
+    RunConfig,
+    ScheduleConfig,
+    TrainConfig,
+    Weighting,
+)
 from logsnr.data import Batch, open_data
 from logsnr.denoising import Objective, draw_timesteps
 from logsnr.objectives import loss_weights
 from logsnr.registry import make_scheduler
+from logsnr.variational_bound import VariationalBound
 
 CONFIG = RunConfig(schedule=ScheduleConfig(num_train_timesteps=100), train=TrainConfig(seed=3))
 
@@ -35,7 +46,7 @@ class Spy:
 
 def objective(config: RunConfig = CONFIG, classes: int | None = 3) -> Objective:
     names = None if classes is None else [str(i) for i in range(classes)]
-    return Objective(config, make_scheduler(config.schedule), names, torch.device("cpu"))
+    return Objective(config, make_scheduler(config.schedule), names, 8, torch.device("cpu"))
 
 
 def batch(start: int, count: int, labels: bool = True) -> Batch:
@@ -172,3 +183,110 @@ def test_the_same_image_meets_all_noise_levels(folder: Path) -> None:
     assert len(levels) == len(data)
     for seen in levels.values():
         assert discrepancy(np.array(seen) / 1000) < 2 / len(seen) ** 0.5  # 1.95 has probability 0.001
+
+
+# The variational bound in the loss
+
+
+class Said:
+    """A network that says the same of every image: a value for the target and one for the variance."""
+
+    def __init__(self, value: float = 0.1, variance: float = 0.3) -> None:
+        self.output = torch.tensor([value, variance], requires_grad=True)
+
+    def __call__(self, sample: torch.Tensor, timestep: torch.Tensor, return_dict: bool) -> tuple[torch.Tensor]:
+        self.sample, self.timestep = sample, timestep
+        return (self.output.view(1, 2, 1, 1).expand(len(sample), 2, *sample.shape[2:]),)
+
+
+def learning(
+    loss: Loss, prediction_type: PredictionType = "v_prediction", weighting: Weighting = "simple"
+) -> Objective:
+    schedule = replace(CONFIG.schedule, variance_type="learned_range", prediction_type=prediction_type)
+    config = replace(CONFIG, schedule=schedule, objective=ObjectiveConfig(weighting, loss=loss))
+    return objective(config, None)
+
+
+def gradient(o: Objective, b: Batch) -> torch.Tensor:
+    said = Said()
+    o.loss(said, b).backward()
+    assert said.output.grad is not None
+    return said.output.grad
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction", "x0_minus_noise"])
+def test_the_vlb_loss_is_the_bound(prediction_type: PredictionType) -> None:
+    """T times the mean of the terms, as they are in float64; uniform draws, as none has been learned from yet."""
+    o, said, b = learning("vlb", prediction_type), Said(), batch(0, 128, labels=False)
+    loss = o.loss(said, b)
+    noisy, t = said.sample.double(), said.timestep
+    output, variance = (v.expand(128, 1, 8, 8).double() for v in said.output.detach().view(2, 1, 1, 1))
+    x_0 = o.scheduler.convert(output, noisy, t, prediction_type, "sample")
+    terms = VariationalBound(o.scheduler, 8).terms(b.images.double(), x_0, variance, t)
+    assert bool((t == 0).any())
+    assert loss.item() == pytest.approx(100 * float(terms.mean()), rel=1e-3)
+
+
+def test_the_hybrid_loss_moves_the_variance_by_the_bound_alone() -> None:
+    b = batch(0, 64, labels=False)
+    hybrid, vlb = gradient(learning("hybrid"), b), gradient(learning("vlb"), b)
+    plain = Said()
+    o = learning("hybrid")
+    o.bound = None  # what is left is the squared error
+    o.loss(plain, b).backward()
+    assert plain.output.grad is not None
+    assert torch.equal(hybrid[0], plain.output.grad[0])
+    assert hybrid[1] == pytest.approx(1e-3 * float(vlb[1]), rel=1e-4)
+    assert abs(vlb[0]) > 0.01
+
+
+def test_the_variance_that_is_learned_is_the_best_one() -> None:
+    """The KL divergence to the posterior is least where var = v + k^2 E|x_0 - x_0'|^2; its slope vanishes there."""
+    o = learning("hybrid", "sample")
+    t = 60
+    bar = o.scheduler.alphas_cumprod.double()
+    beta = 1 - bar[t] / bar[t - 1]
+    small, k = beta * (1 - bar[t - 1]) / (1 - bar[t]), bar[t - 1].sqrt() * beta / (1 - bar[t])
+    images = torch.full((1, 1, 8, 8), 0.5)
+    best = small + k**2 * 0.4**2
+    fraction = (best / small).log() / (beta / small).log()
+    assert 0 < fraction < 1
+    said = torch.full_like(images, float(2 * fraction - 1)).requires_grad_()
+    assert o.bound is not None
+    for off, sign in [(0.0, 0), (0.5, 1), (-0.5, -1)]:
+        term = o.bound.terms(images, images - 0.4, said + off, torch.tensor([t]))
+        (slope,) = torch.autograd.grad(term.sum(), said)
+        assert (slope.sum() * sign > 1e-5) if sign else abs(slope.sum()) < 1e-7
+
+
+def test_importance_is_learned_from_the_losses_in_the_samples_order() -> None:
+    o, accelerator = learning("vlb"), Accelerator(cpu=True)
+    assert o.sampler is not None
+    for start in range(0, 1152, 64):
+        o.loss(Said(), batch(start, 32, labels=False))
+        o.loss(Said(), batch(start + 32, 32, labels=False))
+        o.learn(accelerator, 0.1)
+    assert o.sampler.seen.sum() == 1152
+    p = o.sampler.probabilities()
+    assert p[0] > 3 * p[50]
+    said = Said()
+    o.loss(said, batch(1152, 3000, labels=False))
+    found = np.bincount(said.timestep.numpy(), minlength=100) / 3000
+    np.testing.assert_allclose(found, p, atol=0.002)  # a low discrepancy sequence through the inverse distribution
+
+    other = learning("vlb")
+    other.restore({name: value.clone() for name, value in o.state().items()})
+    again = Said()
+    other.loss(again, batch(1152, 3000, labels=False))
+    assert torch.equal(again.timestep, said.timestep)
+    assert learning("hybrid").state() == {}
+
+
+def test_the_held_out_error_is_that_of_the_target_alone() -> None:
+    o, b = learning("hybrid"), batch(0, 4, labels=False)
+    t = torch.tensor([3, 30, 60, 90])
+    first, second = (
+        o.errors(Said(0.1, variance), b.images, None, t, 0, b.positions.numpy(), "noise") for variance in (-1.0, 1.0)
+    )
+    assert torch.equal(first, second)
+    assert first.shape == (4,)

@@ -124,6 +124,7 @@ def test_weights_on_the_noise_and_on_v_are_the_papers() -> None:
         torch.testing.assert_close(weights, snr.clamp(max=gamma) / (snr + 1), **close)
     weights = loss_weights(scheduler(prediction_type="epsilon"), ObjectiveConfig("p2", p2_gamma=0.5)).double()
     torch.testing.assert_close(weights, (1 + snr) ** -0.5, **close)
+    assert torch.equal(loss_weights(v, ObjectiveConfig(loss="vlb")), loss_weights(v, ObjectiveConfig("elbo")))
 
 
 @pytest.mark.parametrize(("name", "zero"), SCHEDULES)

@@ -46,11 +46,16 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "unet" / "diffusion_pytorch_model.safetensors")
 
 
-@pytest.mark.parametrize("accumulation", ["1", "3"])
+IMPORTANCE = ["--objective.loss", "vlb", "--schedule.variance-type", "learned_range"]
+IMPORTANCE += ["--schedule.num-train-timesteps", "4", "--train.learning-rate", "1e-4"]
+LEARNED = ["--schedule.name", "learned", "--objective.weighting", "sigmoid", "--schedule.teacher", "losses"]
+
+
+@pytest.mark.parametrize(("accumulation", "more"), [("1", []), ("3", []), ("3", IMPORTANCE), ("3", LEARNED)])
 def test_two_processes_are_one_with_twice_the_batch(
-    accumulation: str, tiny: list[str], tmp_path: Path, logsnr: Callable[..., Finished]
+    accumulation: str, more: list[str], tiny: list[str], tmp_path: Path, logsnr: Callable[..., Finished]
 ) -> None:
-    arguments = [*tiny, "--train.gradient-accumulation-steps", accumulation, "--data.horizontal-flip"]
+    arguments = [*tiny, "--train.gradient-accumulation-steps", accumulation, "--data.horizontal-flip", *more]
     assert logsnr("train", *arguments, "--train.batch-size", 8, "--out", tmp_path / "one").status == 0
     ends = [c.wait() for c in two(tmp_path / "log", "train", *arguments, "--out", tmp_path / "two")]
     assert [end.status for end in ends] == [0, 0], ends
@@ -59,10 +64,17 @@ def test_two_processes_are_one_with_twice_the_batch(
     assert ends[1].output == ""  # one speaks, and one writes
 
     assert len(losses(tmp_path / "one")) == 12
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4, rel=1e-4)
     one, other = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=1e-2, atol=2e-4)
+
+    for path in (tmp_path / "one" / "checkpoints").glob("step-*/objective.safetensors"):
+        mine, its = load_file(path), load_file(tmp_path / "two" / path.relative_to(tmp_path / "one"))
+        for name, value in mine.items():
+            torch.testing.assert_close(its[name], value, rtol=1e-3, atol=1e-4)
+        if "importance.seen" in mine:
+            assert int(mine["importance.seen"].min()) > 10  # it is in use
 
     steps = [path.name for path in sorted((tmp_path / "two" / "checkpoints").iterdir())]
     assert steps == ["step-00000008", "step-00000012"]

@@ -21,6 +21,14 @@ VARIANTS = {
         *("--train.held-out-every", "45", "--train.sample-every", "45", "--train.tracker", "tensorboard"),
         *("--model.attention-levels", "0", "--model.attention-head-dim", "4", "--data.held-out-fraction", "0.4"),
     ],
+    "importance": [  # in use from sample 100 on, which is step 25
+        *("--objective.loss", "vlb", "--schedule.variance-type", "learned_range"),
+        *("--schedule.num-train-timesteps", "10"),
+    ],
+    "learned schedule": [
+        *("--schedule.name", "learned", "--objective.weighting", "sigmoid"),
+        *("--train.held-out-every", "30", "--data.held-out-fraction", "0.4", "--schedule.teacher", "variance"),
+    ],
 }
 STEPS = 60
 

@@ -24,9 +24,12 @@ import logsnr.train
 from logsnr.config import FREE, DataConfig, ModelConfig, RunConfig, TrainConfig, differences, from_json
 from logsnr.data import open_data
 from logsnr.denoising import Objective, draw_timesteps
+from logsnr.evaluate.likelihood import elbo
+from logsnr.hub import load
 from logsnr.models import make_unet
 from logsnr.monitor import held_out_errors
 from logsnr.registry import make_scheduler
+from logsnr.schedulers.scheduling_beta import LearnedBetaScheduler
 from logsnr.train import learning_rate
 
 Run = Callable[..., Finished]
@@ -132,7 +135,7 @@ def test_few_held_out_images_are_seen_at_many_noise_levels_in_whole_batches(fold
     (held_out,) = data.in_order("held_out", 3)
     model = ModelConfig(block_out_channels=(8,), attention_levels=())
     config = RunConfig(data=DataConfig(source=str(folder), resolution=8), model=model)
-    objective = Objective(config, make_scheduler(config.schedule), data.class_names, torch.device("cpu"))
+    objective = Objective(config, make_scheduler(config.schedule), data.class_names, data.bits, torch.device("cpu"))
     unet = make_unet(config.data, model, data.class_names, 0).eval()
     batches: list[int] = []
     unet.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
@@ -146,6 +149,79 @@ def test_few_held_out_images_are_seen_at_many_noise_levels_in_whole_batches(fold
             row, t = slice(k % 3, k % 3 + 1), timesteps[k : k + 1]
             alone = objective.errors(unet, held_out.images[row], held_out.labels[row], t, 0, np.array([k]), "held out")
             torch.testing.assert_close(errors[k : k + 1], alone, rtol=1e-4, atol=1e-6)
+
+
+# A learned variance
+
+
+@pytest.mark.parametrize("loss", ["hybrid", "vlb"])
+def test_a_learned_variance_is_trained_sampled_and_measured(
+    loss: str, tiny: list[str], folder: Path, tmp_path: Path, logsnr: Run
+) -> None:
+    run = tmp_path / "run"
+    learned = ("--schedule.variance-type", "learned_range", "--objective.loss", loss)
+    fast = ("--schedule.num-train-timesteps", 20, "--train.num-steps", 60, "--train.sample-every", 30)
+    looking = ("--train.held-out-every", 30, "--data.held-out-fraction", 0.4)
+    assert logsnr("train", *tiny, *learned, *fast, *looking, "--out", run).status == 0
+    weights = load_file(run / "model" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert len(weights["conv_out.weight"]) == 2
+    moved = load_file(run / "checkpoints" / "step-00000060" / "unet.safetensors")["conv_out.bias"]
+    assert moved[1] != 0
+
+    pipeline = load(run)
+    data = open_data(DataConfig(str(folder), resolution=8, held_out_fraction=0.4))
+    found = elbo(pipeline.unet, pipeline.scheduler, data.in_order("held_out", 16), num_images=16, bits=8)
+    assert 0 < found.bits_per_dim.total < 20
+    assert found.kl_evaluations == 19
+
+    samples = ("sample", run, "--num", 4, "--steps", 5, "--out", tmp_path / "x.png")
+    assert logsnr(*samples, "--eta", 1.0).status == 0
+    assert logsnr(*samples, "--scheduler", "DDPMScheduler").status == 0
+    for scheduler in (
+        "UniPCMultistepScheduler",
+        "DPMSolverMultistepScheduler",
+    ):  # the latter knows RGB and epsilon only
+        message = logsnr(*samples, "--scheduler", scheduler).message
+        assert "can't sample this model" in message
+        assert "2 channels" in message
+    stock = DiffusionPipeline.from_pretrained(run / "stock")
+    stock.set_progress_bar_config(disable=True)
+    assert type(stock.scheduler).__name__ == "DDPMScheduler"
+    assert stock.scheduler.config.variance_type == "learned_range"
+    images = stock(batch_size=2, num_inference_steps=20, output_type="np").images
+    assert np.isfinite(images).all()
+    assert images.std() > 0.02
+
+    message = logsnr("train", *tiny, "--init-from", run, "--out", tmp_path / "fixed").message
+    assert "has out_channels 2, and what schedule.variance_type asks for is 1" in message
+
+
+# A learned schedule
+
+
+@pytest.mark.parametrize("teacher", ["variance", "losses"])
+def test_a_learned_schedule_is_trained_and_any_scheduler_runs_it(
+    teacher: str, tiny: list[str], tmp_path: Path, logsnr: Run
+) -> None:
+    run = tmp_path / "run"
+    learned = ("--schedule.name", "learned", "--objective.weighting", "sigmoid", "--schedule.teacher", teacher)
+    arguments = ("train", *tiny, *learned, "--train.num-steps", 80, "--train.batch-size", 32, "--out", run)
+    assert logsnr(*arguments, "--train.checkpoint-every", 20).status == 0
+    start, made = LearnedBetaScheduler(), load(run).scheduler
+    assert type(made) is LearnedBetaScheduler
+    log_snr = made.log_snr(torch.arange(1000))
+    ends = start.log_snr(torch.tensor([0, 999]))
+    torch.testing.assert_close(log_snr[[0, -1]], ends, rtol=1e-3, atol=1e-3)
+    assert bool((log_snr.diff() < 0).all())
+    assert (log_snr - start.log_snr(torch.arange(1000))).abs().max() > 0.1
+
+    stock = DiffusionPipeline.from_pretrained(run / "stock")
+    assert torch.equal(stock.scheduler.betas, made.betas)
+    samples = ("sample", run, "--num", 2, "--steps", 5, "--out", tmp_path / "x.png")
+    for scheduler in ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler"):
+        assert logsnr(*samples, "--scheduler", scheduler).status == 0
+    assert logsnr("export", run, "--out", tmp_path / "exported").status == 0
+    assert torch.equal(load(tmp_path / "exported").scheduler.betas, made.betas)
 
 
 # Starting from a trained model

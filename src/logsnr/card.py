@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from logsnr.config import RunConfig, SampleOptions
+from logsnr.config import ObjectiveConfig, RunConfig, SampleOptions
 from logsnr.effort import Effort
 from logsnr.monitor import HeldOutLoss
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
@@ -35,6 +35,7 @@ _REFERENCES = {
     "CosineBetaScheduler": "cosine (Nichol and Dhariwal, [2102.09672](https://arxiv.org/abs/2102.09672))",
     "SigmoidBetaScheduler": "sigmoid (Jabri et al., [2212.11972](https://arxiv.org/abs/2212.11972))",
     "LaplaceBetaScheduler": "laplace (Hang et al., [2407.03297](https://arxiv.org/abs/2407.03297))",
+    "LearnedBetaScheduler": "learned (Kingma et al., [2107.00630](https://arxiv.org/abs/2107.00630))",
 }
 _TARGETS = {
     "epsilon": "the noise ε",
@@ -117,7 +118,8 @@ def render_card(subject: Subject) -> str:
         samples_alt=f"{subject.samples.num} images that the model drew",
         samples_caption=_samples_caption(subject),
         stock=subject.stock,
-        zero_terminal_snr=float(scheduler.betas[-1]) == 1,
+        # stock solvers fail at zero terminal SNR, and most of them at twice the channels
+        ancestral_only=float(scheduler.betas[-1]) == 1 or scheduler.variance_type == "learned_range",
         remote_stem=subject.remote_stem,
         classes=classes,
         example_labels=f"[{', '.join(labels)}]",
@@ -257,10 +259,15 @@ def _samples_caption(subject: Subject) -> str:
 def _schedule_text(scheduler: BetaScheduler) -> str:
     first, last = scheduler.log_snr(torch.tensor([0, len(scheduler) - 1])).tolist()
     name = type(scheduler).__name__
+    said = f"{_TARGETS[scheduler.prediction_type]}."
+    if scheduler.variance_type == "learned_range":
+        said += (
+            " Its output has twice the channels: the second half is the variance of the reverse step, which plays its "
+            "part where sampling adds noise (`eta` above 0, or stock's `DDPMScheduler`)."
+        )
     return (
         f"`{name}`, {len(scheduler):,} steps from image to noise: the log-SNR λ = log(ᾱ / (1 − ᾱ)), the logarithm of "
-        f"signal over noise, falls from {first:.1f} to {_number(last)}. The network predicts "
-        f"{_TARGETS[scheduler.prediction_type]}."
+        f"signal over noise, falls from {first:.1f} to {_number(last)}. The network predicts {said}"
     )
 
 
@@ -292,11 +299,10 @@ def _settings(subject: Subject, training: Training) -> list[tuple[str, str]]:
     """The rows of the short table of settings."""
     config, options = training.config, training.config.train
     channels = subject.pipeline.unet.config["block_out_channels"]
-    weighting = config.objective.weighting
     rows = [
         ("schedule", f"{config.schedule.name}, {config.schedule.num_train_timesteps:,} steps"),
         ("target", _TARGETS[config.schedule.prediction_type]),
-        ("loss weighting", weighting + (f", γ = {config.objective.min_snr_gamma:g}" if weighting == "min_snr" else "")),
+        ("loss weighting", _weighting_text(config.objective)),
         ("channels of the levels", ", ".join(map(str, channels))),
         ("optimiser", f"AdamW, learning rate {options.learning_rate:g}, {options.lr_warmup_steps} steps of warm-up"),
         ("weights", f"averaged, decay {options.ema_decay:g}"),
@@ -305,6 +311,15 @@ def _settings(subject: Subject, training: Training) -> list[tuple[str, str]]:
     if subject.classes is not None:
         rows.insert(3, ("labels dropped", f"{100 * config.objective.label_dropout:g} %, which guidance needs"))
     return rows
+
+
+def _weighting_text(objective: ObjectiveConfig) -> str:
+    if objective.loss == "vlb":
+        return "the variational bound's own"
+    text = objective.weighting + (f", γ = {objective.min_snr_gamma:g}" if objective.weighting == "min_snr" else "")
+    if objective.loss == "hybrid":
+        text += f", and {objective.vlb_weight:g} times the variational bound for the learned variance"
+    return text
 
 
 def _effort_text(training: Training) -> str:
@@ -424,6 +439,8 @@ def _references(subject: Subject) -> str:
         if (name := type(subject.scheduler).__name__) in _REFERENCES
         else []
     )
+    if subject.scheduler.variance_type == "learned_range":
+        used.append("the variance is learned (Nichol and Dhariwal, [2102.09672](https://arxiv.org/abs/2102.09672))")
     used.append("sampling is DDIM's (Song et al., [2010.02502](https://arxiv.org/abs/2010.02502))")
     if subject.classes is not None:
         used.append("guidance is classifier-free (Ho and Salimans, [2207.12598](https://arxiv.org/abs/2207.12598))")

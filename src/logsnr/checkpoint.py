@@ -2,6 +2,7 @@
 
     RUN/config.json                    the configuration, the data's fingerprint, the versions of the libraries
     RUN/checkpoints/step-00000250/     unet.safetensors  ema.safetensors  optimizer.safetensors  state.json
+                                       objective.safetensors, where the loss itself learns
     RUN/model/, RUN/stock/             what `from_pretrained` reads
 
 A checkpoint is made in a folder of another name, every file is flushed to the disk, and only then renamed: at any
@@ -19,7 +20,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,16 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that training needs to go on: the steps done and three sets of named tensors."""
+    """Everything that training needs to go on: the steps done and four sets of named tensors, the last often empty."""
 
     step: int
     unet: Tensors
     ema: Tensors
     optimizer: Tensors
+    objective: Tensors = field(default_factory=dict)
 
 
-_PARTS = ("unet", "ema", "optimizer")
+_PARTS = ("unet", "ema", "optimizer", "objective")
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -54,8 +56,11 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     with replacing_folder(final) as folder:
         hashes = {}
         for part in _PARTS:
+            tensors: Tensors = getattr(checkpoint, part)
+            if part == "objective" and not tensors:
+                continue
             path = folder / f"{part}.safetensors"
-            save_file({name: t.contiguous() for name, t in getattr(checkpoint, part).items()}, path)
+            save_file({name: t.contiguous() for name, t in tensors.items()}, path)
             hashes[path.name] = _sha256(path)
         (folder / "state.json").write_text(json.dumps({"step": checkpoint.step, "sha256": hashes}, indent=2) + "\n")
     folders = _newest_first(run)
@@ -87,7 +92,8 @@ def _load(folder: Path) -> Checkpoint:
     for name, expected in state["sha256"].items():
         if _sha256(folder / name) != expected:
             raise ValueError(f"{name} isn't what was written")
-    return Checkpoint(state["step"], *(load_file(folder / f"{part}.safetensors") for part in _PARTS))
+    written = [part for part in _PARTS if part != "objective" or f"{part}.safetensors" in state["sha256"]]
+    return Checkpoint(state["step"], *(load_file(folder / f"{part}.safetensors") for part in written))
 
 
 def _newest_first(run: Path) -> list[Path]:

@@ -20,7 +20,10 @@ import tyro
 from logsnr.errors import ConfigError
 
 PredictionType = Literal["epsilon", "sample", "v_prediction", "x0_minus_noise"]
+VarianceType = Literal["fixed_small", "fixed_large", "learned_range"]
 Weighting = Literal["simple", "snr", "truncated_snr", "min_snr", "p2", "sigmoid", "edm", "elbo"]
+Loss = Literal["weighted", "hybrid", "vlb"]
+Teacher = Literal["variance", "losses"]
 Precision = Literal["auto", "no", "bf16"]
 
 
@@ -67,8 +70,8 @@ class ScheduleConfig:
     """The noise schedule and what the network predicts. `logsnr inspect schedule` draws it."""
 
     name: str = "cosine"
-    """linear, cosine, constant, sigmoid, laplace, another installed under the entry-point group `logsnr.schedulers`,
-    or your own class as `package.module:Class`."""
+    """linear, cosine, constant, sigmoid, laplace, learned, another installed under the entry-point group
+    `logsnr.schedulers`, or your own class as `package.module:Class`."""
     num_train_timesteps: int = 1000
     """T, the length of the chain."""
     prediction_type: PredictionType = "v_prediction"
@@ -81,6 +84,12 @@ class ScheduleConfig:
     """Clip the predicted clean image to [−1, 1] while sampling."""
     options: dict[str, float] = field(default_factory=dict)
     """Parameters of the schedule's own formula, such as `beta_end 0.03`."""
+    variance_type: VarianceType = "fixed_small"
+    """Variance of the reverse step: the posterior's, beta, or between the two as the network says (learned_range, which
+    needs objective.loss hybrid or vlb)."""
+    teacher: Teacher = "variance"
+    """What moves the curve of the schedule `learned`, in the first half of the steps: the gradient of the loss's
+    variance, or each noise level's losses directly (see logsnr.learned_schedule)."""
 
     def __post_init__(self) -> None:
         _require(self.num_train_timesteps >= 2, "schedule.num_train_timesteps", "at least 2", self.num_train_timesteps)
@@ -136,7 +145,12 @@ class ObjectiveConfig:
     """What is minimised."""
 
     weighting: Weighting = "min_snr"
-    """Weight of each noise level, as a function of the log-SNR (see logsnr.objectives)."""
+    """Weight of each noise level, as a function of the log-SNR (see logsnr.objectives); vlb has its own."""
+    loss: Loss = "weighted"
+    """weighted: the squared error, weighted. hybrid: that and `vlb_weight` times the variational bound, which moves
+    the learned variance alone. vlb: the bound itself, timesteps drawn by importance (see logsnr.denoising)."""
+    vlb_weight: float = 1e-3
+    """Weight of the variational bound, in bits per dimension, in the hybrid loss."""
     min_snr_gamma: float = 5.0
     """γ of min_snr."""
     p2_gamma: float = 1.0
@@ -150,6 +164,7 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.label_dropout <= 1, "objective.label_dropout", "in [0, 1]", self.label_dropout)
+        _require(self.vlb_weight > 0, "objective.vlb_weight", "above 0", self.vlb_weight)
         _require(self.min_snr_gamma > 0, "objective.min_snr_gamma", "above 0", self.min_snr_gamma)
         _require(self.sigma_data > 0, "objective.sigma_data", "above 0", self.sigma_data)
 
@@ -218,6 +233,28 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        learned, loss = self.schedule.variance_type == "learned_range", self.objective.loss
+        if learned and loss == "weighted":
+            raise ConfigError(
+                "schedule.variance_type learned_range needs objective.loss hybrid or vlb: the squared error alone says "
+                "nothing of a variance."
+            )
+        if loss == "hybrid" and not learned:
+            raise ConfigError(
+                f"objective.loss hybrid trains a learned variance, and schedule.variance_type is "
+                f"{self.schedule.variance_type}. Use schedule.variance_type learned_range, or the loss weighted."
+            )
+        if self.schedule.name == "learned":
+            if loss != "weighted" or self.objective.weighting not in ("elbo", "sigmoid", "edm"):
+                raise ConfigError(
+                    "schedule.name learned needs objective.loss weighted with objective.weighting elbo, sigmoid or "
+                    f"edm, whose mean doesn't depend on the schedule; they are {loss} and {self.objective.weighting}."
+                )
+            if self.schedule.zero_terminal_snr:
+                raise ConfigError(
+                    "schedule.name learned has two finite ends, so no schedule.zero_terminal_snr. Lower its option "
+                    "log_snr_end."
+                )
         divisor = 2 ** (len(self.model.block_out_channels) - 1)
         resolution = self.data.resolution
         if self.model.init_from is None and resolution % divisor:

@@ -17,10 +17,16 @@ def num_class_embeds(class_names: list[str] | None) -> int | None:
     return None if class_names is None else len(class_names) + 1
 
 
-def make_unet(data: DataConfig, model: ModelConfig, class_names: list[str] | None, seed: int) -> UNet2DModel:
-    """A U-Net with weights drawn from `seed`, or those of `model.init_from`."""
+def make_unet(
+    data: DataConfig, model: ModelConfig, class_names: list[str] | None, seed: int, learned_variance: bool = False
+) -> UNet2DModel:
+    """A U-Net with weights drawn from `seed`, or those of `model.init_from`.
+
+    With a learned variance it has twice the output channels, the second half for the variance.
+    """
+    out_channels = data.channels * (2 if learned_variance else 1)
     if model.init_from is not None:
-        return _start_from(model.init_from, data, class_names)
+        return _start_from(model.init_from, data, class_names, out_channels)
     levels = range(len(model.block_out_channels))
     attention = [level in model.attention_levels for level in levels]
     with torch.random.fork_rng(devices=[]):
@@ -28,7 +34,7 @@ def make_unet(data: DataConfig, model: ModelConfig, class_names: list[str] | Non
         unet: UNet2DModel = UNet2DModel(
             sample_size=data.resolution,
             in_channels=data.channels,
-            out_channels=data.channels,
+            out_channels=out_channels,
             block_out_channels=model.block_out_channels,
             layers_per_block=model.layers_per_block,
             down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
@@ -61,14 +67,14 @@ def load_unet(folder: Path, source: str) -> UNet2DModel:
     return unet
 
 
-def _start_from(source: str, data: DataConfig, class_names: list[str] | None) -> UNet2DModel:
+def _start_from(source: str, data: DataConfig, class_names: list[str] | None, out_channels: int) -> UNet2DModel:
     try:
         unet = load_unet(locate(source), source)
     except ModelError as error:
         raise ModelError(f"model.init_from: {error}") from error
     wanted = {
         "in_channels": ("data.channels", data.channels),
-        "out_channels": ("data.channels", data.channels),
+        "out_channels": ("what schedule.variance_type asks for", out_channels),
         "sample_size": ("data.resolution", data.resolution),
         "num_class_embeds": ("the number of classes plus 1", num_class_embeds(class_names)),
     }

@@ -37,6 +37,7 @@ _SCHEDULES: dict[str, Line] = {
     "constant": (_GREEN, (0, (6, 2))),
     "sigmoid": (_PURPLE, (0, (6, 2, 1, 2))),
     "laplace": (_RED, (0, (3, 1))),
+    "learned": (_INK, (0, (8, 1))),
 }
 _OTHERS: list[Line] = [  # broken lines, so that a curve under them shows through
     (_SKY, (0, (4, 2))),

@@ -1,6 +1,6 @@
 """A name -> a noise schedule. There are three ways to be known:
 
-1. Ours: `linear`, `cosine`, `constant`, `sigmoid`, `laplace`.
+1. Ours: `linear`, `cosine`, `constant`, `sigmoid`, `laplace`, `learned`.
 2. Another package's: it declares an entry point in the group `logsnr.schedulers`, and its name is known wherever the
    package is installed, with no line of ours changed. Ours are declared in the same way.
 
@@ -97,6 +97,7 @@ def make_scheduler(config: ScheduleConfig) -> BetaScheduler:
         return cls(
             num_train_timesteps=config.num_train_timesteps,
             prediction_type=config.prediction_type,
+            variance_type=config.variance_type,
             zero_terminal_snr=config.zero_terminal_snr,
             shift=config.shift,
             clip_sample=config.clip_sample,

@@ -17,6 +17,7 @@ from logsnr.config import FREE, RunConfig, differences, from_json, to_json
 from logsnr.data import ImageData, open_data
 from logsnr.effort import note_model_step
 from logsnr.errors import CheckpointError, ConfigError
+from logsnr.learned_schedule import learned_scheduler
 from logsnr.models import make_unet
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.precision import resolve_precision
@@ -27,8 +28,8 @@ def plan(config: RunConfig, run: Path) -> str:
     """What `train` would do, in words, after opening the data and making everything but the first step."""
     require_tracker(config.train.tracker)
     data = open_data(config.data)
-    make_scheduler(config.schedule)
-    unet = make_unet(config.data, config.model, data.class_names, config.train.seed)
+    learned = make_scheduler(config.schedule).variance_type == "learned_range"
+    unet = make_unet(config.data, config.model, data.class_names, config.train.seed, learned)
     options = config.train
     images = options.batch_size * options.gradient_accumulation_steps
     if (run / "config.json").exists():
@@ -64,6 +65,8 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
     unet = UNet2DModel.from_config(record["unet"])
     unet.load_state_dict(checkpoint.ema)
     scheduler = make_scheduler(config.schedule)
+    if config.schedule.name == "learned":
+        scheduler = learned_scheduler(scheduler, checkpoint.objective)
     if class_label is None:
         out = run if out is None else out
         _require_replaceable(out / "model", out / "stock")

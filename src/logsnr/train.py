@@ -3,6 +3,7 @@
 Nothing that happens in step k depends on anything but the weights after step k - 1, the configuration and k: the
 images, timesteps, noise and dropped labels of sample n come from (seed, n), dropout from (seed, k), the learning rate
 from k. A run that was killed and started again therefore ends with the same weights, bit for bit, as one that wasn't.
+(Where the loss itself learns, `Objective.state`, that is kept with the weights.)
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     with together(accelerator):
         data = open_data(config.data) if data is None else data
         scheduler = make_scheduler(config.schedule)
-        unet = make_unet(config.data, config.model, data.class_names, options.seed)
+        learned_variance = scheduler.variance_type == "learned_range"
+        unet = make_unet(config.data, config.model, data.class_names, options.seed, learned_variance)
     for name in data.skipped:
         say(f"skipped {name}")
     say(data.description)
@@ -88,6 +90,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     unet.to(accelerator.device).train()
     ema = EMAModel(unet.parameters(), decay=options.ema_decay, foreach=True)
     ema.to(accelerator.device)
+    objective = Objective(config, scheduler, data.class_names, data.bits, accelerator.device)
 
     with (
         _explained(config, run),
@@ -107,7 +110,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
             say(line)
         done = 0
         if latest is not None:
-            _restore(latest, unet, ema, optimizer)
+            _restore(latest, unet, ema, optimizer, objective)
             done = latest.step
             say(f"Going on from step {done} of {options.num_steps}.")
         del latest
@@ -115,7 +118,6 @@ def train(config: RunConfig, run: Path) -> TrainResult:
         # What a step needs
         model, optimizer = accelerator.prepare(unet, optimizer)
         network = torch.compile(model) if options.compile else model
-        objective = Objective(config, scheduler, data.class_names, accelerator.device)
         images_per_step = options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
         batches = data.batches(
             seed=options.seed,
@@ -157,6 +159,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             ema.step(unet.parameters())
+            objective.learn(accelerator, done / options.num_steps)
             done += 1
             losses.append(loss)
             bar.update()
@@ -182,12 +185,12 @@ def train(config: RunConfig, run: Path) -> TrainResult:
                     log_held_out(log, done, objective, unet, data)
             if log is not None and options.sample_every and (done % options.sample_every == 0 or at_end):
                 with _averaged(unet, ema), accelerator.autocast(), _said(bar, "samples"):
-                    log_samples(log, done, unet, scheduler, data)
+                    log_samples(log, done, unet, objective.scheduler, data)
             if due or stopped_by is not None:
                 with together(accelerator), _said(bar, "checkpoint"):
                     if clock is not None:
                         clock.reached(done)
-                        save_checkpoint(run, _state(done, unet, ema, optimizer), options.keep_checkpoints)
+                        save_checkpoint(run, _state(done, unet, ema, optimizer, objective), options.keep_checkpoints)
 
         # Export the averaged weights
         folders: list[Path] = []
@@ -195,7 +198,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
         if finished:
             with together(accelerator), _said(bar, "export"):
                 if main:
-                    folders = export_model(run, _averaged_unet(unet, ema), scheduler, data.class_names)
+                    folders = export_model(run, _averaged_unet(unet, ema), objective.scheduler, data.class_names)
                     note_model_step(run, done)
         bar.close()
 
@@ -222,17 +225,19 @@ def describe(accelerator: Accelerator) -> str:
     return f"{count}{name}, {precision}"
 
 
-def _state(step: int, unet: UNet2DModel, ema: EMAModel, optimizer: Any) -> Checkpoint:
+def _state(step: int, unet: UNet2DModel, ema: EMAModel, optimizer: Any, objective: Objective) -> Checkpoint:
     names = [name for name, _ in unet.named_parameters()]
     moments: Tensors = {}
     for name, parameter in unet.named_parameters():
         for key, value in optimizer.state[parameter].items():
             moments[f"{key}.{name}"] = value
     averaged = dict(zip(names, ema.shadow_params, strict=True))
-    return Checkpoint(step, dict(unet.named_parameters()), averaged, moments)
+    return Checkpoint(step, dict(unet.named_parameters()), averaged, moments, objective.state())
 
 
-def _restore(checkpoint: Checkpoint, unet: UNet2DModel, ema: EMAModel, optimizer: torch.optim.Optimizer) -> None:
+def _restore(
+    checkpoint: Checkpoint, unet: UNet2DModel, ema: EMAModel, optimizer: torch.optim.Optimizer, objective: Objective
+) -> None:
     unet.load_state_dict(checkpoint.unet)
     for (name, parameter), shadow in zip(unet.named_parameters(), ema.shadow_params, strict=True):
         shadow.copy_(checkpoint.ema[name])
@@ -241,6 +246,7 @@ def _restore(checkpoint: Checkpoint, unet: UNet2DModel, ema: EMAModel, optimizer
         moments = {key: checkpoint.optimizer[f"{key}.{name}"].to(parameter.device, copy=True) for key in keys}
         optimizer.state[parameter] = moments
     ema.optimization_step = checkpoint.step
+    objective.restore(checkpoint.objective)
 
 
 @contextlib.contextmanager
