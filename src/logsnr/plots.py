@@ -297,6 +297,9 @@ def compare_figure(schedules: Mapping[str, Compared]) -> Figure:
     steps_axes.set_xticks(shown, [str(steps) for steps in shown])
     steps_axes.set_xticks([], minor=True)
     steps_axes.set_xlabel("steps of the sampler")
+    for axes in (kid_axes, fid_axes, steps_axes):
+        if axes.dataLim.y0 > 0:  # an interval of KID, which has no bias, may reach below 0
+            axes.set_yscale("log")
     _label(steps_axes, "Quality against steps", "KID (less is better)")
     steps_axes.legend(frameon=False, fontsize=8)
     return figure
