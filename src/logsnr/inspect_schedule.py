@@ -66,12 +66,17 @@ def inspect_schedules(
 
 
 def _summary(schedulers: Mapping[str, BetaScheduler]) -> str:
-    rows = [("schedule", "T", "log-SNR first", "log-SNR last", "terminal SNR")]
+    rows = [("schedule", "T", "log-SNR first", "log-SNR last", "terminal SNR", "noise at the first step")]
     for name, scheduler in schedulers.items():
         total = len(scheduler)
         first, last = scheduler.log_snr(torch.tensor([0, total - 1])).double()
-        rows.append((name, f"{total:,}", f"{first:.2f}", f"{last:.2f}", f"{last.exp():.3g}"))
-    return aligned(rows)
+        noise = f"{(-first / 2).exp():.3g}"
+        rows.append((name, f"{total:,}", f"{first:.2f}", f"{last:.2f}", f"{last.exp():.3g}", noise))
+    return (
+        f"{aligned(rows)}\n"
+        "The noise at the first step is a standard deviation, of images in [-1, 1]: finer detail is never seen in\n"
+        "training, and is missing from what is drawn."
+    )
 
 
 def _checks(schedulers: Mapping[str, BetaScheduler]) -> list[str]:
