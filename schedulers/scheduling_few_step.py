@@ -56,7 +56,7 @@ class FewStepSchedulerOutput(BaseOutput):
     pred_original_sample: torch.Tensor
 
 
-# -- tables ---------------------------------------------------------------------------------------------------------------
+# -- tables -----------------------------------------------------------------------------------------------------------
 # Each takes the angles phi of the timesteps, descending, in (0, pi/2]; the clean image at 0 is added by the function.
 
 
@@ -124,7 +124,7 @@ def _row(r: float, c: float, b: Sequence[float]) -> list[float]:
     return [r, c, *b, *[0.0] * (HISTORY - len(b))]
 
 
-# -- scheduler ------------------------------------------------------------------------------------------------------------
+# -- scheduler --------------------------------------------------------------------------------------------------------
 
 
 class FewStepScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # stock's own two bases disagree
@@ -308,6 +308,12 @@ class FewStepScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # st
             "x0_minus_noise": (1 / (a + s), s / (a + s)),
         }[self.prediction_type]
         return torch.stack([of_sample, of_output])
+
+    def to_original(self, model_output: torch.Tensor, timestep: int, sample: torch.Tensor) -> torch.Tensor:
+        """The x_0 that the model's output at `timestep` means, after thresholding."""
+        of_sample, of_output = self._from_model_output()[:, timestep].tolist()
+        x_0 = of_sample * sample + of_output * model_output
+        return x_0 if self._threshold is None else self._threshold_sample(x_0, *self._threshold)
 
     def scale_model_input(self, sample: torch.Tensor, timestep: torch.Tensor | int | None = None) -> torch.Tensor:
         """The sample as it is. What `step` remembers is given its place here, so that all steps are one graph."""

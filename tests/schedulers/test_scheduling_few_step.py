@@ -75,7 +75,7 @@ def with_table(scheduler: FewStepScheduler, timesteps: torch.Tensor, table: Any)
     return scheduler
 
 
-# -- stock's solvers are tables -------------------------------------------------------------------------------------------
+# -- stock's solvers are tables ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", TARGETS[:3])
@@ -136,7 +136,7 @@ def test_ipndm_is_exact_for_constant_noise_predictions() -> None:
         ipndm_table([math.pi / 2, 1.0])
 
 
-# -- order of convergence -------------------------------------------------------------------------------------------------
+# -- order of convergence ---------------------------------------------------------------------------------------------
 
 
 def angles_to_scheduler(angles: torch.Tensor, target: str = "v_prediction") -> FewStepScheduler:
@@ -200,7 +200,7 @@ def test_the_default_converges_faster_than_stock(denoiser: Denoiser) -> None:
         assert default[-1] < theirs[-1], (stock, default, theirs)
 
 
-# -- tuned tables, configurations -----------------------------------------------------------------------------------------
+# -- tuned tables, configurations -------------------------------------------------------------------------------------
 
 TUNED = {
     "3": {
@@ -304,7 +304,7 @@ def test_what_breaks_a_rule_is_named(options: dict[str, Any], words: str) -> Non
         FewStepScheduler(**options)
 
 
-# -- cost -----------------------------------------------------------------------------------------------------------------
+# -- cost -------------------------------------------------------------------------------------------------------------
 
 
 class Operations(TorchDispatchMode):
