@@ -110,7 +110,7 @@ class Sampler:
         self.num_classes = pipeline.num_classes
         self.guidances = [1.0] if self.num_classes is None else [1.0, guidance_scale]
         config = {k: v for k, v in pipeline.scheduler.config.items() if k != "_few_step"}
-        self.scheduler = FewStepScheduler.from_config(config)
+        self.scheduler = _few_step(config)
         size, channels = self.unet.config["sample_size"], self.unet.config["in_channels"]
         if self.unet.config["out_channels"] != channels:
             raise ModelError("A model with learned variance has no deterministic sampler to tune yet.")
@@ -145,7 +145,8 @@ class Sampler:
         noise, states, predictions, ends = self.noise(count, seed), [], [], []
         with tqdm(total=len(fine) * len(self.guidances), desc=f"teacher, {name}", delay=2, dynamic_ncols=True) as bar:
             for guidance in self.guidances:
-                x, history, seen = noise, [], []
+                x, seen = noise, []
+                history: list[Tensor] = []
                 for t, row in zip(fine, rows, strict=True):
                     d = self.predict(x, t, guidance)
                     seen.append((x, d))
@@ -179,6 +180,12 @@ class Sampler:
         return [float((x - end).square().mean().sqrt()) for x, end in zip(ends, teacher.ends, strict=True)]
 
 
+def _few_step(config: Any, **more: Any) -> FewStepScheduler:
+    scheduler = FewStepScheduler.from_config(config, **more)
+    assert isinstance(scheduler, FewStepScheduler)  # from_config is typed for more than it does here
+    return scheduler
+
+
 def advance(row: list[float], x: Tensor, d: Tensor, history: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """One step of the table: the next x and the history for it."""
     r, c, *b = row
@@ -200,10 +207,10 @@ def fine_timesteps(scheduler: FewStepScheduler, count: int) -> list[int]:
 def best_path(teacher: Teacher, n: int) -> list[int]:
     """Indices into the grid of n timesteps, the first being 0: see stage 2 at the top of this file."""
     nodes = len(teacher.timesteps)
-    gram = sum(
-        (v := torch.cat([x, d, end[None]]).flatten(1).double()) @ v.T
-        for x, d, end in zip(teacher.states, teacher.predictions, teacher.ends, strict=True)
-    ).cpu()
+    gram = torch.zeros(2 * nodes + 1, 2 * nodes + 1, dtype=torch.float64)
+    for x, d, end in zip(teacher.states, teacher.predictions, teacher.ends, strict=True):
+        vectors = torch.cat([x, d, end[None]]).flatten(1).double()
+        gram += (vectors @ vectors.T).cpu()
 
     def local_errors(regressors: Tensor, j: Tensor) -> Tensor:
         """Squared errors of the best linear maps of gram's rows `regressors` (B, p) to the states of nodes j (B,)."""
@@ -212,7 +219,8 @@ def best_path(teacher: Teacher, n: int) -> list[int]:
         scale = a.diagonal(dim1=1, dim2=2).sqrt()
         a = a / scale[:, :, None] / scale[:, None, :] + 1e-7 * torch.eye(a.shape[1], dtype=a.dtype)
         b = b / scale
-        return (gram[target, target] - (torch.linalg.solve(a, b) * b).sum(1)).clamp(min=0)
+        errors: Tensor = gram[target, target] - (torch.linalg.solve(a, b) * b).sum(1)
+        return errors.clamp(min=0)
 
     infinite, last = float("inf"), nodes  # the node `last` is the clean image
     first = torch.full((nodes + 1, nodes + 1), infinite, dtype=torch.float64)  # best[i, j]: the last step is i -> j
@@ -352,6 +360,6 @@ def _write(folder: Path, scheduler: FewStepScheduler, results: list[Tuned]) -> N
     stem = f"scheduling_few_step_{hashlib.sha256(content).hexdigest()[:8]}"
     entry = {"_class_name": "FewStepScheduler", "auto_map": {"AutoModel": f"{stem}.FewStepScheduler"}}
     with replacing_folder(folder / FEW_STEP_FOLDER) as out:
-        FewStepScheduler.from_config(scheduler.config, tuned=tables).save_pretrained(out)
+        _few_step(scheduler.config, tuned=tables).save_pretrained(out)
         (out / f"{stem}.py").write_bytes(content)
         (out / "config.json").write_text(json.dumps(entry, indent=2) + "\n")
