@@ -44,7 +44,7 @@ from logsnr.schedulers.scheduling_few_step import HISTORY, FewStepScheduler, Tab
 
 TRAIN, HELD_OUT = 48, 32
 """Numbers of images' noise that tuning learns from, and is judged on."""
-_GRID, _SUBSTEPS, _SIGMAS = 48, 2, (80.0, 0.006)
+_GRID, _SUBSTEPS = 50, 2
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ class Sampler:
 
     def teacher(self, count: int, seed: int, name: str) -> Teacher:
         """Fine solutions with every guidance, with a progress bar."""
-        fine = fine_timesteps(self.scheduler, _GRID * _SUBSTEPS)
+        # from T - 1, where sampling begins; even, for rounded steps of 1 and 2 in turn would upset the extrapolation
+        fine = self.scheduler.default_timesteps(min(_GRID * _SUBSTEPS, len(self.scheduler)))
         rows = adams_table(self.scheduler.angles[fine].tolist())
         noise, states, predictions, ends = self.noise(count, seed), [], [], []
         with tqdm(total=len(fine) * len(self.guidances), desc=f"teacher, {name}", delay=2, dynamic_ncols=True) as bar:
@@ -194,14 +195,6 @@ def advance(row: list[float], x: Tensor, d: Tensor, history: list[Tensor]) -> tu
     for weight, remembered in zip(b, history, strict=False):
         after = after + weight * remembered
     return after, history
-
-
-def fine_timesteps(scheduler: FewStepScheduler, count: int) -> list[int]:
-    """Distinct timesteps equally spaced in log sigma, descending from sigma 80 (or the schedule's end) to 0.006."""
-    log_sigma = torch.log(torch.tan(scheduler.angles))
-    high, low = (min(max(math.log(s), float(log_sigma[0])), float(log_sigma[-1])) for s in _SIGMAS)
-    targets = torch.linspace(high, low, count, dtype=torch.float64)
-    return sorted({int((log_sigma - target).abs().argmin()) for target in targets}, reverse=True)
 
 
 def best_path(teacher: Teacher, n: int) -> list[int]:
