@@ -27,6 +27,7 @@ from logsnr.config import (
     SampleOptions,
     ScheduleConfig,
     TrainConfig,
+    TuneOptions,
     to_json,
 )
 from logsnr.errors import ConfigError, LogsnrError, did_you_mean
@@ -243,6 +244,28 @@ def _publish(argv: list[str]) -> int:
             return 0
     print(listing(parts))
     print(f"\nNothing was sent{'' if arguments.stage is None else f'; it is all in {arguments.stage}'}.")
+    return 0
+
+
+@dataclass(frozen=True)
+class TuneArguments:
+    """Find timesteps and coefficients with which a trained model draws in few network evaluations, for
+    `logsnr sample --scheduler few-step`. The same command again goes on where it was cut off."""
+
+    model: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="MODEL")]]
+    """The run folder, or a model folder: the tables are written into it."""
+    options: Annotated[TuneOptions, tyro.conf.arg(name="")] = field(default_factory=TuneOptions)
+
+
+def _tune(argv: list[str]) -> int:
+    arguments = _parse(TuneArguments, argv, prog="logsnr tune")
+    from logsnr.tune import tune
+
+    results = tune(arguments.model, arguments.options)
+    print("RMSE to the converged solution on held-out noise, untuned -> tuned:")
+    for t in results:
+        pairs = ", ".join(f"{a:.4f} -> {b:.4f}" for a, b in zip(t.default, t.tuned, strict=True))
+        print(f"{t.steps:3} steps: {pairs}{'' if t.kept else '  (not kept)'}")
     return 0
 
 
@@ -482,6 +505,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "demo": (_demo, "draw with a model in the browser"),
     "export": (_export, "make a model folder of a run's last checkpoint"),
     "publish": (_publish, "put a trained model on the Hub, with a page that explains it"),
+    "tune": (_tune, "fit a model's sampler to few network evaluations"),
     "evaluate": (_evaluate, "measure how good a run's model is"),
     "compare": (_compare, "train with several noise schedules, and compare what comes of it"),
     "inspect": (_inspect, "look at images, noise schedules and trained models"),

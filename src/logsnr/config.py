@@ -275,8 +275,8 @@ class SampleOptions:
     steps: int = 20
     """Network evaluations an image (twice that with guidance)."""
     scheduler: str | None = None
-    """A diffusers scheduler by class name, such as DPMSolverMultistepScheduler, or your own schedule as
-    `package.module:Class`; the model's own when not given."""
+    """few-step (made for 20 steps or fewer, see `logsnr tune`), a diffusers scheduler by class name, such as
+    DPMSolverMultistepScheduler, or your own schedule as `package.module:Class`; the model's own when not given."""
     seed: int = 0
     """Image k has seed `seed + k`."""
     class_labels: tuple[str, ...] | None = None
@@ -295,6 +295,22 @@ class SampleOptions:
 
 
 @dataclass(frozen=True)
+class TuneOptions:
+    """What is tuned."""
+
+    steps: tuple[int, ...] = (4, 5, 6, 8, 10)
+    """Numbers of network evaluations, each of which gets a table."""
+    guidance_scale: float = 2.0
+    """Of a model with classes: the tables are made for this guidance and for none at once."""
+    seed: int = 0
+    """Of the noise."""
+
+    def __post_init__(self) -> None:
+        if not self.steps or any(not 2 <= n <= 20 for n in self.steps):
+            raise ConfigError(f"--steps must be numbers in 2..20, and is {self.steps}.")
+
+
+@dataclass(frozen=True)
 class EvaluateOptions:
     """What a model is judged by. The same options again reuse what was drawn and measured."""
 
@@ -309,7 +325,7 @@ class EvaluateOptions:
     steps: int = 20
     """Network evaluations an image (twice that with guidance)."""
     scheduler: str | None = None
-    """As of `logsnr sample`: a diffusers scheduler by class name, such as DPMSolverMultistepScheduler, or
+    """As of `logsnr sample`: few-step, a diffusers scheduler by class name, such as DPMSolverMultistepScheduler, or
     package.module:Class; the model's own when not given."""
     guidance_scale: float = 1.0
     """1 is the plain model, whose figures say how near it is to the data. More needs classes."""

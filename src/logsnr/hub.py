@@ -17,7 +17,7 @@ import diffusers
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from logsnr.errors import ModelError
-from logsnr.locate import locate, read_json_object
+from logsnr.locate import FEW_STEP_FOLDER, locate, read_json_object
 from logsnr.models import load_unet
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.registry import scheduler_class_named
@@ -39,6 +39,9 @@ def load(path_or_repo: str | Path, *, revision: str | None = None) -> PixelDiffu
     config = read_json_object(folder / "scheduler" / "scheduler_config.json")
     unet = load_unet(folder, source)
     with _explaining(f"{source}: its scheduler"):
+        few_step = folder / FEW_STEP_FOLDER / "scheduler_config.json"
+        if few_step.is_file():  # kept in the config, whatever the scheduler, for a swap to FewStepScheduler
+            config["_few_step"] = read_json_object(few_step).get("_few_step")
         scheduler = _scheduler_class(config, source).from_config(config)
     with _explaining(f"{source}: its model_index.json"):
         return PixelDiffusionPipeline(unet, scheduler, id2label=index.get("id2label"))

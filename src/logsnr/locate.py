@@ -23,7 +23,12 @@ from huggingface_hub.errors import (
 
 from logsnr.errors import ModelError
 
-PARTS = ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json", "unet/*.safetensors"]
+FEW_STEP_FOLDER = "scheduler_few_step"
+"""In a model folder: the tables that `logsnr tune` made."""
+PARTS = [
+    *("model_index.json", "scheduler/scheduler_config.json", f"{FEW_STEP_FOLDER}/scheduler_config.json"),
+    *("unet/config.json", "unet/*.safetensors"),
+]
 
 
 def locate(source: str, revision: str | None = None) -> Path:

@@ -26,7 +26,9 @@ from logsnr.card import TAG
 from logsnr.errors import LogsnrError, PublishError
 from logsnr.stage import Part
 
-_OWN = re.compile(r"README\.md|model_index\.json|pipeline_pixel_[0-9a-f]{8}\.py|(images|run|scheduler|unet)/.*")
+_OWN = re.compile(
+    r"README\.md|model_index\.json|pipeline_pixel_[0-9a-f]{8}\.py|(images|run|scheduler|scheduler_few_step|unet)/.*"
+)
 _OWN_PIPELINE = re.compile(r"pipeline_pixel_[0-9a-f]{8}\.py")
 _MESSAGES = {
     "main": "Publish the model",

@@ -14,8 +14,11 @@ from logsnr.errors import ModelError
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import image_grid, save_png
 from logsnr.registry import resolve_scheduler_class
+from logsnr.schedulers.scheduling_few_step import FewStepScheduler
 
 DEFAULT_GUIDANCE = 2.0
+FEW_STEP = "few-step"
+"""The name of FewStepScheduler, with the tables of `logsnr tune`."""
 
 
 def sample(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[Image.Image]:
@@ -74,7 +77,10 @@ def prepare(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[in
 
 
 def swap(pipeline: PixelDiffusionPipeline, scheduler: str) -> None:
-    """Sample with another scheduler: a class of diffusers by name, or one's own as package.module:Class."""
+    """Sample with another scheduler: few-step, a class of diffusers by name, or one's own as package.module:Class."""
+    if scheduler == FEW_STEP:
+        pipeline.swap_scheduler(FewStepScheduler)
+        return
     pipeline.swap_scheduler(resolve_scheduler_class(scheduler) if ":" in scheduler else scheduler)
 
 

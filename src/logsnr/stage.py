@@ -29,7 +29,7 @@ from logsnr.errors import PublishError
 from logsnr.evaluate.subject import model_digest
 from logsnr.hub import load
 from logsnr.leaks import refuse_leaks
-from logsnr.locate import model_folder
+from logsnr.locate import FEW_STEP_FOLDER, model_folder
 from logsnr.monitor import read_held_out
 from logsnr.pictures import draw_film, draw_held_out_loss, draw_samples
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
@@ -50,7 +50,10 @@ _REASONS = {
     "model_index.json": "the parts of the model and the names of its classes",
     "unet/config.json": "the network's architecture",
     "scheduler/scheduler_config.json": "the noise schedule, all its betas",
+    "scheduler_few_step/scheduler_config.json": "the sampler for few steps, tuned for this model",
+    "scheduler_few_step/config.json": "the name of that sampler's class, for AutoModel",
 }
+_CODE = {"scheduler": "the schedule", FEW_STEP_FOLDER: "the sampler for few steps"}
 _REASONS_IN_SPACE = {
     "README.md": "the Space's settings, and the model that it shows",
     "app.py": "the app",
@@ -146,6 +149,7 @@ def _model_files(folder: Path) -> Iterator[str]:
     index = read_json(folder / "model_index.json")
     yield from ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json")
     yield from (str(path.relative_to(folder)) for path in sorted(folder.glob("unet/*.safetensors*")))
+    yield from (str(path.relative_to(folder)) for path in sorted(folder.glob(f"{FEW_STEP_FOLDER}/*")))
     named = {value[0] for value in index.values() if isinstance(value, list) and isinstance(value[0], str)}
     for path in sorted([*folder.glob("*.py"), *folder.glob("scheduler/*.py")]):
         if path.stem in named or path.match(_OWN_CODE):
@@ -244,5 +248,5 @@ def _reason(part: str, name: str) -> str:
     if name.startswith("unet/diffusion_pytorch_model"):
         return "the weights"
     if name.endswith(".py"):
-        return "code for trust_remote_code: " + ("the schedule" if name.startswith("scheduler/") else "the pipeline")
+        return "code for trust_remote_code: " + _CODE.get(name.partition("/")[0], "the pipeline")
     return _REASONS[name]

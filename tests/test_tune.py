@@ -1,0 +1,134 @@
+"""Tuning on a tiny model: what it finds, where it goes on, and what reads the tables."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+
+from logsnr import tune as module
+from logsnr.config import SampleOptions, TuneOptions
+from logsnr.errors import ConfigError
+from logsnr.hub import load
+from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.sample import sample
+from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
+from logsnr.schedulers.scheduling_few_step import HISTORY
+from logsnr.stage import stage
+from logsnr.tune import Sampler, Tuned, best_path, least_squares_table, refined, tune
+
+OPTIONS = TuneOptions(steps=(3, 4))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of a network with random weights, large enough for its ODE to be curved."""
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        add_attention=False,
+        num_class_embeds=3,
+    )
+    with torch.no_grad():
+        unet.conv_out.weight.mul_(6)
+    pipe = PixelDiffusionPipeline(unet, CosineBetaScheduler(num_train_timesteps=200, prediction_type="v_prediction"))
+    folder = tmp_path_factory.mktemp("run")
+    pipe.save_pretrained(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("TRAIN", 12), ("HELD_OUT", 8), ("_GRID", 16)):
+            patch.setattr(module, name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def results(run: Path, small: None) -> list[Tuned]:
+    return tune(run, OPTIONS)
+
+
+def test_tables_beat_the_default_on_held_out_noise(run: Path, results: list[Tuned]) -> None:
+    assert [t.steps for t in results] == [3, 4]
+    assert all(t.kept for t in results), results
+    sampler = Sampler(load(run), 2.0)
+    with torch.inference_mode():
+        held_out = sampler.teacher(8, 1, "")
+        for t in results:
+            assert sampler.errors(t.timesteps, t.coefficients, held_out) == pytest.approx(t.tuned, rel=1e-4)
+
+
+def test_each_stage_does_better(run: Path, small: None) -> None:
+    """Least squares beats the default, and Gauss-Newton least squares, on the noise that they learn from."""
+    sampler = Sampler(load(run), 2.0)
+    with torch.inference_mode():
+        teacher = sampler.teacher(12, 0, "")
+        path = best_path(teacher, 4)
+        assert path[0] == 0
+        assert path == sorted(set(path))
+        timesteps, table = [teacher.timesteps[i] for i in path], least_squares_table(sampler, teacher, path)
+        assert all(len(row) == 2 + HISTORY for row in table)
+        losses = [sum(e**2 for e in sampler.errors(timesteps, table, teacher))]
+        losses += [
+            sum(e**2 for e in sampler.errors(*found, teacher))
+            for found in refined(sampler, teacher, timesteps, table, 2)
+        ]
+    assert len(losses) > 1
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_it_goes_on_where_it_was_cut(run: Path, results: list[Tuned]) -> None:
+    (kept,) = (run / "tuning").iterdir()
+    before = {p: p.stat().st_mtime_ns for p in kept.iterdir()}
+    assert {p.name for p in before} == {"train.safetensors", "held_out.safetensors", "steps-3.json", "steps-4.json"}
+    (kept / "steps-4.json").unlink()
+    assert tune(run, OPTIONS) == results
+    assert {p.name for p in kept.iterdir() if p.stat().st_mtime_ns != before.get(p)} == {"steps-4.json"}
+
+
+def test_few_step_samples_with_the_tables(run: Path, results: list[Tuned]) -> None:
+    pipe = load(run)
+    images = sample(pipe, SampleOptions(num=2, steps=3, scheduler="few-step"))
+    assert len(images) == 2
+    assert type(pipe.scheduler).__name__ == "FewStepScheduler"
+    assert pipe.scheduler.timesteps.tolist() == results[0].timesteps
+    pipe.swap_scheduler("DDIM").swap_scheduler(type(pipe.scheduler))
+    sample(pipe, SampleOptions(num=1, steps=4, scheduler="few-step"))
+    assert pipe.scheduler.timesteps.tolist() == results[1].timesteps
+
+
+def test_stock_diffusers_loads_what_is_published(run: Path, results: list[Tuned], tmp_path: Path) -> None:
+    stage(run, "ada/dots", tmp_path / "stage", None, None, False)
+    program = """
+import sys
+sys.modules["logsnr"] = None
+from diffusers import AutoModel, DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
+pipe.scheduler = AutoModel.from_pretrained(sys.argv[1], subfolder="scheduler_few_step", trust_remote_code=True)
+pipe(batch_size=1, num_inference_steps=3, generator=0)
+print(pipe.scheduler.timesteps.tolist())
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "stage" / "main")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == results[0].timesteps
+
+
+@pytest.mark.parametrize("steps", [(), (1,), (5, 21)])
+def test_steps_out_of_range_are_named(steps: Any) -> None:
+    with pytest.raises(ConfigError, match=r"--steps must be numbers in 2\.\.20"):
+        TuneOptions(steps=steps)
