@@ -6,7 +6,7 @@ Trains the network of the preset mnist on mnist-5k, without classes and on the n
 with DDPM's simple loss, whose network is measured with both fixed variances; with the hybrid loss, the same but for the
 term that trains the variance; and with the bound itself. Measures the bound on the same held-out digits, noise and
 steps, for the whole chain and for chains respaced to 100 and 25 of its steps (Nichol and Dhariwal, 2102.09672, tables 1
-and 2, figure 8), and writes the table beside this file. About 4 minutes a training on two cores, and 5 for the figures.
+and 2, figure 8), and writes the table beside this file. About 5 minutes a training and 5 for the figures on a CPU core.
 To go on after an interruption, run the same command again.
 """
 
