@@ -223,6 +223,27 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """Consistency tuning of a trained model (see logsnr.consistency), and which model it was."""
+
+    base_digest: Annotated[str, tyro.conf.Suppress] = ""
+    """Hash of the weights and the noise schedule that it began with."""
+    base_steps: Annotated[int, tyro.conf.Suppress] = 0
+    """The steps that these were trained for."""
+    stages: int = 4
+    """The gap between the noise levels that are to agree is halved at the start and in each further stage."""
+    huber_c: float = 0.03
+    """c of the pseudo-Huber distance: differences below it (root mean square, images in [-1, 1]) count squared."""
+    label_dropout: float = 0.1
+    """Share of the labels replaced by the null label, which guidance needs."""
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.stages <= 12, "distill.stages", "in [1, 12]", self.stages)
+        _require(self.huber_c > 0, "distill.huber_c", "above 0", self.huber_c)
+        _require(0 <= self.label_dropout <= 1, "distill.label_dropout", "in [0, 1]", self.label_dropout)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A whole training run."""
 
@@ -231,6 +252,8 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    distill: DistillConfig | None = None
+    """Only of a run of `logsnr distill`; the objective is then the one that the base was trained with."""
 
     def __post_init__(self) -> None:
         learned, loss = self.schedule.variance_type == "learned_range", self.objective.loss
@@ -255,6 +278,16 @@ class RunConfig:
                     "schedule.name learned has two finite ends, so no schedule.zero_terminal_snr. Lower its option "
                     "log_snr_end."
                 )
+        if self.distill is not None and self.schedule.prediction_type == "epsilon":
+            raise ConfigError(
+                "distill needs a model of another schedule.prediction_type than epsilon: in much noise x_0 = (x_t - s "
+                "ε) / a is no function that can be tuned. Train one with v_prediction."
+            )
+        if self.distill is not None and self.schedule.name == "learned":
+            raise ConfigError(
+                "distill needs a model of another schedule.name than learned, whose betas aren't in its configuration. "
+                "Train one with a fixed schedule."
+            )
         divisor = 2 ** (len(self.model.block_out_channels) - 1)
         resolution = self.data.resolution
         if self.model.init_from is None and resolution % divisor:
@@ -360,6 +393,8 @@ def _build(cls: type[_T], values: dict[str, Any], path: str) -> _T:
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
+    if isinstance(value, dict) and isinstance(hint, types.UnionType):
+        (hint,) = (part for part in typing.get_args(hint) if dataclasses.is_dataclass(part))
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast(type[Any], hint), value, f"{path}.")
     if typing.get_origin(hint) is tuple:
@@ -382,6 +417,10 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     lines = []
     for section in dataclasses.fields(RunConfig):
         a, b = getattr(old, section.name), getattr(new, section.name)
+        if a is None or b is None:
+            if a is not b:
+                lines.append(f"{section.name}: {a!r} -> {b!r}")
+            continue
         for f in dataclasses.fields(a):
             before, after = getattr(a, f.name), getattr(b, f.name)
             if before != after:

@@ -21,7 +21,8 @@ from logsnr.learned_schedule import learned_scheduler
 from logsnr.models import make_unet
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.precision import resolve_precision
-from logsnr.registry import make_scheduler
+from logsnr.registry import Sampler, make_scheduler
+from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
 
 
 def plan(config: RunConfig, run: Path) -> str:
@@ -64,9 +65,11 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
         )
     unet = UNet2DModel.from_config(record["unet"])
     unet.load_state_dict(checkpoint.ema)
-    scheduler = make_scheduler(config.schedule)
+    scheduler: Sampler = make_scheduler(config.schedule)
     if config.schedule.name == "learned":
         scheduler = learned_scheduler(scheduler, checkpoint.objective)
+    if config.distill is not None:
+        scheduler = ConsistencyScheduler.from_config(scheduler.config)
     if class_label is None:
         out = run if out is None else out
         _require_replaceable(out / "model", out / "stock")
