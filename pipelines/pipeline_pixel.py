@@ -467,8 +467,8 @@ class PixelDiffusionPipeline(DiffusionPipeline):
         Unconditional, with a target that stock knows: `DDPMPipeline` with `DDPMScheduler` or `DDIMScheduler`, the two
         that it is written for, so that stock alone loads it, and this file beside it for
         `from_pretrained(folder, custom_pipeline="<its stem>", trust_remote_code=True)`. Any other scheduler is
-        written as `DDPMScheduler` (or what it says itself, as `stock_form`), with a warning if it is a stock solver: swap
-        again after loading.
+        written as `DDPMScheduler`, or as the one that it names itself (`stock_form`), with a warning if it is a stock
+        solver: swap again after loading.
         Otherwise: self-contained, for `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`.
         Files are named by their content, since the loader keeps those of all repos in one place.
         """

@@ -179,12 +179,11 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
 
     def default_timesteps(self, n: int) -> list[int]:
         """T - 1, then the timesteps nearest to the noise levels of n steps."""
-        first = float(self.angles[-1])
         if n in NOISE_LEVELS:
-            wanted = [first, *(math.atan(level) for level in NOISE_LEVELS[n])]
+            wanted = [math.atan(level) for level in NOISE_LEVELS[n]]
         else:
-            wanted = [first * (1 - k / n) for k in range(n)]
-        chosen = [int((self.angles - angle).abs().argmin()) for angle in wanted]
+            wanted = [float(self.angles[-1]) * (1 - k / n) for k in range(1, n)]
+        chosen = [len(self) - 1, *(int((self.angles - angle).abs().argmin()) for angle in wanted)]
         # a coarse or low schedule may have one timestep for two levels: each goes one below the one before it
         for i in range(1, n):
             chosen[i] = max(min(chosen[i], chosen[i - 1] - 1), n - 1 - i)

@@ -31,10 +31,10 @@ from torch import Tensor
 
 from logsnr.config import DistillConfig, RunConfig
 from logsnr.data import Batch, sample_seed
-from logsnr.denoising import Objective, drop_labels, fractions, predicted, with_noise
+from logsnr.denoising import drop_labels, predicted, uniform, with_noise
 from logsnr.models import num_class_embeds
+from logsnr.registry import consistency_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
 
 
 class ConsistencyObjective:
@@ -51,14 +51,12 @@ class ConsistencyObjective:
         assert config.distill is not None
         self.config: DistillConfig = config.distill
         self.scheduler, self.device, self.seed = scheduler, device, config.train.seed
-        self.sampler: ConsistencyScheduler = ConsistencyScheduler.from_config(scheduler.config)
+        self.model_scheduler = consistency_scheduler(scheduler)
         embeds = num_class_embeds(class_names)
         self.null_label = None if embeds is None else embeds - 1
         options = config.train
-        self._samples = (
-            options.num_steps * options.batch_size * options.gradient_accumulation_steps * num_processes
-        )
-        self._angles = self.sampler.angles.float().to(device)
+        self._samples = options.num_steps * options.batch_size * options.gradient_accumulation_steps * num_processes
+        self._angles = self.model_scheduler.angles.float().to(device)
         self.weights = torch.ones(len(scheduler), device=device)
         """Of the held-out errors, which are added up as they are."""
 
@@ -67,8 +65,7 @@ class ConsistencyObjective:
         n = batch.positions.numpy()
         labels = drop_labels(batch.labels, self.null_label, self.config.label_dropout, self.seed, n, self.device)
         images, noise = with_noise(batch.images, self.seed, n, "noise", self.device)
-        drawn = torch.from_numpy((fractions(self.seed, n) >> np.uint64(11)).astype(np.float64) / 2**53)
-        angles = self._angles[-1] * drawn.float().to(self.device)
+        angles = self._angles[-1] * torch.from_numpy(uniform(self.seed, n)).float().to(self.device)
         timesteps = torch.searchsorted(self._angles, angles).clamp(max=len(self.scheduler) - 1)
         stages = torch.from_numpy(1 + n * self.config.stages // self._samples).to(self.device)
         dropout = sample_seed(self.seed, int(n[0]), "dropout")

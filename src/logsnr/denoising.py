@@ -41,14 +41,19 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio
 
 def draw_timesteps(seed: int, positions: NDArray[np.int64], num_train_timesteps: int) -> NDArray[np.int64]:
     """The timestep of each sample n, in [0, T): an additive recurrence with the golden ratio, in 64-bit integers."""
-    fraction = fractions(seed, positions)
+    fraction = _fractions(seed, positions)
     return ((fraction >> np.uint64(32)) * np.uint64(num_train_timesteps) >> np.uint64(32)).astype(np.int64)
 
 
-def fractions(seed: int, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _fractions(seed: int, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
     """frac(u + n / golden ratio) in units of 2^-64."""
     start = np.uint64(sample_seed(seed, 0, "timestep") << 1)  # of 63 bits, over all 64
     return start + positions.astype(np.uint64) * np.uint64(_GOLDEN)
+
+
+def uniform(seed: int, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The same in [0, 1)."""
+    return (_fractions(seed, positions) >> np.uint64(11)).astype(np.float64) / 2**53
 
 
 def drop_labels(
@@ -131,8 +136,8 @@ class Objective:
         return self._scheduler
 
     @property
-    def sampler(self) -> BetaScheduler:
-        """What the model is sampled with."""
+    def model_scheduler(self) -> BetaScheduler:
+        """What the model is saved and sampled with."""
         return self.scheduler
 
     @property
@@ -173,8 +178,7 @@ class Objective:
         if self.sampler is None:
             timesteps = draw_timesteps(self.seed, positions, len(self._scheduler))
             return torch.from_numpy(timesteps), torch.ones(len(positions))
-        fractions = (fractions(self.seed, positions) >> np.uint64(11)).astype(np.float64) / 2**53
-        timesteps, importance = self.sampler.draw(fractions)
+        timesteps, importance = self.sampler.draw(uniform(self.seed, positions))
         return torch.from_numpy(timesteps), torch.from_numpy(importance).float()
 
     def _loss_on_the_curve(

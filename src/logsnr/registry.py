@@ -120,6 +120,13 @@ def noise_schedule(scheduler: Any) -> BetaScheduler | None:
     return scheduler if isinstance(scheduler, BetaScheduler) else None
 
 
+def consistency_scheduler(schedule: BetaScheduler) -> ConsistencyScheduler:
+    """What a distilled model is sampled with."""
+    made = ConsistencyScheduler.from_config(schedule.config)
+    assert isinstance(made, ConsistencyScheduler)
+    return made
+
+
 def usual_steps(scheduler: Any, steps: int) -> int:
     """`steps`, or all that there are; but those of a consistency model are few."""
     return scheduler.usual_steps if isinstance(scheduler, ConsistencyScheduler) else min(steps, len(scheduler))

@@ -21,8 +21,7 @@ from logsnr.learned_schedule import learned_scheduler
 from logsnr.models import make_unet
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.precision import resolve_precision
-from logsnr.registry import Sampler, make_scheduler
-from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
+from logsnr.registry import Sampler, consistency_scheduler, make_scheduler
 
 
 def plan(config: RunConfig, run: Path) -> str:
@@ -65,11 +64,10 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
         )
     unet = UNet2DModel.from_config(record["unet"])
     unet.load_state_dict(checkpoint.ema)
-    scheduler: Sampler = make_scheduler(config.schedule)
+    schedule = make_scheduler(config.schedule)
     if config.schedule.name == "learned":
-        scheduler = learned_scheduler(scheduler, checkpoint.objective)
-    if config.distill is not None:
-        scheduler = ConsistencyScheduler.from_config(scheduler.config)
+        schedule = learned_scheduler(schedule, checkpoint.objective)
+    scheduler: Sampler = schedule if config.distill is None else consistency_scheduler(schedule)
     if class_label is None:
         out = run if out is None else out
         _require_replaceable(out / "model", out / "stock")

@@ -191,7 +191,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
                     log_held_out(log, done, objective, unet, data)
             if log is not None and options.sample_every and (done % options.sample_every == 0 or at_end):
                 with _averaged(unet, ema), accelerator.autocast(), _said(bar, "samples"):
-                    log_samples(log, done, unet, objective.sampler, data)
+                    log_samples(log, done, unet, objective.model_scheduler, data)
             if due or stopped_by is not None:
                 with together(accelerator), _said(bar, "checkpoint"):
                     if clock is not None:
@@ -204,7 +204,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
         if finished:
             with together(accelerator), _said(bar, "export"):
                 if main:
-                    folders = export_model(run, _averaged_unet(unet, ema), objective.sampler, data.class_names)
+                    folders = export_model(run, _averaged_unet(unet, ema), objective.model_scheduler, data.class_names)
                     note_model_step(run, done)
         bar.close()
 
