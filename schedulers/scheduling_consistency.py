@@ -1,25 +1,20 @@
-r"""Sampling a consistency model in one to a few network evaluations.
+r"""Sampling a multistep consistency model: as many network evaluations as it was distilled for.
 
 Notation, with diffusers' names in brackets: x_t = a_t x_0 + s_t eps with a_t^2 = alpha_bar_t [alphas_cumprod] and
 s_t^2 = 1 - alpha_bar_t, so that tan(phi_t) = s_t / a_t is the noise level; the clean image is at phi = 0.
 
-A consistency model f(x_t, t) says where the path of the probability-flow ODE through x_t ends: all points of one path
-give the same clean image (Song et al., 2303.01469, section 3). Here f is the x_0 that a network of any target implies,
+The path of the probability-flow ODE from noise to an image is cut into n segments, at n timesteps. The model says in
+one evaluation, at the start of a segment, the x_0 from which DDIM's step lands where the path leaves the segment
+(Heek et al., 2403.06807):
 
-    v_prediction: f = a_t x_t - s_t v        (the others as in `_from_model_output`)
+    x_t' = (sin(phi_t') x_t + sin(phi_t - phi_t') x_0) / sin(phi_t)          (Song et al., 2010.02502, eq. 12, eta = 0)
 
-which is x itself at phi = 0, the boundary condition, whatever the network says. One evaluation makes an image out of
-pure noise. Each further one adds fresh noise to that image, up to a smaller t, and takes it away again (algorithm 1):
-
-    x_0 = f(x_t, t);    x_t' = a_t' x_0 + s_t' z,  z ~ N(0, I);    x_0 = f(x_t', t');    ...
-
-That isn't an ancestral step (`BetaScheduler` at eta = 1), which draws x_t' from q(x_t' | x_t, x_0) and keeps a part of
-the noise that is in x_t; this one draws from q(x_t' | x_0).
+At timesteps that it wasn't distilled for, its x_0 means nothing. The n timesteps are stock's `trailing` ones, so that
+stock's `DDIMScheduler` in n steps makes the same images.
 """
 
 import inspect
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -30,19 +25,15 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from diffusers.utils.outputs import BaseOutput
-from diffusers.utils.torch_utils import randn_tensor
 
 PredictionType = Literal["epsilon", "sample", "v_prediction", "x0_minus_noise"]
-
-NOISE_LEVELS = {1: (), 2: (1.2,), 3: (2.5, 0.8), 4: (4.0, 1.5, 0.6)}
-"""tan(phi) of the timesteps after the first, by number of steps."""
 
 
 @dataclass
 class ConsistencySchedulerOutput(BaseOutput):
     """Result of `ConsistencyScheduler.step`.
 
-    prev_sample (batch, channels, ...): noise added anew, input of the next network call; after the last the image.
+    prev_sample (batch, channels, ...): where the path leaves the segment, input of the next network call.
     pred_original_sample (same shape): the clean image predicted at this step, after clipping.
     """
 
@@ -51,10 +42,7 @@ class ConsistencySchedulerOutput(BaseOutput):
 
 
 class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # stock's own two bases disagree
-    """Multistep sampling of a consistency model that was tuned on a beta schedule (`logsnr distill`).
-
-    The first timestep is T - 1; the next ones are those nearest to `NOISE_LEVELS`, for more than four steps equally
-    spaced in phi. Stock's `LCMScheduler`, given the same timesteps, makes the same images.
+    """Deterministic sampling of a model that was distilled for a number of steps (`logsnr distill`).
 
     Args:
         num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas: the noise schedule, as of stock's
@@ -63,6 +51,7 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
             (a eps - s x_0), or `x0_minus_noise` (x_0 - eps).
         clip_sample: clip the predicted clean image to [-clip_sample_range, clip_sample_range].
         rescale_betas_zero_snr: rescale so that x_T is pure noise (Lin et al., 2305.08891). Not with `epsilon`.
+        distilled_steps: n; None allows any number, for trying.
 
     Raises:
         ValueError: an option breaks a rule; the message names it.
@@ -71,9 +60,8 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
     _compatibles = [e.name for e in KarrasDiffusionSchedulers]
     order = 1
     init_noise_sigma = 1.0
-    stock_form: ClassVar[str] = "LCMScheduler"
-    """The scheduler of diffusers that samples such a model; one of a diffusion model can't."""
-    usual_steps: ClassVar[int] = 2
+    stock_form: ClassVar[str] = "DDIMScheduler"
+    """The scheduler of diffusers that samples such a model too."""
 
     def __init__(
         self,
@@ -86,6 +74,7 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
         clip_sample: bool = True,
         clip_sample_range: float = 1.0,
         rescale_betas_zero_snr: bool = False,
+        distilled_steps: int | None = None,
     ) -> None:
         if prediction_type not in get_args(PredictionType):
             allowed = ", ".join(get_args(PredictionType))
@@ -109,9 +98,12 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
                 "prediction_type='epsilon' can't start from zero terminal SNR: the noise says nothing of the image "
                 "there. Use 'v_prediction', 'sample' or 'x0_minus_noise'."
             )
+        if distilled_steps is not None and not 1 <= distilled_steps <= num_train_timesteps:
+            raise ValueError(f"`distilled_steps` must be in [1, {num_train_timesteps}], and is {distilled_steps}.")
         self.alphas_cumprod = torch.cumprod(1.0 - self.betas, dim=0)
         self.angles = torch.atan2((1 - self.alphas_cumprod.double()).sqrt(), self.alphas_cumprod.double().sqrt())
         self.prediction_type = prediction_type
+        self.distilled_steps = distilled_steps
         self._clip_range = float(clip_sample_range) if clip_sample else None
         # What is ours alone goes under a key that begins with "_": such keys survive a swap to a stock scheduler and
         # back, and log no warning.
@@ -122,10 +114,10 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
             clip_sample=clip_sample,
             clip_sample_range=clip_sample_range,
             rescale_betas_zero_snr=rescale_betas_zero_snr,
-            original_inference_steps=min(50, num_train_timesteps),  # `LCMScheduler` has no more than these timesteps
-            _consistency=True,
+            timestep_spacing="trailing",
+            _consistency=distilled_steps,
         )
-        self.set_timesteps(timesteps=list(range(num_train_timesteps))[::-1])
+        self.set_timesteps(num_train_timesteps if distilled_steps is None else distilled_steps)
 
     @classmethod
     def extract_init_dict(
@@ -138,11 +130,12 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
         classes differ; here a recorded value is a value.
         """
         hidden = {k: v for k, v in config_dict.items() if k != "_use_default_values"}
-        values = {**{k: v for k, v in hidden.items() if v is not None}, **kwargs}
+        values = {k: v for k, v in hidden.items() if v is not None}
+        values = {**values, "distilled_steps": hidden.get("_consistency"), **kwargs}
         expected = set(inspect.signature(cls.__init__).parameters) - {"self"}
         init = {k: v for k, v in values.items() if k in expected}
         unused = {k: v for k, v in kwargs.items() if k not in expected}
-        return init, unused, {k: v for k, v in hidden.items() if k not in init}
+        return init, unused, {k: v for k, v in hidden.items() if k not in init and k != "_consistency"}
 
     def set_timesteps(
         self,
@@ -153,8 +146,8 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
         """Choose the timesteps of a sampling run and make the tables that `step` reads.
 
         Args:
-            num_inference_steps: how many, at most T; or else
-            timesteps: your own, descending, in [0, T).
+            num_inference_steps: `distilled_steps`; or else
+            timesteps: your own, descending, in [0, T), for a look at what the model makes of them.
             device: where `self.timesteps` goes.
         """
         if (num_inference_steps is None) == (timesteps is None):
@@ -166,31 +159,26 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
             assert num_inference_steps is not None
             if not 1 <= num_inference_steps <= len(self):
                 raise ValueError(f"`num_inference_steps` must be in [1, {len(self)}], and is {num_inference_steps}.")
-            chosen = self.default_timesteps(num_inference_steps)
+            if self.distilled_steps not in (None, num_inference_steps):
+                raise ValueError(
+                    f"`num_inference_steps` must be {self.distilled_steps}, for which this model was distilled, and is "
+                    f"{num_inference_steps}."
+                )
+            chosen = [round(len(self) * (1 - k / num_inference_steps)) - 1 for k in range(num_inference_steps)]
         self.num_inference_steps = len(chosen)
         self.timesteps = torch.tensor(chosen, device=device)
         at = torch.tensor(chosen)
-        next_alpha_bar = torch.cat([self.alphas_cumprod[at[1:]], torch.ones(1)]).double()
-        rows = [*self._from_model_output()[:, at], next_alpha_bar.sqrt(), (1 - next_alpha_bar).sqrt()]
+        angles = self.angles[at]
+        after = torch.cat([angles[1:], torch.zeros(1)])
+        of_sample, of_output = self._from_model_output()[:, at]
+        rows = [of_sample, of_output, after.sin() / angles.sin(), (angles - after).sin() / angles.sin()]
         # NaN at timesteps that weren't chosen: a wrong call shows, and needs no wait for the device
         table = torch.full((len(rows), len(self)), float("nan"), dtype=torch.float64)
         table[:, at] = torch.stack(rows)
         self._table = table.reshape(*table.shape, 1, 1, 1).to(device=device, dtype=torch.float32)
 
-    def default_timesteps(self, n: int) -> list[int]:
-        """T - 1, then the timesteps nearest to the noise levels of n steps."""
-        if n in NOISE_LEVELS:
-            wanted = [math.atan(level) for level in NOISE_LEVELS[n]]
-        else:
-            wanted = [float(self.angles[-1]) * (1 - k / n) for k in range(1, n)]
-        chosen = [len(self) - 1, *(int((self.angles - angle).abs().argmin()) for angle in wanted)]
-        # a coarse or low schedule may have one timestep for two levels: each goes one below the one before it
-        for i in range(1, n):
-            chosen[i] = max(min(chosen[i], chosen[i - 1] - 1), n - 1 - i)
-        return chosen
-
     def _from_model_output(self) -> torch.Tensor:
-        """Coefficients (of x_t, of the model's output) that give f, (2, T), float64."""
+        """Coefficients (of x_t, of the model's output) that give x_0, (2, T), float64."""
         a, s = self.alphas_cumprod.double().sqrt(), (1 - self.alphas_cumprod.double()).sqrt()
         of_sample, of_output = {
             "epsilon": (1 / a, -s / a),
@@ -209,19 +197,15 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
         model_output: torch.Tensor,
         timestep: torch.Tensor | int,
         sample: torch.Tensor,
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        variance_noise: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> ConsistencySchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
-        """f, and noise added up to the next of `self.timesteps`; after the last, f alone.
+        """One step, from `timestep` to the next of `self.timesteps` (after the last: to the clean image).
 
         Args:
             model_output: what the network said, (batch, channels, ...); of a learned variance, twice the channels,
                 the second half is of no use here.
             timestep: one of `self.timesteps`, of shape () or (batch,); elsewhere the result is NaN.
             sample: x_t.
-            generator: source of the noise; one a sample, or one for all. Can't be compiled: use the next.
-            variance_noise: the noise itself, shape of `sample`.
             return_dict: False for a plain tuple.
         """
         if not isinstance(timestep, torch.Tensor):
@@ -231,18 +215,11 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
         picked = self._table.to(sample.device).index_select(1, timestep.reshape(-1))
         if sample.ndim != 4:
             picked = picked.reshape(len(picked), -1, *[1] * (sample.ndim - 1))
-        of_sample, of_output, a, s = picked.unbind(0)
+        of_sample, of_output, keep_xt, keep_x0 = picked.unbind(0)
         x_0 = torch.addcmul(of_sample * sample, of_output, model_output)
         if self._clip_range is not None:
             x_0 = x_0.clamp(-self._clip_range, self._clip_range)
-        prev_sample = x_0
-        if self.num_inference_steps > 1:
-            if variance_noise is None:
-                if generator is None:
-                    variance_noise = torch.randn_like(sample)
-                else:
-                    variance_noise = randn_tensor(sample.shape, generator, sample.device, sample.dtype)
-            prev_sample = torch.addcmul(a * x_0, s, variance_noise)
+        prev_sample = torch.addcmul(keep_x0 * x_0, keep_xt, sample)
         prev_sample, x_0 = prev_sample.to(sample.dtype), x_0.to(sample.dtype)
         if not return_dict:
             return prev_sample, x_0

@@ -238,7 +238,7 @@ def _summary(subject: Subject) -> str:
     start = "" if subject.training is None else " from scratch"
     init = None if subject.training is None else subject.training.config.model.init_from
     if subject.distilled:
-        start = f" to draw in {ConsistencyScheduler.usual_steps} network evaluations, from another model,"
+        start = f" to draw in {subject.samples.steps} network evaluations, from another model,"
     elif init is not None:
         known = init != PLACEHOLDERS["model.init_from"]
         start = f", starting from [{init}]({hub_url(init)})," if known else ", starting from another model,"
@@ -319,8 +319,8 @@ def _settings(subject: Subject, training: Training) -> list[tuple[str, str]]:
         dropped = config.objective.label_dropout if distill is None else distill.label_dropout
         rows.insert(3, ("labels dropped", f"{100 * dropped:g} %, which guidance needs"))
     if distill is not None:
-        rows[2] = ("loss", f"consistency tuning, {distill.stages} stages, c = {distill.huber_c:g}")
-        rows.insert(0, ("tuned from", f"the model {distill.base_digest}, trained for {distill.base_steps:,} steps"))
+        rows[2] = ("loss", f"distillation from {distill.teacher_steps} evaluations into one, c = {distill.huber_c:g}")
+        rows.insert(0, ("distilled from", f"the model {distill.base_digest}, trained for {distill.base_steps:,} steps"))
     return rows
 
 
@@ -437,8 +437,8 @@ def _references(subject: Subject) -> str:
     )
     if subject.distilled:
         used.append(
-            "sampling is a consistency model's (Song et al., [2303.01469](https://arxiv.org/abs/2303.01469)), tuned by "
-            "ECT (Geng et al., [2406.14548](https://arxiv.org/abs/2406.14548))"
+            "it is a multistep consistency model (Heek et al., [2403.06807](https://arxiv.org/abs/2403.06807)), sampled by "
+            "DDIM (Song et al., [2010.02502](https://arxiv.org/abs/2010.02502))"
         )
     else:
         used.append("sampling is DDIM's (Song et al., [2010.02502](https://arxiv.org/abs/2010.02502))")

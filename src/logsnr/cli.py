@@ -102,8 +102,8 @@ def _run_training(config: RunConfig, out: Path, dry_run: bool) -> int:
 
 @dataclass(frozen=True)
 class DistillArguments:
-    """Make a model that draws in two network evaluations of the model of a run, by the same trainer; the same command
-    again resumes. Data, schedule and network are the run's."""
+    """Make of a run's model one that draws in two network evaluations, by the same trainer; the same command again
+    resumes. Data, schedule and network are the run's."""
 
     out: Path
     """The folder of the new run."""
@@ -115,8 +115,8 @@ class DistillArguments:
 
 _DISTILL_USAGE = """usage: logsnr distill RUN --out DIR [--SECTION.SETTING VALUE …]
 
-Make a model that draws in two network evaluations of the model of a run (consistency tuning), by the same trainer and
-by default in a quarter of its time. The same command again resumes. Then: logsnr sample DIR --steps 2
+Make of a run's model one that draws in two network evaluations (multistep consistency distillation), by the same
+trainer and by default in a quarter of its time. The same command again resumes. Then: logsnr sample DIR --steps 2
 
 `logsnr distill RUN --help` shows every setting with its value for that run. See what would be done: --dry-run"""
 

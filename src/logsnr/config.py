@@ -224,21 +224,24 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Consistency tuning of a trained model (see logsnr.consistency), and which model it was."""
+    """Distillation of a trained model for few steps (see logsnr.consistency), and which model it was."""
 
     base_digest: Annotated[str, tyro.conf.Suppress] = ""
     """Hash of the weights and the noise schedule that it began with."""
     base_steps: Annotated[int, tyro.conf.Suppress] = 0
     """The steps that these were trained for."""
-    stages: int = 4
-    """The gap between the noise levels that are to agree is halved at the start and in each further stage."""
+    steps: int = 2
+    """Network evaluations in which the new model draws an image."""
+    teacher_steps: int = 3
+    """Evaluations of the trained model in the place of one."""
     huber_c: float = 0.03
     """c of the pseudo-Huber distance: differences below it (root mean square, images in [-1, 1]) count squared."""
     label_dropout: float = 0.1
     """Share of the labels replaced by the null label, which guidance needs."""
 
     def __post_init__(self) -> None:
-        _require(1 <= self.stages <= 12, "distill.stages", "in [1, 12]", self.stages)
+        for name in ("steps", "teacher_steps"):
+            _require(getattr(self, name) >= 1, f"distill.{name}", "at least 1", getattr(self, name))
         _require(self.huber_c > 0, "distill.huber_c", "above 0", self.huber_c)
         _require(0 <= self.label_dropout <= 1, "distill.label_dropout", "in [0, 1]", self.label_dropout)
 
@@ -281,7 +284,7 @@ class RunConfig:
         if self.distill is not None and self.schedule.prediction_type == "epsilon":
             raise ConfigError(
                 "distill needs a model of another schedule.prediction_type than epsilon: in much noise x_0 = (x_t - s "
-                "ε) / a is no function that can be tuned. Train one with v_prediction."
+                "ε) / a is no function that can be learned. Train one with v_prediction."
             )
         if self.distill is not None and self.schedule.name == "learned":
             raise ConfigError(

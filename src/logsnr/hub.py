@@ -47,7 +47,7 @@ def load(path_or_repo: str | Path, *, revision: str | None = None) -> PixelDiffu
 
 def _scheduler_class(config: dict[str, Any], source: str) -> Any:
     name = config.get("_class_name")
-    if "_consistency" in config and name in ("ConsistencyScheduler", ConsistencyScheduler.stock_form):
+    if config.get("_consistency") is not None and name in ("ConsistencyScheduler", ConsistencyScheduler.stock_form):
         return ConsistencyScheduler
     stock = getattr(diffusers, name, None) if isinstance(name, str) else None
     if not (isinstance(stock, type) and issubclass(stock, SchedulerMixin)):

@@ -120,16 +120,17 @@ def noise_schedule(scheduler: Any) -> BetaScheduler | None:
     return scheduler if isinstance(scheduler, BetaScheduler) else None
 
 
-def consistency_scheduler(schedule: BetaScheduler) -> ConsistencyScheduler:
-    """What a distilled model is sampled with."""
-    made = ConsistencyScheduler.from_config(schedule.config)
+def consistency_scheduler(schedule: BetaScheduler, steps: int) -> ConsistencyScheduler:
+    """What a model that was distilled for `steps` steps is sampled with."""
+    made = ConsistencyScheduler.from_config(schedule.config, distilled_steps=steps)
     assert isinstance(made, ConsistencyScheduler)
     return made
 
 
 def usual_steps(scheduler: Any, steps: int) -> int:
-    """`steps`, or all that there are; but those of a consistency model are few."""
-    return scheduler.usual_steps if isinstance(scheduler, ConsistencyScheduler) else min(steps, len(scheduler))
+    """`steps`, or all that there are; but of a distilled model those that it was distilled for."""
+    distilled = scheduler.distilled_steps if isinstance(scheduler, ConsistencyScheduler) else None
+    return min(steps, len(scheduler)) if distilled is None else distilled
 
 
 def _load(reference: str) -> type[BetaScheduler]:

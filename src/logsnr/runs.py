@@ -67,7 +67,7 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
     schedule = make_scheduler(config.schedule)
     if config.schedule.name == "learned":
         schedule = learned_scheduler(schedule, checkpoint.objective)
-    scheduler: Sampler = schedule if config.distill is None else consistency_scheduler(schedule)
+    scheduler: Sampler = schedule if config.distill is None else consistency_scheduler(schedule, config.distill.steps)
     if class_label is None:
         out = run if out is None else out
         _require_replaceable(out / "model", out / "stock")

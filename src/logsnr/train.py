@@ -9,6 +9,7 @@ from k. A run that was killed and started again therefore ends with the same wei
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import signal
 from collections.abc import Iterator
@@ -95,8 +96,8 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     if config.distill is None:
         objective = Objective(config, scheduler, data.class_names, data.bits, accelerator.device)
     else:
-        processes = accelerator.num_processes
-        objective = ConsistencyObjective(config, scheduler, data.class_names, accelerator.device, processes)
+        teacher = copy.deepcopy(unet).eval().requires_grad_(False)
+        objective = ConsistencyObjective(config, scheduler, data.class_names, teacher, accelerator)
 
     with (
         _explained(config, run),
