@@ -437,8 +437,8 @@ def _references(subject: Subject) -> str:
     )
     if subject.distilled:
         used.append(
-            "it is a multistep consistency model (Heek et al., [2403.06807](https://arxiv.org/abs/2403.06807)), sampled by "
-            "DDIM (Song et al., [2010.02502](https://arxiv.org/abs/2010.02502))"
+            "it is a multistep consistency model (Heek et al., [2403.06807](https://arxiv.org/abs/2403.06807)), "
+            "sampled by DDIM (Song et al., [2010.02502](https://arxiv.org/abs/2010.02502))"
         )
     else:
         used.append("sampling is DDIM's (Song et al., [2010.02502](https://arxiv.org/abs/2010.02502))")
