@@ -378,8 +378,9 @@ _T = TypeVar("_T")
 
 
 def to_json(config: RunConfig) -> str:
-    """The configuration as indented JSON, keys in the order of the classes."""
-    return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"
+    """The configuration as indented JSON, keys in the order of the classes; of `distill` only where there is one."""
+    sections = {name: section for name, section in dataclasses.asdict(config).items() if section is not None}
+    return json.dumps(sections, indent=2, ensure_ascii=False) + "\n"
 
 
 def from_json(text: str) -> RunConfig:
