@@ -453,7 +453,13 @@ class PixelDiffusionPipeline(DiffusionPipeline):
             weights["time_embedding.linear_2.bias"] += self.unet.class_embedding.weight[label].detach()
         unet = UNet2DModel(**config).eval()
         unet.load_state_dict(weights, assign=True)  # takes over device and dtype
-        return DDPMPipeline(unet=unet, scheduler=self._build_scheduler(DDPMScheduler, {}))
+        return DDPMPipeline(unet=unet, scheduler=self._stock_scheduler())
+
+    def _stock_scheduler(self) -> Any:
+        """One of stock's for this model with `DDPMPipeline`; a sampler that a diffusion model's can't replace says
+        which. Raises `ValueError` where there is none."""
+        name = getattr(self.scheduler, "stock_form", "DDPMScheduler")
+        return self._build_scheduler(getattr(diffusers, name), {})
 
     def save_config(self, save_directory: str | os.PathLike[Any], push_to_hub: bool = False, **kwargs: Any) -> None:
         """Write model_index.json and the source files that the folder needs; `save_pretrained` ends with this.
@@ -461,7 +467,8 @@ class PixelDiffusionPipeline(DiffusionPipeline):
         Unconditional, with a target that stock knows: `DDPMPipeline` with `DDPMScheduler` or `DDIMScheduler`, the two
         that it is written for, so that stock alone loads it, and this file beside it for
         `from_pretrained(folder, custom_pipeline="<its stem>", trust_remote_code=True)`. Any other scheduler is
-        written as `DDPMScheduler`, with a warning if it is a stock solver: swap again after loading.
+        written as `DDPMScheduler`, or as the one that it names itself (`stock_form`), with a warning if it is a stock
+        solver: swap again after loading.
         Otherwise: self-contained, for `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`.
         Files are named by their content, since the loader keeps those of all repos in one place.
         """
@@ -509,7 +516,7 @@ class PixelDiffusionPipeline(DiffusionPipeline):
         cls, sources = type(self.scheduler), {f"{own.stem}.py": own}
         is_stock = getattr(diffusers, cls.__name__, None) is cls
         try:
-            stock = self._build_scheduler(DDPMScheduler, {})
+            stock = self._stock_scheduler()
         except ValueError as error:
             stock, why = None, str(error)
         if self.num_classes is None and stock is not None:
@@ -518,7 +525,7 @@ class PixelDiffusionPipeline(DiffusionPipeline):
                 return _Layout({**index, "scheduler": ["diffusers", cls.__name__]}, sources, None)
             if is_stock:
                 _warn_of_ddpm(cls, "DDPMPipeline can't run it", f"swap_scheduler({cls.__name__!r}) after loading")
-            return _Layout({**index, "scheduler": ["diffusers", "DDPMScheduler"]}, sources, stock)
+            return _Layout({**index, "scheduler": ["diffusers", type(stock).__name__]}, sources, stock)
         index["_class_name"] = [own.stem, type(self).__name__]
         if self.id2label is not None:
             index["id2label"] = {str(key): name for key, name in self.id2label.items()}

@@ -313,6 +313,7 @@ def build(pipe: Any, title: str) -> gr.Blocks:
     """The page of a model; `title` is plain text."""
     names, schedulers = class_names(pipe), find_schedulers(pipe)
     own, longest = schedulers.offered[0], min(MOST_STEPS, pipe.scheduler.config.num_train_timesteps)
+    few = pipe.scheduler.config.get("_consistency")  # a distilled model's number of steps
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.HTML(f'<div class="heading"><h1>{html.escape(title)}</h1><p>{describe(pipe)}</p></div>')
         kept = gr.State(None)
@@ -325,7 +326,7 @@ def build(pipe: Any, title: str) -> gr.Blocks:
                     steps = gr.Slider(
                         1,
                         longest,
-                        value=min(STEPS, longest),
+                        value=few or min(STEPS, longest),
                         step=1,
                         precision=0,
                         label="Steps",
@@ -334,7 +335,7 @@ def build(pipe: Any, title: str) -> gr.Blocks:
                     )
                 scheduler = gr.Dropdown(
                     [(f"{own} (the model's own)", own), *schedulers.offered[1:]],
-                    value=SCHEDULER if SCHEDULER in schedulers.offered else own,
+                    value=SCHEDULER if SCHEDULER in schedulers.offered and few is None else own,
                     label="Scheduler",
                     info="The rule for a step. Few steps go best with a solver of higher order, such as DPMSolver.",
                 )

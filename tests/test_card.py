@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import tyro
 from commands import Finished, run
 from diffusers.models.unets.unet_2d import UNet2DModel
 from huggingface_hub import ModelCard
@@ -22,8 +23,17 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from logsnr.card import Subject, Training, public_words, render_card, render_stock_card
-from logsnr.cli import parse_train
-from logsnr.config import DataConfig, ObjectiveConfig, RunConfig, SampleOptions, ScheduleConfig, TrainConfig, to_json
+from logsnr.cli import DistillArguments, parse_train
+from logsnr.config import (
+    DataConfig,
+    DistillConfig,
+    ObjectiveConfig,
+    RunConfig,
+    SampleOptions,
+    ScheduleConfig,
+    TrainConfig,
+    to_json,
+)
 from logsnr.effort import Effort, Session, read_effort
 from logsnr.errors import PublishError
 from logsnr.leaks import refuse_leaks
@@ -248,8 +258,23 @@ def test_the_command_is_the_configuration(config: RunConfig) -> None:
     assert words[:2] == ["logsnr", "train"]
     arguments = parse_train(words[2], words[3:])
     assert arguments.out == Path("runs/x y")
-    sections = (getattr(arguments, f.name) for f in dataclasses.fields(RunConfig))
+    sections = (getattr(arguments, f.name) for f in dataclasses.fields(RunConfig) if f.name != "distill")
     assert RunConfig(*sections) == config
+
+
+def test_the_command_of_a_distilled_model_is_its_configuration() -> None:
+    base = PRESETS["mnist"][1]
+    config = dataclasses.replace(
+        base,
+        model=dataclasses.replace(base.model, init_from="path/to/model"),
+        train=dataclasses.replace(base.train, num_steps=77, learning_rate=3e-4, compile=True),
+        distill=DistillConfig(base_digest="ab", base_steps=9, steps=4, huber_c=0.1),
+    )
+    words = shlex.split(" ".join(training_command(config, "runs/x")))
+    assert words[:3] == ["logsnr", "distill", "path/to/model"]
+    default = DistillArguments(Path("y"), False, DistillConfig(base_digest="ab", base_steps=9), base.train)
+    parsed = tyro.cli(DistillArguments, args=words[3:], default=default)
+    assert (parsed.distill, parsed.train) == (config.distill, config.train)
 
 
 def test_the_nearest_preset() -> None:

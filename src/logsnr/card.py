@@ -20,7 +20,9 @@ from logsnr.effort import Effort
 from logsnr.monitor import HeldOutLoss
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.provenance import PLACEHOLDERS, DataOrigin, data_origin, hub_url, training_command
+from logsnr.registry import noise_schedule
 from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
 
 TEMPLATES = Path(__file__).parent / "hub_cards"
 TAG = "logsnr"
@@ -84,9 +86,15 @@ class Subject:
 
     @property
     def scheduler(self) -> BetaScheduler:
-        scheduler = self.pipeline.scheduler
-        assert isinstance(scheduler, BetaScheduler)
+        """The noise schedule."""
+        scheduler = noise_schedule(self.pipeline.scheduler)
+        assert scheduler is not None
         return scheduler
+
+    @property
+    def distilled(self) -> bool:
+        """Whether it is a consistency model, drawn with in a few steps."""
+        return isinstance(self.pipeline.scheduler, ConsistencyScheduler)
 
     @property
     def stock(self) -> str | None:
@@ -119,7 +127,9 @@ def render_card(subject: Subject) -> str:
         samples_caption=_samples_caption(subject),
         stock=subject.stock,
         # stock solvers fail at zero terminal SNR, and most of them at twice the channels
-        ancestral_only=float(scheduler.betas[-1]) == 1 or scheduler.variance_type == "learned_range",
+        keep_scheduler=float(scheduler.betas[-1]) == 1
+        or scheduler.variance_type == "learned_range"
+        or subject.distilled,
         remote_stem=subject.remote_stem,
         classes=classes,
         example_labels=f"[{', '.join(labels)}]",
@@ -159,7 +169,8 @@ def _render(template: str, subject: Subject, metadata: ModelCardData, **values: 
         name=_name(subject),
         repo_id=subject.repo_id,
         url=hub_url(subject.repo_id),
-        ancestral_steps=min(100, len(subject.scheduler)),
+        distilled=subject.distilled,
+        ancestral_steps=subject.samples.steps if subject.distilled else min(100, len(subject.scheduler)),
         citation=_citation(subject),
         **values,
     )
@@ -230,7 +241,9 @@ def _summary(subject: Subject) -> str:
         what += f", of {len(subject.classes)} classes on request: {_listed(subject.classes)}"
     start = "" if subject.training is None else " from scratch"
     init = None if subject.training is None else subject.training.config.model.init_from
-    if init is not None:
+    if subject.distilled:
+        start = f" to draw in {subject.samples.steps} network evaluations, from another model,"
+    elif init is not None:
         known = init != PLACEHOLDERS["model.init_from"]
         start = f", starting from [{init}]({hub_url(init)})," if known else ", starting from another model,"
     return (
@@ -242,6 +255,8 @@ def _summary(subject: Subject) -> str:
 def _samples_caption(subject: Subject) -> str:
     options, classes = subject.samples, subject.classes
     command = f"`logsnr sample {subject.repo_id} --num {options.num}"
+    if subject.distilled:
+        command += f" --steps {options.steps}"
     if classes is None:
         return f"Not chosen: seeds 0 to {options.num - 1}, {options.steps} steps. {command}` makes them again."
     shown = subject.shown_classes or []
@@ -299,6 +314,7 @@ def _settings(subject: Subject, training: Training) -> list[tuple[str, str]]:
     """The rows of the short table of settings."""
     config, options = training.config, training.config.train
     channels = subject.pipeline.unet.config["block_out_channels"]
+    distill = config.distill
     rows = [
         ("schedule", f"{config.schedule.name}, {config.schedule.num_train_timesteps:,} steps"),
         ("target", _TARGETS[config.schedule.prediction_type]),
@@ -309,7 +325,11 @@ def _settings(subject: Subject, training: Training) -> list[tuple[str, str]]:
         ("seed", str(options.seed)),
     ]
     if subject.classes is not None:
-        rows.insert(3, ("labels dropped", f"{100 * config.objective.label_dropout:g} %, which guidance needs"))
+        dropped = config.objective.label_dropout if distill is None else distill.label_dropout
+        rows.insert(3, ("labels dropped", f"{100 * dropped:g} %, which guidance needs"))
+    if distill is not None:
+        rows[2] = ("loss", f"distillation from {distill.teacher_steps} evaluations into one, c = {distill.huber_c:g}")
+        rows.insert(0, ("distilled from", f"the model {distill.base_digest}, trained for {distill.base_steps:,} steps"))
     return rows
 
 
@@ -439,9 +459,15 @@ def _references(subject: Subject) -> str:
         if (name := type(subject.scheduler).__name__) in _REFERENCES
         else []
     )
+    if subject.distilled:
+        used.append(
+            "it is a multistep consistency model (Heek et al., [2403.06807](https://arxiv.org/abs/2403.06807)), "
+            "sampled by DDIM (Song et al., [2010.02502](https://arxiv.org/abs/2010.02502))"
+        )
+    else:
+        used.append("sampling is DDIM's (Song et al., [2010.02502](https://arxiv.org/abs/2010.02502))")
     if subject.scheduler.variance_type == "learned_range":
         used.append("the variance is learned (Nichol and Dhariwal, [2102.09672](https://arxiv.org/abs/2102.09672))")
-    used.append("sampling is DDIM's (Song et al., [2010.02502](https://arxiv.org/abs/2010.02502))")
     if subject.classes is not None:
         used.append("guidance is classifier-free (Ho and Salimans, [2207.12598](https://arxiv.org/abs/2207.12598))")
     return f"What it stands on: {'; '.join(used)}."

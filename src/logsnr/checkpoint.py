@@ -31,7 +31,7 @@ from torch import Tensor
 
 from logsnr.errors import CheckpointError
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.registry import Sampler
 
 Tensors = dict[str, Tensor]
 
@@ -193,7 +193,7 @@ def locked(run: Path) -> Iterator[None]:
         yield
 
 
-def export_model(run: Path, unet: UNet2DModel, scheduler: BetaScheduler, class_names: list[str] | None) -> list[Path]:
+def export_model(run: Path, unet: UNet2DModel, scheduler: Sampler, class_names: list[str] | None) -> list[Path]:
     """Write RUN/model, and RUN/stock for a conditional model whose target stock knows. Returns the folders."""
     id2label = None if class_names is None else dict(enumerate(class_names))
     pipeline = PixelDiffusionPipeline(unet, scheduler, id2label=id2label)

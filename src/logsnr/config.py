@@ -223,6 +223,30 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """Distillation of a trained model for few steps (see logsnr.consistency), and which model it was."""
+
+    base_digest: Annotated[str, tyro.conf.Suppress] = ""
+    """Hash of the weights and the noise schedule that it began with."""
+    base_steps: Annotated[int, tyro.conf.Suppress] = 0
+    """The steps that these were trained for."""
+    steps: int = 2
+    """Network evaluations in which the new model draws an image."""
+    teacher_steps: int = 3
+    """Evaluations of the trained model in the place of one."""
+    huber_c: float = 0.03
+    """c of the pseudo-Huber distance: differences below it (root mean square, images in [-1, 1]) count squared."""
+    label_dropout: float = 0.1
+    """Share of the labels replaced by the null label, which guidance needs."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "teacher_steps"):
+            _require(getattr(self, name) >= 1, f"distill.{name}", "at least 1", getattr(self, name))
+        _require(self.huber_c > 0, "distill.huber_c", "above 0", self.huber_c)
+        _require(0 <= self.label_dropout <= 1, "distill.label_dropout", "in [0, 1]", self.label_dropout)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A whole training run."""
 
@@ -231,6 +255,8 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    distill: DistillConfig | None = None
+    """Only of a run of `logsnr distill`; the objective is then the one that the base was trained with."""
 
     def __post_init__(self) -> None:
         learned, loss = self.schedule.variance_type == "learned_range", self.objective.loss
@@ -255,6 +281,16 @@ class RunConfig:
                     "schedule.name learned has two finite ends, so no schedule.zero_terminal_snr. Lower its option "
                     "log_snr_end."
                 )
+        if self.distill is not None and self.schedule.prediction_type == "epsilon":
+            raise ConfigError(
+                "distill needs a model of another schedule.prediction_type than epsilon: in much noise x_0 = (x_t - s "
+                "ε) / a is no function that can be learned. Train one with v_prediction."
+            )
+        if self.distill is not None and self.schedule.name == "learned":
+            raise ConfigError(
+                "distill needs a model of another schedule.name than learned, whose betas aren't in its configuration. "
+                "Train one with a fixed schedule."
+            )
         divisor = 2 ** (len(self.model.block_out_channels) - 1)
         resolution = self.data.resolution
         if self.model.init_from is None and resolution % divisor:
@@ -358,8 +394,9 @@ _T = TypeVar("_T")
 
 
 def to_json(config: RunConfig) -> str:
-    """The configuration as indented JSON, keys in the order of the classes."""
-    return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"
+    """The configuration as indented JSON, keys in the order of the classes; of `distill` only where there is one."""
+    sections = {name: section for name, section in dataclasses.asdict(config).items() if section is not None}
+    return json.dumps(sections, indent=2, ensure_ascii=False) + "\n"
 
 
 def from_json(text: str) -> RunConfig:
@@ -376,6 +413,8 @@ def _build(cls: type[_T], values: dict[str, Any], path: str) -> _T:
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
+    if isinstance(value, dict) and isinstance(hint, types.UnionType):
+        (hint,) = (part for part in typing.get_args(hint) if dataclasses.is_dataclass(part))
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast(type[Any], hint), value, f"{path}.")
     if typing.get_origin(hint) is tuple:
@@ -398,6 +437,10 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     lines = []
     for section in dataclasses.fields(RunConfig):
         a, b = getattr(old, section.name), getattr(new, section.name)
+        if a is None or b is None:
+            if a is not b:
+                lines.append(f"{section.name}: {a!r} -> {b!r}")
+            continue
         for f in dataclasses.fields(a):
             before, after = getattr(a, f.name), getattr(b, f.name)
             if before != after:

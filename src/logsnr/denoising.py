@@ -51,6 +51,50 @@ def _fractions(seed: int, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
     return start + positions.astype(np.uint64) * np.uint64(_GOLDEN)
 
 
+def uniform(seed: int, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The same in [0, 1)."""
+    return (_fractions(seed, positions) >> np.uint64(11)).astype(np.float64) / 2**53
+
+
+def drop_labels(
+    labels: Tensor | None,
+    null_label: int | None,
+    share: float,
+    seed: int,
+    positions: NDArray[np.int64],
+    device: torch.device,
+) -> Tensor | None:
+    """The labels on the device, `share` of them replaced by the null label."""
+    if labels is None or null_label is None:
+        return labels
+    coins = sample_seeds(seed, positions, "label dropout") < share * 2.0**63
+    return torch.where(torch.from_numpy(coins), null_label, labels).to(device)
+
+
+def with_noise(
+    images: Tensor, seed: int, positions: NDArray[np.int64], stream: str, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The images and their noise, on the device; the noise of each image is drawn from its own seed."""
+    images = images.to(device)
+    noise = torch.empty_like(images)
+    generator = torch.Generator(device)
+    for row, value in zip(noise, sample_seeds(seed, positions, stream).tolist(), strict=True):
+        row.normal_(generator=generator.manual_seed(value))
+    return images, noise
+
+
+def predicted(
+    model: Any, scheduler: BetaScheduler, noisy: Tensor, timesteps: Tensor, labels: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """What the network says, and what it says of the variance where that is learned, in float32."""
+    extra = {} if labels is None else {"class_labels": labels}
+    output = model(noisy, timesteps, return_dict=False, **extra)[0].float()
+    if scheduler.variance_type != "learned_range":
+        return output, None
+    mean, variance = output.chunk(2, dim=1)
+    return mean, variance
+
+
 class Objective:
     """The training loss of a batch, and everything random about it."""
 
@@ -92,6 +136,11 @@ class Objective:
         return self._scheduler
 
     @property
+    def model_scheduler(self) -> BetaScheduler:
+        """What the model is saved and sampled with."""
+        return self.scheduler
+
+    @property
     def weights(self) -> Tensor:
         """Weight of the squared error at each timestep, (T,), as it is now."""
         self._follow()
@@ -100,17 +149,15 @@ class Objective:
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """The mean loss of a training batch."""
         positions = batch.positions.numpy()
-        labels = batch.labels
-        if labels is not None and self.null_label is not None:
-            coins = sample_seeds(self.seed, positions, "label dropout") < self.config.label_dropout * 2.0**63
-            labels = torch.where(torch.from_numpy(coins), self.null_label, labels).to(self.device)
-        images, noise = self._with_noise(batch.images, self.seed, positions, "noise")
+        dropout = self.config.label_dropout
+        labels = drop_labels(batch.labels, self.null_label, dropout, self.seed, positions, self.device)
+        images, noise = with_noise(batch.images, self.seed, positions, "noise", self.device)
         if self.learner is not None:
             return self._loss_on_the_curve(self.learner, model, images, noise, labels, positions)
         drawn, importance = self._draw(positions)
         timesteps = drawn.to(self.device)
         noisy = self.scheduler.add_noise(images, noise, timesteps)
-        output, variance_output = self._predicted(model, noisy, timesteps, labels)
+        output, variance_output = predicted(model, self._scheduler, noisy, timesteps, labels)
 
         def terms(bound: VariationalBound, output: Tensor) -> Tensor:
             x_0 = self.scheduler.convert(output, noisy, timesteps, self.scheduler.prediction_type, "sample")
@@ -131,8 +178,7 @@ class Objective:
         if self.sampler is None:
             timesteps = draw_timesteps(self.seed, positions, len(self._scheduler))
             return torch.from_numpy(timesteps), torch.ones(len(positions))
-        fractions = (_fractions(self.seed, positions) >> np.uint64(11)).astype(np.float64) / 2**53
-        timesteps, importance = self.sampler.draw(fractions)
+        timesteps, importance = self.sampler.draw(uniform(self.seed, positions))
         return torch.from_numpy(timesteps), torch.from_numpy(importance).float()
 
     def _loss_on_the_curve(
@@ -148,7 +194,7 @@ class Objective:
         timesteps = self._draw(positions)[0].to(self.device)
         log_snr, slope = learner.log_snr(timesteps)
         a, s = (c.sqrt().view(-1, 1, 1, 1) for c in (torch.sigmoid(log_snr), torch.sigmoid(-log_snr)))
-        output, _ = self._predicted(model, a * images + s * noise, timesteps, labels)
+        output, _ = predicted(model, self._scheduler, a * images + s * noise, timesteps, labels)
         prediction_type = self._scheduler.prediction_type
         error = (
             output
@@ -196,29 +242,7 @@ class Objective:
         stream: str,
     ) -> Tensor:
         """Unweighted squared errors (batch,), the noise of each image drawn from its own seed."""
-        images, noise = self._with_noise(images, seed, positions, stream)
+        images, noise = with_noise(images, seed, positions, stream, self.device)
         noisy = self.scheduler.add_noise(images, noise, timesteps)
-        output, _ = self._predicted(model, noisy, timesteps, labels)
+        output, _ = predicted(model, self._scheduler, noisy, timesteps, labels)
         return squared_errors(self.scheduler, output, images, noise, timesteps)
-
-    def _with_noise(
-        self, images: Tensor, seed: int, positions: NDArray[np.int64], stream: str
-    ) -> tuple[Tensor, Tensor]:
-        """The images and their noise, on the device."""
-        images = images.to(self.device)
-        noise = torch.empty_like(images)
-        generator = torch.Generator(self.device)
-        for row, value in zip(noise, sample_seeds(seed, positions, stream).tolist(), strict=True):
-            row.normal_(generator=generator.manual_seed(value))
-        return images, noise
-
-    def _predicted(
-        self, model: Any, noisy: Tensor, timesteps: Tensor, labels: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """What the network says, and what it says of the variance where that is learned, in float32."""
-        extra = {} if labels is None else {"class_labels": labels}
-        output = model(noisy, timesteps, return_dict=False, **extra)[0].float()
-        if self._scheduler.variance_type != "learned_range":
-            return output, None
-        mean, variance = output.chunk(2, dim=1)
-        return mean, variance

@@ -21,6 +21,7 @@ from logsnr.locate import FEW_STEP_FOLDER, locate, read_json_object
 from logsnr.models import load_unet
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.registry import scheduler_class_named
+from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
 
 
 def load(path_or_repo: str | Path, *, revision: str | None = None) -> PixelDiffusionPipeline:
@@ -49,6 +50,8 @@ def load(path_or_repo: str | Path, *, revision: str | None = None) -> PixelDiffu
 
 def _scheduler_class(config: dict[str, Any], source: str) -> Any:
     name = config.get("_class_name")
+    if config.get("_consistency") is not None and name in ("ConsistencyScheduler", ConsistencyScheduler.stock_form):
+        return ConsistencyScheduler
     stock = getattr(diffusers, name, None) if isinstance(name, str) else None
     if not (isinstance(stock, type) and issubclass(stock, SchedulerMixin)):
         stock = None

@@ -136,7 +136,7 @@ def _bits(subject: Subject, options: EvaluateOptions, path: Path) -> str:
 
 
 def _film(subject: Subject, path: Path) -> str:
-    frames = sample_film(PixelDiffusionPipeline(subject.unet, subject.scheduler))
+    frames = sample_film(PixelDiffusionPipeline(subject.unet, subject.sampler))
     save_png(film_strip(frames), path)
     settled = _settled(frames)
     return (

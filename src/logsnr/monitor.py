@@ -19,11 +19,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from logsnr.checkpoint import write_atomically
+from logsnr.consistency import ConsistencyObjective
 from logsnr.data import ImageData
 from logsnr.denoising import Objective, draw_timesteps
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import image_grid, loss_by_log_snr_figure, save_png
-from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.registry import Sampler, usual_steps
 
 LOG_SNR_EDGES = tuple(float(edge) for edge in range(-10, 11, 2))
 """Bins of the held-out loss; the outer two take everything beyond."""
@@ -78,7 +79,9 @@ def read_held_out(run: Path) -> list[HeldOutLoss]:
     return [HeldOutLoss(v["step"], v["held_out/loss"], [v.get(name, math.nan) for name in _BIN_NAMES]) for v in values]
 
 
-def log_held_out(log: Log, step: int, objective: Objective, unet: UNet2DModel, data: ImageData) -> None:
+def log_held_out(
+    log: Log, step: int, objective: Objective | ConsistencyObjective, unet: UNet2DModel, data: ImageData
+) -> None:
     """Loss of the averaged weights on held-out images, with the same noise every time, whole and by log-SNR."""
     if data.num_held_out == 0:
         return
@@ -94,7 +97,9 @@ def log_held_out(log: Log, step: int, objective: Objective, unet: UNet2DModel, d
 
 
 @torch.no_grad()
-def held_out_errors(objective: Objective, unet: UNet2DModel, data: ImageData) -> tuple[Tensor, Tensor]:
+def held_out_errors(
+    objective: Objective | ConsistencyObjective, unet: UNet2DModel, data: ImageData
+) -> tuple[Tensor, Tensor]:
     """Squared errors on held-out images, and their timesteps; few images are taken again, with other noise."""
     repeats = max(1, _HELD_OUT_SAMPLES // data.num_held_out)
     total = min(repeats * data.num_held_out, _HELD_OUT_SAMPLES)
@@ -116,7 +121,7 @@ def held_out_errors(objective: Objective, unet: UNet2DModel, data: ImageData) ->
     return torch.cat(errors), torch.cat(timesteps)
 
 
-def log_samples(log: Log, step: int, unet: UNet2DModel, scheduler: BetaScheduler, data: ImageData) -> None:
+def log_samples(log: Log, step: int, unet: UNet2DModel, scheduler: Sampler, data: ImageData) -> None:
     """A grid of images from the same seeds each time, to RUN/samples and the tracker."""
     pipeline = PixelDiffusionPipeline(unet, copy.deepcopy(scheduler))
     pipeline.set_progress_bar_config(desc="Samples", unit="step", delay=2, leave=False)  # type: ignore[no-untyped-call]
@@ -124,7 +129,7 @@ def log_samples(log: Log, step: int, unet: UNet2DModel, scheduler: BetaScheduler
     if data.class_names is not None:
         labels = [i % len(data.class_names) for i in range(_SAMPLE_IMAGES)]
         extra = {"class_labels": labels, "guidance_scale": _SAMPLE_GUIDANCE}
-    steps = min(_SAMPLE_STEPS, len(scheduler))
+    steps = usual_steps(scheduler, _SAMPLE_STEPS)
     images, *_ = pipeline(num_inference_steps=steps, generator=0, return_dict=False, **extra)
     grid = image_grid(images)
     save_png(grid, log.run / "samples" / f"step-{step:08d}.png")

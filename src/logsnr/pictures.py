@@ -20,6 +20,7 @@ from logsnr.film import Frame, record
 from logsnr.monitor import LOG_SNR_EDGES, HeldOutLoss
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import cell_size, image_grid, labelled_grid, loss_by_log_snr_figure, to_pil
+from logsnr.registry import usual_steps
 from logsnr.sample import DEFAULT_GUIDANCE, sample
 
 _STEPS = SampleOptions().steps
@@ -79,8 +80,8 @@ def sample_film(pipeline: PixelDiffusionPipeline) -> list[Frame]:
 
 
 def _steps(pipeline: PixelDiffusionPipeline) -> int:
-    """As many as `logsnr sample` takes, or all that there are."""
-    return min(_STEPS, len(pipeline.scheduler))
+    """As many as `logsnr sample` takes, or all that there are; of a distilled model a few."""
+    return usual_steps(pipeline.scheduler, _STEPS)
 
 
 def film_strip(frames: list[Frame]) -> Image.Image:

@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from logsnr.config import RunConfig, differences, from_json
+from logsnr.config import FREE, RunConfig, differences, from_json
 from logsnr.presets import PRESETS
 
 PLACEHOLDERS = {"data.source": "path/to/images", "model.init_from": "path/to/model"}
@@ -78,15 +78,30 @@ def nearest_preset(config: RunConfig) -> str:
 
 
 def training_command(config: RunConfig, out: str) -> list[str]:
-    """`logsnr train …` in pieces, each a flag with its values: the preset, and every setting that differs from it."""
+    """`logsnr train …` or `distill …` in pieces, each a flag with its values: the preset, and what differs from it."""
+    if config.distill is not None:
+        return _distill_command(config, out)
     preset = nearest_preset(config)
     pieces = [f"logsnr train {preset} --out {shlex.quote(out)}"]
     for section in dataclasses.fields(RunConfig):
         before, after = getattr(PRESETS[preset][1], section.name), getattr(config, section.name)
+        if after is None:  # not distilled
+            continue
         for field in dataclasses.fields(after):
             value = getattr(after, field.name)
             if value != getattr(before, field.name):
                 pieces.append(_flag(section.name, field.name, value))
+    return pieces
+
+
+def _distill_command(config: RunConfig, out: str) -> list[str]:
+    """`logsnr distill …`, with every setting that the weights depend on: the defaults are made of the base's."""
+    pieces = [f"logsnr distill {shlex.quote(str(config.model.init_from))} --out {shlex.quote(out)}"]
+    for name, section in (("distill", config.distill), ("train", config.train)):
+        assert section is not None
+        for field in dataclasses.fields(section):
+            if f"{name}.{field.name}" not in FREE and not field.name.startswith("base_"):
+                pieces.append(_flag(name, field.name, getattr(section, field.name)))
     return pieces
 
 

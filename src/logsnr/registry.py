@@ -28,6 +28,10 @@ from typing import Any
 from logsnr.config import ScheduleConfig
 from logsnr.errors import ConfigError, ModelError, did_you_mean
 from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
+
+Sampler = BetaScheduler | ConsistencyScheduler
+"""What a model of ours is saved with: its noise schedule, or a sampler on that schedule."""
 
 GROUP = "logsnr.schedulers"
 
@@ -105,6 +109,28 @@ def make_scheduler(config: ScheduleConfig) -> BetaScheduler:
         )
     except ValueError as error:
         raise ConfigError(f"The schedule {config.name} can't be made: {error}") from error
+
+
+def noise_schedule(scheduler: Any) -> BetaScheduler | None:
+    """The noise schedule of a model's own scheduler, which may be a sampler on it; None where it isn't one of ours."""
+    if isinstance(scheduler, ConsistencyScheduler) and "_logsnr" in scheduler.config:
+        made = scheduler_class_named(scheduler.config["_logsnr"]["schedule"]).from_config(scheduler.config)
+        assert isinstance(made, BetaScheduler)
+        return made
+    return scheduler if isinstance(scheduler, BetaScheduler) else None
+
+
+def consistency_scheduler(schedule: BetaScheduler, steps: int) -> ConsistencyScheduler:
+    """What a model that was distilled for `steps` steps is sampled with."""
+    made = ConsistencyScheduler.from_config(schedule.config, distilled_steps=steps)
+    assert isinstance(made, ConsistencyScheduler)
+    return made
+
+
+def usual_steps(scheduler: Any, steps: int) -> int:
+    """`steps`, or all that there are; but of a distilled model those that it was distilled for."""
+    distilled = scheduler.distilled_steps if isinstance(scheduler, ConsistencyScheduler) else None
+    return min(steps, len(scheduler)) if distilled is None else distilled
 
 
 def _load(reference: str) -> type[BetaScheduler]:

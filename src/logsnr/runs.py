@@ -21,7 +21,7 @@ from logsnr.learned_schedule import learned_scheduler
 from logsnr.models import make_unet
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.precision import resolve_precision
-from logsnr.registry import make_scheduler
+from logsnr.registry import Sampler, consistency_scheduler, make_scheduler
 
 
 def plan(config: RunConfig, run: Path) -> str:
@@ -64,9 +64,10 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
         )
     unet = UNet2DModel.from_config(record["unet"])
     unet.load_state_dict(checkpoint.ema)
-    scheduler = make_scheduler(config.schedule)
+    schedule = make_scheduler(config.schedule)
     if config.schedule.name == "learned":
-        scheduler = learned_scheduler(scheduler, checkpoint.objective)
+        schedule = learned_scheduler(schedule, checkpoint.objective)
+    scheduler: Sampler = schedule if config.distill is None else consistency_scheduler(schedule, config.distill.steps)
     if class_label is None:
         out = run if out is None else out
         _require_replaceable(out / "model", out / "stock")

@@ -35,8 +35,8 @@ from logsnr.pictures import draw_film, draw_held_out_loss, draw_samples
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import save_png, schedule_figure
 from logsnr.provenance import public_config
+from logsnr.registry import noise_schedule
 from logsnr.sample import choose_device
-from logsnr.schedulers.scheduling_beta import BetaScheduler
 
 _OWN_CODE = "pipeline_pixel_*.py"
 _REASONS = {
@@ -91,7 +91,7 @@ def stage(run: Path, repo_id: str, out: Path, license: str | None, data_license:
         raise PublishError(f"{out} exists and wasn't staged by logsnr; it would be replaced. Name a new folder.")
     source = model_folder(run)
     pipeline = load(source)
-    if not isinstance(pipeline.scheduler, BetaScheduler):
+    if noise_schedule(pipeline.scheduler) is None:
         raise PublishError(
             f"{run}: its scheduler {type(pipeline.scheduler).__name__} isn't a noise schedule of logsnr, of which a "
             "card could be made. Use the pipeline's own push_to_hub."
@@ -203,7 +203,9 @@ def _draw(
     save_png(samples.picture, images / "samples.png")
     save_png(draw_film(pipeline), images / "film_strip.png")
     name = "schedule" if training is None else training.config.schedule.name
-    save_png(schedule_figure({name: pipeline.scheduler}), images / "noise_schedule.png")
+    schedule = noise_schedule(pipeline.scheduler)
+    assert schedule is not None
+    save_png(schedule_figure({name: schedule}), images / "noise_schedule.png")
     if training is not None and training.held_out:
         save_png(draw_held_out_loss(training.held_out), images / "held_out_loss.png")
     names_own_pipeline = isinstance(read_json(main / "model_index.json")["_class_name"], list)

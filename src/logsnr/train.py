@@ -9,6 +9,7 @@ from k. A run that was killed and started again therefore ends with the same wei
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import signal
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from tqdm import tqdm
 
 from logsnr.checkpoint import Checkpoint, Tensors, export_model, load_latest, save_checkpoint
 from logsnr.config import RunConfig
+from logsnr.consistency import ConsistencyObjective
 from logsnr.data import open_data, sample_seed
 from logsnr.denoising import Objective
 from logsnr.effort import Clock, note_model_step
@@ -90,7 +92,12 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     unet.to(accelerator.device).train()
     ema = EMAModel(unet.parameters(), decay=options.ema_decay, foreach=True)
     ema.to(accelerator.device)
-    objective = Objective(config, scheduler, data.class_names, data.bits, accelerator.device)
+    objective: Objective | ConsistencyObjective
+    if config.distill is None:
+        objective = Objective(config, scheduler, data.class_names, data.bits, accelerator.device)
+    else:
+        teacher = copy.deepcopy(unet).eval().requires_grad_(False)
+        objective = ConsistencyObjective(config, scheduler, data.class_names, teacher, accelerator)
 
     with (
         _explained(config, run),
@@ -185,7 +192,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
                     log_held_out(log, done, objective, unet, data)
             if log is not None and options.sample_every and (done % options.sample_every == 0 or at_end):
                 with _averaged(unet, ema), accelerator.autocast(), _said(bar, "samples"):
-                    log_samples(log, done, unet, objective.scheduler, data)
+                    log_samples(log, done, unet, objective.model_scheduler, data)
             if due or stopped_by is not None:
                 with together(accelerator), _said(bar, "checkpoint"):
                     if clock is not None:
@@ -198,7 +205,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
         if finished:
             with together(accelerator), _said(bar, "export"):
                 if main:
-                    folders = export_model(run, _averaged_unet(unet, ema), objective.scheduler, data.class_names)
+                    folders = export_model(run, _averaged_unet(unet, ema), objective.model_scheduler, data.class_names)
                     note_model_step(run, done)
         bar.close()
 
@@ -225,7 +232,9 @@ def describe(accelerator: Accelerator) -> str:
     return f"{count}{name}, {precision}"
 
 
-def _state(step: int, unet: UNet2DModel, ema: EMAModel, optimizer: Any, objective: Objective) -> Checkpoint:
+def _state(
+    step: int, unet: UNet2DModel, ema: EMAModel, optimizer: Any, objective: Objective | ConsistencyObjective
+) -> Checkpoint:
     names = [name for name, _ in unet.named_parameters()]
     moments: Tensors = {}
     for name, parameter in unet.named_parameters():
@@ -236,7 +245,11 @@ def _state(step: int, unet: UNet2DModel, ema: EMAModel, optimizer: Any, objectiv
 
 
 def _restore(
-    checkpoint: Checkpoint, unet: UNet2DModel, ema: EMAModel, optimizer: torch.optim.Optimizer, objective: Objective
+    checkpoint: Checkpoint,
+    unet: UNet2DModel,
+    ema: EMAModel,
+    optimizer: torch.optim.Optimizer,
+    objective: Objective | ConsistencyObjective,
 ) -> None:
     unet.load_state_dict(checkpoint.unet)
     for (name, parameter), shadow in zip(unet.named_parameters(), ema.shadow_params, strict=True):

@@ -99,7 +99,7 @@ def distribution(subject: Subject, extractor: FeatureExtractor, options: Evaluat
         part = part_name(options)
         raise DataError(f"There are {len(real.features)} {part} images, and {_FEWEST} are needed to compare.")
     num = number_of_images(options, data)
-    drawing = PixelDiffusionPipeline(subject.unet, subject.scheduler)
+    drawing = PixelDiffusionPipeline(subject.unet, subject.sampler)
     drawing.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
     images = generate(drawing, subject.folder, subject.digest, options, num, data.class_counts, data.bits)
     generated = features_of_images(extractor, images, subject.folder)

@@ -38,7 +38,8 @@ from logsnr.tables import aligned
 def plan(subject: Subject, options: EvaluateOptions) -> str:
     """What `evaluate` would do, in words."""
     num = number_of_images(options, subject.data)
-    images = min(options.elbo_images, subject.data.num_held_out)
+    distilled = subject.config.distill is not None
+    images = 0 if distilled else min(options.elbo_images, subject.data.num_held_out)
     likelihood = (
         f"The likelihood would be bounded for {images} held-out images and as many training images, by "
         f"{options.elbo_timesteps} KL divergences each.\n"
@@ -49,7 +50,7 @@ def plan(subject: Subject, options: EvaluateOptions) -> str:
         f"{subject.data.description}\n"
         f"Would draw {num:,} images ({num * options.steps:,} evaluations of the network"
         f"{', twice with guidance' if options.guidance_scale not in (0, 1) else ''}) with "
-        f"{options.scheduler or type(subject.scheduler).__name__} in {options.steps} steps, and compare them "
+        f"{options.scheduler or type(subject.sampler).__name__} in {options.steps} steps, and compare them "
         f"with the {part_name(options)} images by the features of {features_name(options, subject.data)}.\n"
         f"{likelihood}Figures would go to {subject.run / 'metrics.json'}; nothing was written."
     )
@@ -138,6 +139,8 @@ def _likelihood(subject: Subject, options: EvaluateOptions) -> tuple[dict[str, A
     """The likelihoods that were asked for, as they stand in metrics.json, and in words."""
     entries: dict[str, Any] = {}
     said = []
+    if subject.config.distill is not None:
+        return {}, "A distilled model foresees one image and not the mean of all: it has no likelihood worth bounding."
     if options.elbo_images:
         held_out, train = bound(subject, options, "held_out"), bound(subject, options, "train")
         more, error = gap(held_out, train)

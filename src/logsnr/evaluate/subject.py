@@ -17,7 +17,7 @@ from logsnr.data import ImageData, open_data
 from logsnr.errors import CheckpointError, ModelError
 from logsnr.evaluate.extractors import digest_of
 from logsnr.hub import load
-from logsnr.registry import resolve_scheduler_class
+from logsnr.registry import Sampler, noise_schedule, resolve_scheduler_class
 from logsnr.sample import choose_device
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 
@@ -31,6 +31,9 @@ class Subject:
     data: ImageData
     unet: UNet2DModel
     scheduler: BetaScheduler
+    """The noise schedule."""
+    sampler: Sampler
+    """What the model is sampled with: that, or of a distilled model its own."""
     digest: str
     """Of the model's weights and schedule."""
 
@@ -49,7 +52,8 @@ def open_subject(run: Path) -> Subject:
     if ":" in config.schedule.name:
         resolve_scheduler_class(config.schedule.name)  # imports it: the model is then loaded with it
     pipeline = load(run).to(choose_device())
-    if not isinstance(pipeline.scheduler, BetaScheduler):
+    scheduler = noise_schedule(pipeline.scheduler)
+    if scheduler is None:
         raise ModelError(f"{run} was trained with the schedule {config.schedule.name}, which isn't known here.")
     data = open_data(config.data)
     if data.fingerprint != record["data"]["fingerprint"]:
@@ -57,7 +61,7 @@ def open_subject(run: Path) -> Subject:
             f"{run} was trained on other images: then {record['data']['description']}; now {data.description} (pixels "
             f"or labels differ). Put the images back as they were in {config.data.source}."
         )
-    return Subject(run, config, data, pipeline.unet, pipeline.scheduler, model_digest(run))
+    return Subject(run, config, data, pipeline.unet, scheduler, pipeline.scheduler, model_digest(run))
 
 
 def kept_json(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

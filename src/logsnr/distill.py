@@ -1,0 +1,64 @@
+"""`logsnr distill RUN`: the configuration of a run that distils the model of another.
+
+The result is a run like any other: same trainer, data, schedule and network, begun with the weights of RUN/model, and
+with the objective of `logsnr.consistency`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from logsnr.checkpoint import read_json
+from logsnr.config import DistillConfig, RunConfig, TrainConfig, from_json
+from logsnr.errors import CheckpointError, ConfigError
+from logsnr.locate import model_folder
+
+COST = 2.0
+"""Of a step, in steps of plain training: the teacher's three evaluations, without a gradient, take as long as one."""
+_SHARE, _RATE, _EMA, _WARMUP = 0.25, 0.5, 0.98, 10
+
+
+def distilled(run: Path) -> RunConfig:
+    """The configuration of distilling the model of `run`, for a quarter of the time it was trained.
+
+    Raises CheckpointError, ModelError or ConfigError where that can't be.
+    """
+    if not (run / "config.json").is_file():
+        raise CheckpointError(f"{run} is no run folder: there is no config.json in it.")
+    base = from_json(json.dumps(read_json(run / "config.json")["config"]))
+    if base.distill is not None:
+        raise ConfigError(f"{run} is distilled already. Give the run that it came from.")
+    origin = DistillConfig(base_digest=_digest(model_folder(run)), base_steps=base.train.num_steps)
+    model = dataclasses.replace(base.model, init_from=str(run))
+    return dataclasses.replace(base, model=model, train=_shorter(base.train), distill=origin)
+
+
+def require_other(run: Path, out: Path) -> None:
+    """Raise ConfigError if the two are one folder."""
+    if run.resolve() == out.resolve():
+        raise ConfigError(f"--out must be another folder than RUN, and both are {run}.")
+
+
+def _shorter(train: TrainConfig) -> TrainConfig:
+    """The settings of training for a quarter of its time, with smaller updates and a shorter memory of the weights."""
+    part = _SHARE / COST
+    return dataclasses.replace(
+        train,
+        num_steps=max(1, int(train.num_steps * part)),
+        learning_rate=train.learning_rate * _RATE,
+        lr_warmup_steps=min(train.lr_warmup_steps, _WARMUP),
+        ema_decay=min(train.ema_decay, _EMA),
+        held_out_every=int(train.held_out_every * part),
+        sample_every=int(train.sample_every * part),
+    )
+
+
+def _digest(model: Path) -> str:
+    """Of the weights and the betas: what `DistillConfig.base_digest` says."""
+    hashed = hashlib.sha256((model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes())
+    betas = read_json(model / "scheduler" / "scheduler_config.json")["trained_betas"]
+    hashed.update(json.dumps(betas).encode())
+    return hashed.hexdigest()[:16]
