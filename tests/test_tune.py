@@ -14,14 +14,15 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from logsnr import tune as module
 from logsnr.config import SampleOptions, TuneOptions
-from logsnr.errors import ConfigError
+from logsnr.errors import ConfigError, ModelError
 from logsnr.hub import load
+from logsnr.locate import FEW_STEP_FOLDER
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import sample
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.schedulers.scheduling_few_step import HISTORY, adams_table
 from logsnr.stage import stage
-from logsnr.tune import Sampler, Tuned, _derivatives, best_path, first_guess, refined, tune
+from logsnr.tune import Sampler, Tuned, _derivatives, best_path, first_guess, plan, refined, tune
 
 OPTIONS = TuneOptions(steps=(3, 4))
 
@@ -53,7 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("TRAIN", 12), ("HELD_OUT", 8), ("_GRID", 16)):
+        for name, value in (("TRAIN", 12), ("HELD_OUT", 8), ("_GRID", 16), ("_ROUNDS", 10)):
             patch.setattr(module, name, value)
         yield
 
@@ -129,6 +130,24 @@ def test_it_goes_on_where_it_was_cut(run: Path, results: list[Tuned]) -> None:
     (kept / "steps-4.json").unlink()
     assert tune(run, OPTIONS) == results
     assert {p.name for p in kept.iterdir() if p.stat().st_mtime_ns != before.get(p)} == {"steps-4.json"}
+
+
+def test_a_plan_writes_nothing_and_says_what_is_there(run: Path, results: list[Tuned]) -> None:
+    before = sorted(run.rglob("*"))
+    said = plan(run, TuneOptions(steps=(3, 4, 7)))
+    assert "3, 4 are tuned already" in said
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_repo_is_to_be_downloaded_first(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="hf download ada/dots --local-dir DIR"):
+        tune(Path("ada/dots"), OPTIONS)
+
+
+def test_more_steps_are_added_to_those_that_are_there(run: Path, results: list[Tuned]) -> None:
+    tune(run, TuneOptions(steps=(3,)))
+    record = json.loads((run / "model" / FEW_STEP_FOLDER / "scheduler_config.json").read_text())
+    assert sorted(record["_few_step"]) == ["3", "4"]
 
 
 def test_few_step_samples_with_the_tables(run: Path, results: list[Tuned]) -> None:

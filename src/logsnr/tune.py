@@ -12,11 +12,11 @@ What `FewStepScheduler` reads is found in three stages, from noise alone, with a
 3. Refinement. Steps of Gauss and Newton on coefficients and (real) timesteps against the teacher's end points (the loss
    of LD3, 2405.15506, and S4S, 2502.17423), a new batch each. The gradient goes back through the sampler. The matrix
    J^T J, without which gradients are of no use (x and the D's are nearly collinear), is estimated from the same pass:
-   with v standard normal, E[(J^T v)(J^T v)^T] = J^T J (Hutchinson's trick, image by image), remembered over batches. The
-   mean of the last iterates is taken and its timesteps rounded.
+   with v standard normal, E[(J^T v)(J^T v)^T] = J^T J (Hutchinson's trick, image by image), remembered over batches.
+   The mean of the last iterates is taken and its timesteps rounded.
 
-The first evaluation gets a timestep below that of the noise: at T - 1 a network sees no image yet and predicts the mean of
-its class, whatever the noise is, which coefficients could as well say without it.
+The first evaluation gets a timestep below that of the noise: at T - 1 a network sees no image yet and predicts the mean
+of its class, whatever the noise is, which coefficients could say as well without it.
 
 A table is judged on held-out noise, and kept only where it beats the untuned default there.
 """
@@ -92,10 +92,8 @@ class Teacher:
 
 def tune(source: Path, options: TuneOptions) -> list[Tuned]:
     """Tune the model of a run or model folder, and write the tables into it. The same call goes on where it was cut."""
-    folder = model_folder(source)
-    pipeline = load(folder).to(choose_device())
-    sampler = Sampler(pipeline, options.guidance_scale)
-    kept = source / "tuning" / _digest(folder, options)
+    folder, kept = _folders(source, options)
+    sampler = Sampler(load(folder).to(choose_device()), options.guidance_scale)
     with torch.inference_mode():
         teachers = []
         for name, count, seed in (("train", TRAIN, options.seed), ("held_out", HELD_OUT, options.seed + 1)):
@@ -103,14 +101,48 @@ def tune(source: Path, options: TuneOptions) -> list[Tuned]:
             if not path.exists():
                 _save(sampler.teacher(count, seed, name), path)
             teachers.append(_load(path, sampler.device))
-        results = []
         for n in sorted(set(options.steps)):
             path = kept / f"steps-{n}.json"
             if not path.exists():
                 write_atomically(path, json.dumps(dataclasses.asdict(_tune_steps(sampler, n, *teachers))) + "\n")
-            results.append(Tuned(**read_json(path)))
-    _write(folder, sampler.scheduler, results)
-    return results
+    found = {t.steps: t for t in (Tuned(**read_json(path)) for path in kept.glob("steps-*.json"))}
+    _write(folder, sampler.scheduler, [found[n] for n in sorted(found)])
+    return [found[n] for n in sorted(set(options.steps))]
+
+
+def plan(source: Path, options: TuneOptions) -> str:
+    """What `tune` would do, in words."""
+    folder, kept = _folders(source, options)
+    guidances = Sampler(load(folder), options.guidance_scale).guidances
+    steps = sorted(set(options.steps))
+    there = [n for n in steps if (kept / f"steps-{n}.json").exists()]
+    passes = sum(2 if w not in (0, 1) else 1 for w in guidances)
+    teacher = passes * _GRID * _SUBSTEPS * (TRAIN + HELD_OUT)
+    refinement = passes * 4 * _ROUNDS * _BATCH * sum(n for n in steps if n not in there)
+    return (
+        f"Would tune {folder} for {_listed(steps)} network evaluations, with guidance "
+        f"{' and '.join(f'{w:g}' for w in guidances)}.\n"
+        f"Fine solutions of {TRAIN + HELD_OUT} images: {teacher:,} evaluations of the network for one image"
+        f"{', which are there already' if (kept / 'held_out.safetensors').exists() else ''}.\n"
+        f"Refinement: the time of about {refinement:,} more"
+        f"{f' ({_listed(there)} are tuned already)' if there else ''}.\n"
+        f"Tables would go to {folder / FEW_STEP_FOLDER}; nothing was written."
+    )
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _folders(source: Path, options: TuneOptions) -> tuple[Path, Path]:
+    """The model's, and that of what was found so far."""
+    if not source.is_dir():
+        raise ModelError(
+            f"There is no folder {source}. Tables are written into the model's folder; to tune a model of the Hub, get "
+            f"it first (`hf download {source} --local-dir DIR`), and tune DIR."
+        )
+    folder = model_folder(source)
+    return folder, source / "tuning" / _digest(folder, options)
 
 
 class Sampler:
@@ -138,7 +170,7 @@ class Sampler:
 
     def output(self, x: Tensor, t: Any, guidance: float, labels: Tensor | None) -> Tensor:
         """Of the network at timestep t, one for all or (images,)."""
-        if labels is None:
+        if labels is None or self.num_classes is None:
             plain: Tensor = self.unet(x, t).sample
             return plain
         if guidance == 1:
@@ -353,7 +385,9 @@ def _load(path: Path, device: torch.device) -> Teacher:
 
 def _digest(folder: Path, options: TuneOptions) -> str:
     """Of the model and of what tables depend on beside the number of steps."""
-    digest = hashlib.blake2b(f"{options.guidance_scale} {options.seed} {TRAIN} {HELD_OUT} {_ROUNDS} {_BATCH}".encode(), digest_size=8)
+    digest = hashlib.blake2b(
+        f"{options.guidance_scale} {options.seed} {TRAIN} {HELD_OUT} {_ROUNDS} {_BATCH}".encode(), digest_size=8
+    )
     for path in sorted([*folder.glob("unet/*.safetensors"), folder / "scheduler" / "scheduler_config.json"]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
