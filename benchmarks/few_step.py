@@ -1,18 +1,23 @@
 """How near is a sampler to the converged solution, by number of network evaluations? Every stock scheduler and ours.
 
     logsnr tune runs/mnist
-    python benchmarks/few_step.py runs/mnist --num 64           # writes benchmarks/few_step.md
-    python benchmarks/few_step.py --mixture                     # an analytic Gaussian mixture; untuned alone
+    python benchmarks/few_step.py runs/mnist --fid 2000          # writes benchmarks/few_step.md
+    python benchmarks/few_step.py --mixture                      # an analytic Gaussian mixture; untuned alone
 
-For each number of evaluations every scheduler of diffusers that runs the model and adds no noise samples from the same
-noise, in one process, ours between them, with each of its timestep spacings and Karras', exponential and beta sigmas;
-the best is reported. The distance is the RMSE over pixels in [-1, 1] to the solution of 500 steps, which is itself
-compared with that of 250. Seconds are an image's, the network's and the scheduler's together.
+Every scheduler of diffusers that runs the model and adds no noise samples from the same noise, in one process, ours
+between them, with each of its timestep spacings and Karras', exponential and beta sigmas. All are tried on few images
+(those that were three times as far as the best at a smaller number of evaluations are left out); of each scheduler the
+best is then measured on all. The distance is the RMSE over pixels in [-1, 1] to the solution of 500 steps of order two,
+which is itself compared with that of 250. Seconds are an image's, the network's and the scheduler's together.
+
+What was measured is kept in the cache, by the model: the same command goes on where it was cut off.
 """
 
 import argparse
+import dataclasses
 import inspect
 import itertools
+import json
 import time
 import warnings
 from pathlib import Path
@@ -22,17 +27,27 @@ import diffusers
 import torch
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from logsnr.checkpoint import replacing_file, write_atomically
+from logsnr.config import EvaluateOptions
+from logsnr.evaluate.distances import Figures
+from logsnr.evaluate.distribution import distribution, extractor_for
+from logsnr.evaluate.extractors import cache_folder, digest_of, digest_of_network
+from logsnr.evaluate.subject import open_subject
 from logsnr.hub import load
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.sample import choose_device
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler, adams_table
 from logsnr.tune import Sampler
 
 COUNTS = (4, 5, 6, 8, 10, 15, 20)
+FID_COUNTS = (5, 6, 8)
 SEED = 77_000_000  # noise that tuning never sees
+FEW = 16  # images that everything is tried on
 NOISY = ("DDPM", "Ancestral", "SDE", "LCM", "TCD", "Inverse", "Parallel", "RePaint", "SASolver")
 SPACINGS = [{"timestep_spacing": s} for s in ("trailing", "linspace", "leading")]
 SIGMAS = [{f"use_{s}_sigmas": True} for s in ("karras", "exponential", "beta")]
@@ -73,6 +88,25 @@ def options_of(cls: Any) -> list[dict[str, Any]]:
     return [{**clip, **order, **spacing} for order, spacing in itertools.product(orders, spacings)]
 
 
+def candidates_of(pipe: PixelDiffusionPipeline) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Class and options of all that runs the model, by a name for it."""
+    found = {}
+    for cls in stock_schedulers():
+        for options in options_of(cls):
+            try:
+                made(pipe, cls, options)
+            except ValueError:
+                continue
+            words = [str(v) if k in ("timestep_spacing", "solver_order") else k.split("_")[1]
+                     for k, v in options.items() if k != "clip_sample"]  # fmt: skip
+            found[" ".join([cls.__name__.removesuffix("Scheduler"), *words])] = cls, options
+    return found
+
+
+def made(pipe: PixelDiffusionPipeline, cls: Any, options: dict[str, Any]) -> Any:
+    return PixelDiffusionPipeline(pipe.unet, pipe.scheduler).swap_scheduler(cls, **options).scheduler
+
+
 @torch.inference_mode()
 def drive(scheduler: Any, sampler: Sampler, noise: Tensor, n: int, guidance: float) -> Tensor | None:
     """The end of at most n evaluations; None where the scheduler can't."""
@@ -81,9 +115,9 @@ def drive(scheduler: Any, sampler: Sampler, noise: Tensor, n: int, guidance: flo
             scheduler.set_timesteps(steps)
             if len(scheduler.timesteps) <= n:  # Heun and the like evaluate more than once a step
                 break
-        x = noise * scheduler.init_noise_sigma
+        x, labels = noise * scheduler.init_noise_sigma, sampler.labels(len(noise))
         for t in scheduler.timesteps:
-            output = sampler.output(scheduler.scale_model_input(x, t), t, guidance)
+            output = sampler.output(scheduler.scale_model_input(x, t), t, guidance, labels)
             x = scheduler.step(output, t, x, return_dict=False)[0]
     except Exception:  # stock's sigmas at few steps
         return None
@@ -92,46 +126,120 @@ def drive(scheduler: Any, sampler: Sampler, noise: Tensor, n: int, guidance: flo
 
 @torch.inference_mode()
 def converged(sampler: Sampler, noise: Tensor, guidance: float, steps: int) -> Tensor:
+    """Of order two: the network isn't smooth enough for three to be nearer."""
     timesteps = sampler.scheduler.default_timesteps(steps)
-    return sampler.run(timesteps, adams_table(sampler.scheduler.angles[timesteps].tolist()), guidance, noise)[0]
+    table, parts = adams_table(sampler.scheduler.angles[timesteps].tolist(), order=2), noise.split(FEW * 2)
+    first, ends = 0, []
+    for part in tqdm(parts, desc=f"reference, {steps} steps", leave=False):
+        labels = sampler.labels(first + len(part))
+        ends.append(sampler.run(timesteps, table, guidance, part, None if labels is None else labels[first:]))
+        first += len(part)
+    return torch.cat(ends)
 
 
 def rmse(x: Tensor, y: Tensor) -> float:
     return float((x - y).square().mean().sqrt())
 
 
-def measure(pipe: PixelDiffusionPipeline, num: int, counts: list[int]) -> list[str]:
-    sampler, own = Sampler(pipe, 2.0), FewStepScheduler.from_config(pipe.scheduler.config)
-    noise, lines = sampler.noise(num, SEED), []
-    candidates: list[tuple[str, Any]] = []
-    for cls in stock_schedulers():
-        for options in options_of(cls):
-            try:
-                scheduler = pipe._build_scheduler(cls, options)
-            except ValueError:
-                continue
-            words = " ".join(str(v) if k in ("timestep_spacing", "solver_order") else k.split("_")[1]
-                             for k, v in options.items() if k != "clip_sample")  # fmt: skip
-            candidates.append((f"{cls.__name__.removesuffix('Scheduler')} {words}", scheduler))
-    ours = [("ours, untuned", sampler.scheduler), *([("ours, tuned", own)] if own.tuned_steps else [])]
-    for guidance in sampler.guidances:
-        with torch.inference_mode():
-            goal = converged(sampler, noise, guidance, 500)
-            change = rmse(goal, converged(sampler, noise, guidance, 250))
-        lines += [f"\nGuidance {guidance:g}; halving the reference's steps moves it by {change:.4f}.\n"]
-        lines += ["| evaluations | sampler | RMSE | s/image |", "|---|---|---|---|"]
-        for n in counts:
+class Measured:
+    """Distances of one model's samplers, kept in a folder."""
+
+    def __init__(self, pipe: PixelDiffusionPipeline, num: int, guidance_scale: float) -> None:
+        self.pipe, self.sampler, self.num = pipe, Sampler(pipe, guidance_scale), num
+        self.noise, self.candidates = self.sampler.noise(num, SEED), candidates_of(pipe)
+        model = digest_of(digest_of_network(pipe.unet).encode(), repr(sorted(self.plain_config())).encode())
+        self.folder = cache_folder() / "few_step" / f"{model}-{num}"
+        self.goals: dict[float, tuple[Tensor, float]] = {}
+
+    def plain_config(self) -> list[tuple[str, str]]:
+        return [(k, repr(v)) for k, v in self.pipe.scheduler.config.items() if k != "_few_step"]
+
+    def goal(self, guidance: float) -> tuple[Tensor, float]:
+        """The converged solution, and how far that of half as many steps is."""
+        path = self.folder / f"goal-{guidance:g}.safetensors"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ends = converged(self.sampler, self.noise, guidance, 500)
+            change = rmse(ends, converged(self.sampler, self.noise, guidance, 250))
+            with replacing_file(path) as temporary:
+                save_file({"ends": ends.cpu().contiguous(), "change": torch.tensor(change)}, temporary)
+        tensors = load_file(path)
+        return tensors["ends"].to(self.noise.device), float(tensors["change"])
+
+    def distance(self, scheduler: Any, n: int, guidance: float, num: int) -> tuple[float, float] | None:
+        """RMSE and seconds an image, of the first `num` images."""
+        begin = time.perf_counter()
+        end = drive(scheduler, self.sampler, self.noise[:num], n, guidance)
+        seconds = (time.perf_counter() - begin) / num
+        if guidance not in self.goals:
+            self.goals[guidance] = self.goal(guidance)
+        return None if end is None else (rmse(end, self.goals[guidance][0][:num]), seconds)
+
+    def stock(self, n: int, guidance: float, names: list[str]) -> dict[str, Any]:
+        """`tried`: {name: RMSE on few images}; `rows`: [RMSE, seconds, name] of each class's best, best first."""
+        path = self.folder / f"stock-{guidance:g}-{n}.json"
+        if not path.exists():
+            schedulers = {name: made(self.pipe, *self.candidates[name]) for name in names}
+            few = min(FEW, self.num)
+            tried = {}
+            for name in tqdm(names, desc=f"guidance {guidance:g}, {n} evaluations", leave=False):
+                if found := self.distance(schedulers[name], n, guidance, few):
+                    tried[name] = found[0]
+            best: dict[str, str] = {}
+            for name in sorted(tried, key=lambda name: tried[name]):
+                best.setdefault(name.split()[0], name)
             rows = []
-            for name, scheduler in tqdm([*ours, *candidates], desc=f"{n} evaluations", leave=False):
-                begin = time.perf_counter()
-                end = drive(scheduler, sampler, noise, n, guidance)
-                seconds = (time.perf_counter() - begin) / num
-                if end is not None:
-                    rows.append((rmse(end, goal), name, seconds))
-            best: dict[str, tuple[float, str, float]] = {}
-            for row in sorted(rows):
-                best.setdefault(row[1].split()[0] if not row[1].startswith("ours") else row[1], row)
-            lines += [f"| {n} | {name} | {error:.4f} | {seconds:.4f} |" for error, name, seconds in best.values()]
+            for name in tqdm(best.values(), desc=f"guidance {guidance:g}, {n} evaluations, all images", leave=False):
+                if found := self.distance(schedulers[name], n, guidance, self.num):
+                    rows.append([*found, name])
+            write_atomically(path, json.dumps({"tried": tried, "rows": sorted(rows)}, indent=1) + "\n")
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+
+    def table(self, guidance: float, counts: list[int]) -> tuple[list[str], dict[int, str]]:
+        """Lines, and the best stock scheduler by number of evaluations."""
+        tuned = FewStepScheduler.from_config(self.pipe.scheduler.config)
+        lines = [f"\nGuidance {guidance:g}; halving the reference's steps moves it by {self.goal(guidance)[1]:.4f}.\n"]
+        lines += ["| evaluations | sampler | RMSE | s/image |", "|---|---|---|---|"]
+        names, best = list(self.candidates), {}
+        for n in counts:
+            kept = self.stock(n, guidance, names)
+            limit = 3 * min(kept["tried"].values())
+            names = [name for name in names if kept["tried"].get(name, 0.0) <= limit]  # what failed may work with more
+            best[n] = kept["rows"][0][2]
+            ours = {"**ours, untuned**": self.sampler.scheduler}
+            if n in tuned.tuned_steps:
+                ours["**ours, tuned**"] = tuned
+            rows = [*kept["rows"]]
+            for name, scheduler in ours.items():
+                found = self.distance(scheduler, n, guidance, self.num)
+                rows += [] if found is None else [[*found, name]]
+            lines += [f"| {n} | {name} | {error:.4f} | {seconds:.4f} |" for error, seconds, name in sorted(rows)]
+        return lines, best
+
+
+def fids(measured: Measured, run: Path, best: dict[int, str], num: int) -> list[str]:
+    """FID and KID of the same noise and labels, beside those of the converged solution."""
+    options = EvaluateOptions(num=num, seed=SEED)
+    subject = open_subject(run)
+    extractor, tuned = extractor_for(subject, options), FewStepScheduler.from_config(measured.pipe.scheduler.config)
+
+    def figures(scheduler: Any, steps: int) -> Figures:
+        digest = digest_of(subject.digest.encode(), repr(sorted(scheduler.config.items(), key=str)).encode())
+        other = dataclasses.replace(subject, scheduler=scheduler, digest=digest)
+        return distribution(other, extractor, dataclasses.replace(options, steps=steps)).comparison.figures
+
+    goal = figures(measured.sampler.scheduler, 100)
+    lines = [f"\n{num} images, guidance 1, features of {extractor.name}. Converged (100 steps): FID {goal.fid:.4f}, "
+             f"KID {goal.kid:.5f}.\n"]  # fmt: skip
+    lines += ["| evaluations | sampler | FID | in excess | KID |", "|---|---|---|---|---|"]
+    for n in (n for n in FID_COUNTS if n in best):
+        rows = {best[n]: made(measured.pipe, *measured.candidates[best[n]])}
+        if n in tuned.tuned_steps:
+            rows["**ours, tuned**"] = tuned
+        for name, scheduler in rows.items():
+            found = figures(scheduler, n)
+            lines.append(f"| {n} | {name} | {found.fid:.4f} | {found.fid - goal.fid:.4f} | {found.kid:.5f} |")
     return lines
 
 
@@ -139,10 +247,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?")
     parser.add_argument("--mixture", action="store_true")
-    parser.add_argument("--num", type=int, default=64)
-    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
+    parser.add_argument("--num", type=int, default=64, help="images (default: 64)")
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="numbers of evaluations")
+    parser.add_argument("--guidance-scale", type=float, default=2.0, help="measured beside 1 (default: 2)")
+    parser.add_argument("--fid", type=int, metavar="N", help="measure the FID of N images too; needs a run folder")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/few_step.md"))
     arguments = parser.parse_args()
+    if not arguments.mixture and arguments.model is None:
+        parser.error("give a model, or --mixture")
     warnings.simplefilter("ignore")
     diffusers.utils.logging.set_verbosity_error()
     if arguments.mixture:
@@ -150,8 +262,14 @@ def main() -> None:
         pipe, title = PixelDiffusionPipeline(MixtureUNet(scheduler.alphas_cumprod), scheduler), "Gaussian mixture"
     else:
         pipe, title = load(arguments.model), Path(arguments.model).name
-    lines = [f"# Distance to the converged solution: {title}, {arguments.num} images"]
-    lines += measure(pipe, arguments.num, list(arguments.counts))
+    measured = Measured(pipe.to(choose_device()), arguments.num, arguments.guidance_scale)
+    lines, best = [f"# Distance to the converged solution: {title}, {arguments.num} images"], {}
+    for guidance in measured.sampler.guidances:
+        more, found = measured.table(guidance, sorted(arguments.counts))
+        lines, best = lines + more, best or found  # the first guidance is 1, that of the FID
+        arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if arguments.fid:
+        lines += fids(measured, Path(arguments.model), best, arguments.fid)
     arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

@@ -309,9 +309,16 @@ class FewStepScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # st
         }[self.prediction_type]
         return torch.stack([of_sample, of_output])
 
-    def to_original(self, model_output: torch.Tensor, timestep: int, sample: torch.Tensor) -> torch.Tensor:
-        """The x_0 that the model's output at `timestep` means, after thresholding."""
-        of_sample, of_output = self._from_model_output()[:, timestep].tolist()
+    def to_original(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor) -> torch.Tensor:
+        """The x_0 that the model's output means at `timestep`, one or (batch,), after thresholding.
+
+        Between two timesteps the coefficients are interpolated, so that they have a gradient by `timestep`.
+        """
+        t = torch.as_tensor(timestep, device=sample.device)
+        below = t.detach().long().clamp(max=len(self) - 2)
+        table = self._from_model_output().to(sample)
+        picked = torch.lerp(table[:, below], table[:, below + 1], (t - below).to(sample.dtype))
+        of_sample, of_output = picked.reshape(2, -1, *[1] * (sample.ndim - 1))
         x_0 = of_sample * sample + of_output * model_output
         return x_0 if self._threshold is None else self._threshold_sample(x_0, *self._threshold)
 

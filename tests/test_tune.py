@@ -1,6 +1,7 @@
 """Tuning on a tiny model: what it finds, where it goes on, and what reads the tables."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,14 +14,15 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from logsnr import tune as module
 from logsnr.config import SampleOptions, TuneOptions
-from logsnr.errors import ConfigError
+from logsnr.errors import ConfigError, ModelError
 from logsnr.hub import load
+from logsnr.locate import FEW_STEP_FOLDER
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import sample
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
-from logsnr.schedulers.scheduling_few_step import HISTORY
+from logsnr.schedulers.scheduling_few_step import HISTORY, adams_table
 from logsnr.stage import stage
-from logsnr.tune import Sampler, Tuned, best_path, least_squares_table, refined, tune
+from logsnr.tune import Sampler, Tuned, _derivatives, best_path, first_guess, plan, refined, tune
 
 OPTIONS = TuneOptions(steps=(3, 4))
 
@@ -52,7 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("TRAIN", 12), ("HELD_OUT", 8), ("_GRID", 16)):
+        for name, value in (("TRAIN", 12), ("HELD_OUT", 8), ("_GRID", 16), ("_ROUNDS", 10)):
             patch.setattr(module, name, value)
         yield
 
@@ -73,22 +75,52 @@ def test_tables_beat_the_default_on_held_out_noise(run: Path, results: list[Tune
 
 
 def test_each_stage_does_better(run: Path, small: None) -> None:
-    """Least squares beats the default, and Gauss-Newton least squares, on the noise that they learn from."""
+    """Least squares beats the default, and the refinement least squares, on the noise that they learn from."""
     sampler = Sampler(load(run), 2.0)
     with torch.inference_mode():
         teacher = sampler.teacher(12, 0, "")
         path = best_path(teacher, 4)
         assert path[0] == 0
         assert path == sorted(set(path))
-        timesteps, table = [teacher.timesteps[i] for i in path], least_squares_table(sampler, teacher, path)
+        timesteps, table = first_guess(sampler, teacher, 4)
+        assert timesteps[0] >= teacher.timesteps[path[1] - 1]
+        assert timesteps[1:] == [teacher.timesteps[i] for i in path[1:]]
         assert all(len(row) == 2 + HISTORY for row in table)
-        losses = [sum(e**2 for e in sampler.errors(timesteps, table, teacher))]
-        losses += [
-            sum(e**2 for e in sampler.errors(*found, teacher))
-            for found in refined(sampler, teacher, timesteps, table, 2)
+        default = sampler.scheduler.default_timesteps(4)
+        losses = [
+            math.hypot(*sampler.errors(*found, teacher))
+            for found in (
+                (default, adams_table(sampler.scheduler.angles[default].tolist())),
+                (timesteps, table),
+                refined(sampler, teacher, timesteps, table),
+            )
         ]
-    assert len(losses) > 1
     assert losses == sorted(losses, reverse=True)
+
+
+def test_derivatives_are_those_of_the_distance(run: Path, small: None) -> None:
+    """Against finite differences, and J^T J by its action on the gradient of many draws."""
+    sampler = Sampler(load(run), 2.0)
+    with torch.inference_mode():
+        teacher = sampler.teacher(12, 0, "")
+        timesteps, table = first_guess(sampler, teacher, 3)
+        values = torch.tensor([[t - 0.5, *row] for t, row in zip(timesteps, table, strict=True)], dtype=torch.float64)
+        used, batch = torch.zeros(3, 2 + HISTORY + 1, dtype=torch.bool), torch.arange(12)
+        used[0, 0] = used[0, 2] = used[1, 0] = used[2, 3] = True
+
+        def found(at: torch.Tensor) -> tuple[float, torch.Tensor, torch.Tensor]:
+            return _derivatives(sampler, teacher, batch, at, used, torch.Generator().manual_seed(0))
+
+        loss, gradient, normal = found(values)
+        for k, (i, j) in enumerate(used.nonzero().tolist()):
+            size = 0.3 if j == 0 else 1e-3
+            ahead, behind = values.clone(), values.clone()
+            ahead[i, j] += size
+            behind[i, j] -= size
+            slope = (found(ahead)[0] - found(behind)[0]) / (2 * size)
+            assert 2 * float(gradient[k]) == pytest.approx(slope, rel=0.05, abs=0.01 * loss)
+    assert torch.equal(normal, normal.T)
+    assert bool((torch.linalg.eigvalsh(normal) >= 0).all())
 
 
 def test_it_goes_on_where_it_was_cut(run: Path, results: list[Tuned]) -> None:
@@ -98,6 +130,24 @@ def test_it_goes_on_where_it_was_cut(run: Path, results: list[Tuned]) -> None:
     (kept / "steps-4.json").unlink()
     assert tune(run, OPTIONS) == results
     assert {p.name for p in kept.iterdir() if p.stat().st_mtime_ns != before.get(p)} == {"steps-4.json"}
+
+
+def test_a_plan_writes_nothing_and_says_what_is_there(run: Path, results: list[Tuned]) -> None:
+    before = sorted(run.rglob("*"))
+    said = plan(run, TuneOptions(steps=(3, 4, 7)))
+    assert "3, 4 are tuned already" in said
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_repo_is_to_be_downloaded_first(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="hf download ada/dots --local-dir DIR"):
+        tune(Path("ada/dots"), OPTIONS)
+
+
+def test_more_steps_are_added_to_those_that_are_there(run: Path, results: list[Tuned]) -> None:
+    tune(run, TuneOptions(steps=(3,)))
+    record = json.loads((run / "model" / FEW_STEP_FOLDER / "scheduler_config.json").read_text())
+    assert sorted(record["_few_step"]) == ["3", "4"]
 
 
 def test_few_step_samples_with_the_tables(run: Path, results: list[Tuned]) -> None:

@@ -335,9 +335,9 @@ class TuneOptions:
     """What is tuned."""
 
     steps: tuple[int, ...] = (4, 5, 6, 8, 10)
-    """Numbers of network evaluations, each of which gets a table."""
+    """Numbers of network evaluations (2 to 20), each of which gets a table."""
     guidance_scale: float = 2.0
-    """Of a model with classes: the tables are made for this guidance and for none at once."""
+    """Of a model with classes: the tables are made for this guidance and for none (1) at once."""
     seed: int = 0
     """Of the noise."""
 

@@ -9,9 +9,14 @@ What `FewStepScheduler` reads is found in three stages, from noise alone, with a
    errors, each that of the best linear map of (x_i, D_i, D_h), h the node before i, to x_j: GITS, with the regressors
    of a multistep sampler in place of Euler's. The coefficients follow by least squares, step after step, from the
    states that the sampler itself has reached.
-3. Refinement. Gauss-Newton steps (Levenberg-Marquardt) on coefficients and timesteps against the teacher's end points
-   (the loss of LD3, 2405.15506, and S4S, 2502.17423), with the Jacobian by finite differences: there are few
-   unknowns, and a change in step k costs the evaluations after k only.
+3. Refinement. Steps of Gauss and Newton on coefficients and (real) timesteps against the teacher's end points (the loss
+   of LD3, 2405.15506, and S4S, 2502.17423), a new batch each. The gradient goes back through the sampler. The matrix
+   J^T J, without which gradients are of no use (x and the D's are nearly collinear), is estimated from the same pass:
+   with v standard normal, E[(J^T v)(J^T v)^T] = J^T J (Hutchinson's trick, image by image), remembered over batches.
+   The mean of the last iterates is taken and its timesteps rounded.
+
+The first evaluation gets a timestep below that of the noise: at T - 1 a network sees no image yet and predicts the mean
+of its class, whatever the noise is, which coefficients could say as well without it.
 
 A table is judged on held-out noise, and kept only where it beats the untuned default there.
 """
@@ -23,7 +28,6 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +35,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
+from tqdm import tqdm, trange
 
 from logsnr.checkpoint import read_json, replacing_file, replacing_folder, write_atomically
 from logsnr.config import TuneOptions
@@ -42,9 +46,13 @@ from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import choose_device
 from logsnr.schedulers.scheduling_few_step import HISTORY, FewStepScheduler, Table, adams_table
 
-TRAIN, HELD_OUT = 48, 32
+TRAIN, HELD_OUT = 96, 32
 """Numbers of images' noise that tuning learns from, and is judged on."""
 _GRID, _SUBSTEPS = 50, 2
+_ROUNDS, _BATCH, _AT_ONCE = 30, 16, 8
+"""Steps of the refinement; images of each, for each guidance; and how many of them are in memory at once."""
+_RATES = 0.7, 0.12
+"""Share of the full step that the first and the last round take."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +85,15 @@ class Teacher:
         """Where they begin, (images, ...)."""
         return self.states[0, 0]
 
+    def images(self, count: int) -> Teacher:
+        """The first `count`."""
+        return Teacher(self.timesteps, self.states[:, :, :count], self.predictions[:, :, :count], self.ends[:, :count])
+
 
 def tune(source: Path, options: TuneOptions) -> list[Tuned]:
     """Tune the model of a run or model folder, and write the tables into it. The same call goes on where it was cut."""
-    folder = model_folder(source)
-    pipeline = load(folder).to(choose_device())
-    sampler = Sampler(pipeline, options.guidance_scale)
-    kept = source / "tuning" / _digest(folder, options)
+    folder, kept = _folders(source, options)
+    sampler = Sampler(load(folder).to(choose_device()), options.guidance_scale)
     with torch.inference_mode():
         teachers = []
         for name, count, seed in (("train", TRAIN, options.seed), ("held_out", HELD_OUT, options.seed + 1)):
@@ -91,21 +101,55 @@ def tune(source: Path, options: TuneOptions) -> list[Tuned]:
             if not path.exists():
                 _save(sampler.teacher(count, seed, name), path)
             teachers.append(_load(path, sampler.device))
-        results = []
         for n in sorted(set(options.steps)):
             path = kept / f"steps-{n}.json"
             if not path.exists():
                 write_atomically(path, json.dumps(dataclasses.asdict(_tune_steps(sampler, n, *teachers))) + "\n")
-            results.append(Tuned(**read_json(path)))
-    _write(folder, sampler.scheduler, results)
-    return results
+    found = {t.steps: t for t in (Tuned(**read_json(path)) for path in kept.glob("steps-*.json"))}
+    _write(folder, sampler.scheduler, [found[n] for n in sorted(found)])
+    return [found[n] for n in sorted(set(options.steps))]
+
+
+def plan(source: Path, options: TuneOptions) -> str:
+    """What `tune` would do, in words."""
+    folder, kept = _folders(source, options)
+    guidances = Sampler(load(folder), options.guidance_scale).guidances
+    steps = sorted(set(options.steps))
+    there = [n for n in steps if (kept / f"steps-{n}.json").exists()]
+    passes = sum(2 if w not in (0, 1) else 1 for w in guidances)
+    teacher = passes * _GRID * _SUBSTEPS * (TRAIN + HELD_OUT)
+    refinement = passes * 4 * _ROUNDS * _BATCH * sum(n for n in steps if n not in there)
+    return (
+        f"Would tune {folder} for {_listed(steps)} network evaluations, with guidance "
+        f"{' and '.join(f'{w:g}' for w in guidances)}.\n"
+        f"Fine solutions of {TRAIN + HELD_OUT} images: {teacher:,} evaluations of the network for one image"
+        f"{', which are there already' if (kept / 'held_out.safetensors').exists() else ''}.\n"
+        f"Refinement: the time of about {refinement:,} more"
+        f"{f' ({_listed(there)} are tuned already)' if there else ''}.\n"
+        f"Tables would go to {folder / FEW_STEP_FOLDER}; nothing was written."
+    )
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _folders(source: Path, options: TuneOptions) -> tuple[Path, Path]:
+    """The model's, and that of what was found so far."""
+    if not source.is_dir():
+        raise ModelError(
+            f"There is no folder {source}. Tables are written into the model's folder; to tune a model of the Hub, get "
+            f"it first (`hf download {source} --local-dir DIR`), and tune DIR."
+        )
+    folder = model_folder(source)
+    return folder, source / "tuning" / _digest(folder, options)
 
 
 class Sampler:
     """The model as a function x_t -> x_0, and multistep recursions over it; in float32 on the model's device."""
 
     def __init__(self, pipeline: PixelDiffusionPipeline, guidance_scale: float) -> None:
-        self.unet = pipeline.unet.eval()
+        self.unet = pipeline.unet.eval().requires_grad_(False)
         self.device = pipeline.unet.device
         self.num_classes = pipeline.num_classes
         self.guidances = [1.0] if self.num_classes is None else [1.0, guidance_scale]
@@ -120,36 +164,40 @@ class Sampler:
         """Standard normal, the same on every device."""
         return torch.randn(count, *self.shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
 
-    def output(self, x: Tensor, t: Any, guidance: float) -> Tensor:
-        """Of the network at timestep t, the classes taken in turn."""
-        if self.num_classes is None:
+    def labels(self, count: int) -> Tensor | None:
+        """The classes taken in turn."""
+        return None if self.num_classes is None else torch.arange(count, device=self.device) % self.num_classes
+
+    def output(self, x: Tensor, t: Any, guidance: float, labels: Tensor | None) -> Tensor:
+        """Of the network at timestep t, one for all or (images,)."""
+        if labels is None or self.num_classes is None:
             plain: Tensor = self.unet(x, t).sample
             return plain
-        labels = torch.arange(len(x), device=self.device) % self.num_classes
         if guidance == 1:
             conditional: Tensor = self.unet(x, t, labels).sample
             return conditional
         both = torch.cat([torch.full_like(labels, self.num_classes), labels])
+        t = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
         null, conditional = self.unet(torch.cat([x, x]), t, both).sample.chunk(2)
         guided: Tensor = null + guidance * (conditional - null)
         return guided
 
-    def predict(self, x: Tensor, t: int, guidance: float) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor | int, guidance: float, labels: Tensor | None) -> Tensor:
         """x_0 of x at timestep t."""
-        return self.scheduler.to_original(self.output(x, t, guidance), t, x)
+        return self.scheduler.to_original(self.output(x, t, guidance, labels), t, x)
 
     def teacher(self, count: int, seed: int, name: str) -> Teacher:
         """Fine solutions with every guidance, with a progress bar."""
         # from T - 1, where sampling begins; even, for rounded steps of 1 and 2 in turn would upset the extrapolation
         fine = self.scheduler.default_timesteps(min(_GRID * _SUBSTEPS, len(self.scheduler)))
-        rows = adams_table(self.scheduler.angles[fine].tolist())
+        rows = adams_table(self.scheduler.angles[fine].tolist(), order=2)  # networks are too rough for order 3
         noise, states, predictions, ends = self.noise(count, seed), [], [], []
         with tqdm(total=len(fine) * len(self.guidances), desc=f"teacher, {name}", delay=2, dynamic_ncols=True) as bar:
             for guidance in self.guidances:
                 x, seen = noise, []
                 history: list[Tensor] = []
                 for t, row in zip(fine, rows, strict=True):
-                    d = self.predict(x, t, guidance)
+                    d = self.predict(x, t, guidance, self.labels(count))
                     seen.append((x, d))
                     x, history = advance(row, x, d, history)
                     bar.update()
@@ -158,26 +206,17 @@ class Sampler:
                 ends.append(x)
         return Teacher(fine[::_SUBSTEPS], torch.stack(states), torch.stack(predictions), torch.stack(ends))
 
-    def run(
-        self,
-        timesteps: list[int],
-        table: Table,
-        guidance: float,
-        x: Tensor,
-        history: list[Tensor] | None = None,
-        start: int = 0,
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor, list[Tensor]]]]:
-        """The end of the recursion from step `start` on, and (x, D, history) before each step."""
-        history, passed = history or [], []
-        for t, row in zip(timesteps[start:], table[start:], strict=True):
-            d = self.predict(x, t, guidance)
-            passed.append((x, d, history))
-            x, history = advance(row, x, d, history)
-        return x, passed
+    def run(self, timesteps: Any, table: Any, guidance: float, x: Tensor, labels: Tensor | None) -> Tensor:
+        """The end of the recursion: lists as the scheduler has them, or tensors whose last axis is that of images."""
+        history: list[Tensor] = []
+        for t, row in zip(timesteps, table, strict=True):
+            x, history = advance(row, x, self.predict(x, t, guidance, labels), history)
+        return x
 
     def errors(self, timesteps: list[int], table: Table, teacher: Teacher) -> list[float]:
         """RMSE to the teacher's ends, one a guidance."""
-        ends = [self.run(timesteps, table, w, teacher.noise)[0] for w in self.guidances]
+        labels = self.labels(len(teacher.noise))
+        ends = [self.run(timesteps, table, w, teacher.noise, labels) for w in self.guidances]
         return [float((x - end).square().mean().sqrt()) for x, end in zip(ends, teacher.ends, strict=True)]
 
 
@@ -187,11 +226,11 @@ def _few_step(config: Any, **more: Any) -> FewStepScheduler:
     return scheduler
 
 
-def advance(row: list[float], x: Tensor, d: Tensor, history: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """One step of the table: the next x and the history for it."""
+def advance(row: Any, x: Tensor, d: Tensor, history: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """One step of the table, its row numbers or (columns, images, 1, 1, 1): the next x and the history for it."""
     r, c, *b = row
-    history = [d + r * x if r else d, *history][:HISTORY]
-    after = c * x
+    history = [d + r * x, *history][:HISTORY]
+    after: Tensor = c * x
     for weight, remembered in zip(b, history, strict=False):
         after = after + weight * remembered
     return after, history
@@ -232,12 +271,15 @@ def best_path(teacher: Teacher, n: int) -> list[int]:
     return path[:0:-1]
 
 
-def least_squares_table(sampler: Sampler, teacher: Teacher, path: list[int]) -> Table:
-    """Coefficients that bring each step nearest to the teacher's next state, from where the sampler is."""
-    xs, table = [teacher.noise] * len(sampler.guidances), []
+def least_squares_table(sampler: Sampler, teacher: Teacher, path: list[int], first: int) -> tuple[Table, float]:
+    """Coefficients that bring each step nearest to the teacher's next state, from where the sampler is, and the RMSE
+    at the end. The network sees the noise, which is the path's first state, at the grid's timestep `first`."""
+    labels = sampler.labels(len(teacher.noise))
+    xs, table, targets = [teacher.noise] * len(sampler.guidances), [], teacher.ends
     histories: list[list[Tensor]] = [[] for _ in xs]
-    for i, after in zip(path, [*path[1:], None], strict=True):
-        ds = [sampler.predict(x, teacher.timesteps[i], w) for x, w in zip(xs, sampler.guidances, strict=True)]
+    for i, after in zip([first, *path[1:]], [*path[1:], None], strict=True):
+        t = teacher.timesteps[i]
+        ds = [sampler.predict(x, t, w, labels) for x, w in zip(xs, sampler.guidances, strict=True)]
         targets = teacher.ends if after is None else teacher.states[:, after]
         terms = [[x, d, *history[: HISTORY - 1]] for x, d, history in zip(xs, ds, histories, strict=True)]
         a = torch.stack([torch.cat([v.flatten() for v in column]) for column in zip(*terms, strict=True)]).double()
@@ -245,7 +287,7 @@ def least_squares_table(sampler: Sampler, teacher: Teacher, path: list[int]) -> 
         table.append([0.0, *solution.tolist(), *[0.0] * (HISTORY + 1 - len(solution))])
         moved = [advance(table[-1], x, d, history) for x, d, history in zip(xs, ds, histories, strict=True)]
         xs, histories = [x for x, _ in moved], [history for _, history in moved]
-    return table
+    return table, float((torch.stack(xs) - targets).square().mean().sqrt())
 
 
 def _ridge(a: Tensor, b: Tensor, damping: float) -> Tensor:
@@ -258,70 +300,73 @@ def _ridge(a: Tensor, b: Tensor, damping: float) -> Tensor:
 def _tune_steps(sampler: Sampler, n: int, train: Teacher, held_out: Teacher) -> Tuned:
     default = sampler.scheduler.default_timesteps(n)
     default_errors = sampler.errors(default, adams_table(sampler.scheduler.angles[default].tolist()), held_out)
-    path = best_path(train, n)
-    timesteps, table = [train.timesteps[i] for i in path], least_squares_table(sampler, train, path)
-    found = Tuned(n, timesteps, table, default_errors, sampler.errors(timesteps, table, held_out))
-    for better in refined(sampler, train, timesteps, table, rounds=max(1, round(12 / n))):
-        errors = sampler.errors(*better, held_out)
-        if math.hypot(*errors) < math.hypot(*found.tuned):
-            found = Tuned(n, *better, default_errors, errors)
-    return found
+    found = refined(sampler, train, *first_guess(sampler, train, n))
+    return Tuned(n, *found, default_errors, sampler.errors(*found, held_out))
 
 
-def refined(
-    sampler: Sampler, train: Teacher, timesteps: list[int], table: Table, rounds: int
-) -> Iterator[tuple[list[int], Table]]:
-    """Each better (timesteps, table) that Gauss-Newton finds, with a progress bar: stage 3 above."""
-    damping, loss, n = 1e-3, math.hypot(*sampler.errors(timesteps, table, train)), len(timesteps)
-    with tqdm(total=rounds * n * len(sampler.guidances), desc=f"{n} steps", delay=2, dynamic_ncols=True) as bar:
-        for _ in range(rounds):
-            unknowns, jacobian, residuals = _jacobian(sampler, train, timesteps, table, bar)
-            normal, gradient = jacobian @ jacobian.T, jacobian @ residuals
-            for _ in range(5):
-                change = -_ridge(normal, gradient, damping)
-                moved, new = list(map(float, timesteps)), [list(row) for row in table]
-                for (k, j), value in zip(unknowns, change.tolist(), strict=True):
-                    if j == 0:
-                        moved[k] += value
-                    else:
-                        new[k][j] += value
-                rounded = [round(t) for t in moved]
-                if all(a > b for a, b in zip(rounded, [*rounded[1:], -1], strict=True)):
-                    new_loss = math.hypot(*sampler.errors(rounded, new, train))
-                    if new_loss < loss:
-                        timesteps, table, loss, damping = rounded, new, new_loss, damping / 5
-                        yield timesteps, table
-                        break
-                damping *= 10
-            else:
-                return
+def first_guess(sampler: Sampler, train: Teacher, n: int) -> tuple[list[int], Table]:
+    """Stage 2 above: timesteps and least-squares coefficients, with the best first timestep."""
+    path, few = best_path(train, n), train.images(24)
+    first = min(range(path[1]), key=lambda node: least_squares_table(sampler, few, path, node)[1])
+    table, _ = least_squares_table(sampler, train, path, first)
+    return [train.timesteps[i] for i in [first, *path[1:]]], table
 
 
-def _jacobian(
-    sampler: Sampler, train: Teacher, timesteps: list[int], table: Table, bar: Any
-) -> tuple[list[tuple[int, int]], Tensor, Tensor]:
-    """The unknowns (step, column of the table, or 0 for the timestep), d end / d unknown, and end - teacher's end."""
-    blocks, residuals = [], []
-    for guidance, goal in zip(sampler.guidances, train.ends, strict=True):
-        end, passed = sampler.run(timesteps, table, guidance, train.noise)
-        residuals.append((end - goal).flatten())
-        unknowns, rows = [], []
-        for k, (x, d, history) in enumerate(passed):
-            after, remembered = advance(table[k], x, d, history)
-            for j, direction in enumerate([x, d, *history[: HISTORY - 1]], start=1):
-                size = 3e-3 / float(direction.square().mean().sqrt())
-                shifted, _ = sampler.run(timesteps, table, guidance, after + size * direction, remembered, k + 1)
-                unknowns.append((k, j))
-                rows.append((shifted - end).flatten() / size)
-            if k > 0:
-                size = max(1, timesteps[k] // 100)
-                elsewhere = [*timesteps[:k], timesteps[k] + size, *timesteps[k + 1 :]]
-                shifted, _ = sampler.run(elsewhere, table, guidance, x, history, k)
-                unknowns.append((k, 0))
-                rows.append((shifted - end).flatten() / size)
-            bar.update()
-        blocks.append(torch.stack(rows))
-    return unknowns, torch.cat(blocks, 1).double(), torch.cat(residuals).double()
+def refined(sampler: Sampler, train: Teacher, timesteps: list[int], table: Table) -> tuple[list[int], Table]:
+    """Stage 3 above, with a progress bar."""
+    n, generator = len(timesteps), torch.Generator().manual_seed(len(timesteps))
+    used = torch.tensor([[1, 0, 1, *(j <= k for j in range(HISTORY))] for k in range(n)], dtype=torch.bool)
+    values = torch.tensor([[t, *row] for t, row in zip(timesteps, table, strict=True)], dtype=torch.float64)
+    normal, weight, mean = torch.zeros(2 * [int(used.sum())], dtype=torch.float64), 0.0, torch.zeros_like(values)
+    last = range(_ROUNDS - max(1, _ROUNDS // 3), _ROUNDS)
+    order = torch.empty(0, dtype=torch.long)
+    for i in trange(_ROUNDS, desc=f"{n} steps", delay=2, dynamic_ncols=True):
+        if len(order) < _BATCH:
+            order = torch.randperm(len(train.noise), generator=generator)
+        batch, order = order[:_BATCH], order[_BATCH:]
+        loss, gradient, gauss_newton = _derivatives(sampler, train, batch, values, used, generator)
+        normal, weight = 0.9 * normal + gauss_newton, 0.9 * weight + 1
+        step = -_ridge(normal / weight, gradient, 1e-2)
+        step *= _RATES[0] * (_RATES[1] / _RATES[0]) ** (i / (_ROUNDS - 1))
+        moves = float(step @ (normal / weight) @ step)  # the ends by so much, squared; outside, J is another
+        values[used] += step * min(1.0, math.sqrt(0.25 * loss / moves))
+        values[:, 0] = _apart(values[:, 0], len(sampler.scheduler))
+        mean += values / len(last) * (i in last)
+    rounded = [round(t) for t in mean[:, 0].tolist()]
+    return rounded, mean[:, 1:].tolist()
+
+
+def _apart(timesteps: Tensor, total: int) -> Tensor:
+    """The timesteps in [0, total), each at least 2 below that before."""
+    margin = 2.0 * torch.arange(len(timesteps), dtype=timesteps.dtype)
+    descending = (timesteps + margin).clamp(max=total - 1).cummin(0).values
+    return descending.clamp(min=float(margin[-1])) - margin
+
+
+def _derivatives(
+    sampler: Sampler, train: Teacher, batch: Tensor, values: Tensor, used: Tensor, generator: torch.Generator
+) -> tuple[float, Tensor, Tensor]:
+    """Mean square distance to the teacher's ends; half its gradient; and J^T J, estimated: of the `used` values."""
+    labels, total = sampler.labels(len(train.noise)), len(batch) * train.ends[0, 0].numel() * len(sampler.guidances)
+    loss, count = 0.0, int(used.sum())
+    gradient, normal = torch.zeros(count, dtype=torch.float64), torch.zeros(count, count, dtype=torch.float64)
+    for guidance, ends in zip(sampler.guidances, train.ends, strict=True):
+        for part in batch.split(_AT_ONCE):
+            with torch.inference_mode(False), torch.enable_grad():
+                # the same values for every image, as variables of its own
+                copies = values.float().to(sampler.device)[:, :, None].repeat(1, 1, len(part)).requires_grad_()
+                rows = copies[:, 1:, :, None, None, None]
+                x, classes = train.noise[part].clone(), None if labels is None else labels[part].clone()
+                end = sampler.run(copies[:, 0], rows, guidance, x, classes)
+                residual = end.detach() - ends[part].clone()
+                random = torch.randn(end.shape, generator=generator).to(end.device)
+                (of_residual,) = torch.autograd.grad(end, copies, residual, retain_graph=True)
+                (of_random,) = torch.autograd.grad(end, copies, random)
+            loss += float(residual.square().sum()) / total
+            gradient += of_residual.sum(2)[used.to(sampler.device)].double().cpu() / total
+            sketch = of_random[used.to(sampler.device)].double().cpu()
+            normal += sketch @ sketch.T / total
+    return loss, gradient, normal
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -340,7 +385,9 @@ def _load(path: Path, device: torch.device) -> Teacher:
 
 def _digest(folder: Path, options: TuneOptions) -> str:
     """Of the model and of what tables depend on beside the number of steps."""
-    digest = hashlib.blake2b(f"{options.guidance_scale} {options.seed} {TRAIN} {HELD_OUT}".encode(), digest_size=8)
+    digest = hashlib.blake2b(
+        f"{options.guidance_scale} {options.seed} {TRAIN} {HELD_OUT} {_ROUNDS} {_BATCH}".encode(), digest_size=8
+    )
     for path in sorted([*folder.glob("unet/*.safetensors"), folder / "scheduler" / "scheduler_config.json"]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
