@@ -352,11 +352,12 @@ def _compare(argv: list[str]) -> int:
     from logsnr.compare import compare, plan
 
     more = (arguments.schedules, arguments.out, arguments.evaluate, arguments.at_steps)
-    with _naming_evaluate(), _interruptible(), _writing(arguments.out):
+    with _naming_evaluate(), _interruptible():
         if arguments.dry_run:
             print(plan(config, *more))
             return 0
-        result = compare(config, *more)
+        with _writing(arguments.out):
+            result = compare(config, *more)
     if result.stopped is not None:
         print(f"{result.text} The same command goes on from there.")
         return 128 + (result.stopped.stopped_by or signal.SIGINT)
@@ -448,12 +449,13 @@ def _inspect_run(argv: list[str]) -> int:
 
     options = EvaluateOptions(elbo_images=parsed.elbo_images, elbo_timesteps=parsed.elbo_timesteps)
     out = parsed.out or parsed.run / "inspection"
-    with _interruptible(), _writing(out):
+    with _interruptible():
         subject = open_subject(parsed.run, parsed.source)
         if parsed.dry_run:
             print(f"{subject.data.description}\nWould draw loss.png, bits.png and film.png into {out}.")
             return 0
-        print(inspect_run(subject, options, out))
+        with _writing(out):
+            print(inspect_run(subject, options, out))
     return 0
 
 

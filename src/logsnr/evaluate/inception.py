@@ -22,8 +22,13 @@ class Inception:
     resize = "8 bits, then bilinear to 299x299 as in TensorFlow 1"
 
     def __init__(self, device: str) -> None:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError as error:  # what it needs itself doesn't fit
+            raise ConfigError(
+                f"--features inception needs torch-fidelity, which can't be imported: {error}. Without it, use "
+                "efficientnet-lite0 or classifier."
+            ) from None
         try:
             self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"])
         except OSError as error:  # urllib's errors among them
