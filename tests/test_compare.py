@@ -38,6 +38,7 @@ def test_models_are_trained_and_measured_once(tiny: list[str], tmp_path: Path, l
     assert found["linear"]["fid"] != found["cosine"]["fid"]
     assert found["linear"]["protocol"]["features_hash"] == found["cosine"]["protocol"]["features_hash"]
     assert Image.open(out / "compare.png").width > 1000
+    assert "kid and fid above are of images drawn in 2 steps. ± is one standard error." in end.output
 
     made = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.parts[-2] in ("evaluation", "checkpoints")}
     assert made
@@ -47,13 +48,28 @@ def test_models_are_trained_and_measured_once(tiny: list[str], tmp_path: Path, l
     assert {path: path.stat().st_mtime_ns for path in made} == made
     refused = logsnr(*command, "--train.learning-rate", "0.5")
     assert "holds a run with another configuration" in refused.message
+    refused = logsnr(*command, "--train.learning-rate", "0.5", "--dry-run")
+    assert "holds a run with another configuration" in refused.message
 
 
 def test_dry_run(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
     end = logsnr("compare", *tiny, "--schedules", "linear", "cosine", "--out", tmp_path / "out", "--dry-run")
     assert end.status == 0, end.output
     assert "Would train 2 models, 12 steps of 4 images each" in end.output
+    assert "Of each, 20 images would be drawn in 5, 10, 20 and 50 steps." in end.output
+    assert f"The table would go to {tmp_path / 'out' / 'compare.json'}, the picture to " in end.output
     assert [path.name for path in tmp_path.iterdir()] == ["log.txt"]
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_settings_of_the_evaluation_are_refused_by_their_names_here(
+    dry: list[str], tiny: list[str], tmp_path: Path, logsnr: Run
+) -> None:
+    command = ("compare", *tiny, "--schedules", "linear", "cosine", "--out", tmp_path / "out", *dry)
+    assert "error: --evaluate.num must be at least 20" in logsnr(*command, "--evaluate.num", "3").message
+    refused = logsnr(*command, "--evaluate.features", "vgg")
+    assert "error: --evaluate.features 'vgg' is unknown" in refused.message
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_refused() -> None:

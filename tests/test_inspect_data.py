@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +84,7 @@ def test_what_is_said_of_a_folder(folder: Path, tmp_path: Path) -> None:
     assert text.startswith("40 images; sizes 8x8 (40); gray, 8 bit (40); 2 classes.")
     assert "At 8x8 with 1 channel, in [-1, 1]: mean " in text
     assert f"logsnr train images-32 --data.source {folder} --data.resolution 8 --data.channels 1 " in text
+    assert "--objective.sigma-data" not in text
     assert "40 images are few" in text
     assert Image.open(tmp_path / "data.png").width > 1000
 
@@ -98,17 +100,35 @@ def test_sizes_kinds_and_what_cannot_be_read(tmp_path: Path) -> None:
     assert text.startswith("8 images; sizes 30x30 (2), 50x40 (1), 51x40 (1) and 4 more; RGBA, 8 bit (6), ")
     assert "gray, 16 bit (1)" in text
     assert "no classes; 6 transparent in places" in text
-    assert "1 can't be read" in text
+    assert "1 can't be read: broken.png." in text
     assert "At 40x40 with 3 channels" in text
     assert "At 16x16 with 1 channel," in inspect_data(str(tmp_path), resolution=16, channels=1, out=None)
 
 
 def test_gray_images_stored_as_rgb_are_said_to_be_gray(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
     for k in range(4):
-        Image.new("RGB", (8, 8), (60 * k,) * 3).save(tmp_path / f"{k}.png")
+        Image.fromarray(np.repeat(rng.integers(0, 256, (8, 8, 1), np.uint8), 3, 2)).save(tmp_path / f"{k}.png")
     text = inspect_data(str(tmp_path), out=None)
     assert "gray all the same" in text
     assert "with 1 channel" in text
+
+
+def test_the_command_is_one_line_with_the_path_quoted_as_the_shell_needs_it(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "my images"
+    source.symlink_to(folder)
+    (line,) = [line for line in inspect_data(str(source), out=None).splitlines() if "logsnr train" in line]
+    words = shlex.split(line.partition("A beginning: ")[2])
+    assert words[words.index("--data.source") + 1] == str(source)
+    assert words[-2:] == ["--out", "RUN"]
+
+
+@pytest.mark.parametrize("step", [0, 40])
+def test_images_without_anything_in_them(step: int, tmp_path: Path) -> None:
+    for k in range(4):
+        Image.new("RGB", (16, 16), (100, step * k, 7)).save(tmp_path / f"{k}.png")
+    with pytest.raises(DataError, match="each is of one colour, or all are the same"):
+        inspect_data(str(tmp_path), out=None)
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from commands import Finished, run
 from PIL import Image
 
 from logsnr.film import Frame
-from logsnr.inspect_run import EDGES, _binned_means, _middle_half, _settled
+from logsnr.inspect_run import EDGES, _binned_means, _bits_in_bins, _middle_half, _settled
 
 Run = Callable[..., Finished]
 
@@ -52,6 +52,18 @@ def test_bins_take_what_lies_beyond() -> None:
     found = _binned_means(log_snr, values)
     assert len(found) == len(EDGES) - 1 == 20
     assert (found[0], found[9], found[10], found[-1]) == (2.0, 5.0, 7.0, 10.0)
+
+
+def test_bits_in_bins_are_all_the_bits_wherever_they_lie() -> None:
+    log_snr = torch.tensor([12.5, 8.5, 8.0, -3.0, -14.5]).double()
+    kl = torch.tensor([4.0, 1.0, 11.0, 2.3]).double()
+    edges, bits = _bits_in_bins(log_snr, kl)
+    assert (edges[0], edges[-1]) == (-15, 13)
+    assert bits.sum() == pytest.approx(float(kl.sum()))
+    assert bits[edges[:-1] >= 9] == pytest.approx([1.0, 1.0, 1.0, 0.5])  # the first step, over four bins
+    assert bits[edges[:-1] == 8] == pytest.approx(1.5)
+    log_snr[-1] = -torch.inf
+    assert _bits_in_bins(log_snr, kl)[1].sum() == pytest.approx(float(kl.sum()))
 
 
 def test_middle_half_of_a_uniform_density() -> None:

@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -332,6 +332,8 @@ class EvaluateArguments:
 
     run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
     """The run folder."""
+    source: str | None = None
+    """Where the run's images are now, if they moved: as --data.source of `logsnr train`."""
     options: Annotated[EvaluateOptions, tyro.conf.arg(name="")] = field(default_factory=EvaluateOptions)
     dry_run: bool = False
     """Load model and data, say what would be done, and stop."""
@@ -342,12 +344,16 @@ def _evaluate(argv: list[str]) -> int:
     from logsnr.evaluate.report import evaluate, plan
     from logsnr.evaluate.subject import open_subject
 
-    subject = open_subject(arguments.run)
-    if arguments.dry_run:
-        print(plan(subject, arguments.options))
-        return 0
-    evaluate(subject, arguments.options)
-    print(f"The figures are in {arguments.run / 'metrics.json'}.")
+    with _interruptible():
+        subject = open_subject(arguments.run, arguments.source)
+        if arguments.dry_run:
+            print(plan(subject, arguments.options))
+            return 0
+        evaluate(subject, arguments.options)
+    print(
+        f"The figures are in {arguments.run / 'metrics.json'}, in the place of those before: the options of an earlier "
+        "evaluation bring its figures back at once."
+    )
     return 0
 
 
@@ -389,23 +395,26 @@ def _compare(argv: list[str]) -> int:
     preset, *rest = argv
     text, c = PRESETS[preset]
     missing = tyro.MISSING
-    arguments = _parse(
-        CompareArguments,
-        rest,
-        prog=f"logsnr compare {preset}",
-        description=f"{CompareArguments.__doc__} The preset: {text}.",
-        default=CompareArguments(
-            missing, missing, (5, 10, 20, 50), False, c.data, c.schedule, c.model, c.objective, c.train
-        ),
-    )
+    with _naming_evaluate():
+        arguments = _parse(
+            CompareArguments,
+            rest,
+            prog=f"logsnr compare {preset}",
+            description=f"{CompareArguments.__doc__} The preset: {text}.",
+            default=CompareArguments(
+                missing, missing, (5, 10, 20, 50), False, c.data, c.schedule, c.model, c.objective, c.train
+            ),
+        )
     config = RunConfig(arguments.data, arguments.schedule, arguments.model, arguments.objective, arguments.train)
     from logsnr.compare import compare, plan
 
-    if arguments.dry_run:
-        print(plan(config, arguments.schedules, arguments.out))
-        return 0
-    with _writing(arguments.out):
-        result = compare(config, arguments.schedules, arguments.out, arguments.evaluate, arguments.at_steps)
+    more = (arguments.schedules, arguments.out, arguments.evaluate, arguments.at_steps)
+    with _naming_evaluate(), _interruptible():
+        if arguments.dry_run:
+            print(plan(config, *more))
+            return 0
+        with _writing(arguments.out):
+            result = compare(config, *more)
     if result.stopped is not None:
         print(f"{result.text} The same command goes on from there.")
         return 128 + (result.stopped.stopped_by or signal.SIGINT)
@@ -480,6 +489,8 @@ class InspectRunArguments:
     """The run folder."""
     out: Path | None = None
     """The folder of the three pictures; RUN/inspection when not given."""
+    source: str | None = None
+    """Where the run's images are now, if they moved: as --data.source of `logsnr train`."""
     elbo_images: int = 250
     """Images whose likelihood is bounded."""
     elbo_timesteps: int = 50
@@ -495,12 +506,13 @@ def _inspect_run(argv: list[str]) -> int:
 
     options = EvaluateOptions(elbo_images=parsed.elbo_images, elbo_timesteps=parsed.elbo_timesteps)
     out = parsed.out or parsed.run / "inspection"
-    subject = open_subject(parsed.run)
-    if parsed.dry_run:
-        print(f"{subject.data.description}\nWould draw loss.png, bits.png and film.png into {out}.")
-        return 0
-    with _writing(out):
-        print(inspect_run(subject, options, out))
+    with _interruptible():
+        subject = open_subject(parsed.run, parsed.source)
+        if parsed.dry_run:
+            print(f"{subject.data.description}\nWould draw loss.png, bits.png and film.png into {out}.")
+            return 0
+        with _writing(out):
+            print(inspect_run(subject, options, out))
     return 0
 
 
@@ -546,6 +558,26 @@ def _demo(argv: list[str]) -> int:
 
     serve(arguments.model, arguments.port, arguments.open)
     return 0
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """What keeps all that it has done says so on Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("Interrupted. What was drawn is kept; the same command goes on.", file=sys.stderr)
+        raise
+
+
+@contextlib.contextmanager
+def _naming_evaluate() -> Iterator[None]:
+    """Errors name the settings of EvaluateOptions as `logsnr evaluate` has them; here they are --evaluate.NAME."""
+    try:
+        yield
+    except LogsnrError as error:
+        names = "|".join(each.name.replace("_", "-") for each in fields(EvaluateOptions))
+        raise type(error)(re.sub(rf"^--(?=({names})\b)", "--evaluate.", str(error))) from error
 
 
 @contextlib.contextmanager

@@ -25,10 +25,12 @@ from logsnr.config import EvaluateOptions, RunConfig
 from logsnr.data import open_data
 from logsnr.errors import ConfigError
 from logsnr.evaluate.bits import bound
-from logsnr.evaluate.distribution import distribution, extractor_for
+from logsnr.evaluate.distribution import distribution, extractor_for, features_name, number_of_images
+from logsnr.evaluate.extractors import find_extractor
 from logsnr.evaluate.subject import Subject, open_subject
 from logsnr.plots import Compared, compare_figure, save_png
 from logsnr.registry import make_scheduler
+from logsnr.runs import require_same
 from logsnr.tables import aligned
 from logsnr.train import TrainResult, train
 
@@ -52,14 +54,23 @@ def configurations(config: RunConfig, schedules: tuple[str, ...]) -> dict[str, R
     return found
 
 
-def plan(config: RunConfig, schedules: tuple[str, ...], out: Path) -> str:
-    """What `compare` would do, in words."""
+def plan(
+    config: RunConfig, schedules: tuple[str, ...], out: Path, options: EvaluateOptions, at_steps: tuple[int, ...]
+) -> str:
+    """What `compare` would do, in words. Raises what it would raise for its schedules, features and folders."""
     configs = configurations(config, schedules)
     data = open_data(config.data)
+    find_extractor(features_name(options, data))
+    for name, each in configs.items():
+        if (_folder(out, name) / "config.json").exists():
+            require_same(_folder(out, name), each, data)
+    *steps, last = sorted({options.steps, *at_steps})
     return (
         f"{data.description}\n"
         f"Would train {len(configs)} models, {config.train.num_steps} steps of {config.train.batch_size} images each, "
-        f"into {', '.join(str(_folder(out, name)) for name in configs)}, and measure them. Nothing was written."
+        f"into {', '.join(str(_folder(out, name)) for name in configs)}. Of each, {number_of_images(options, data):,} "
+        f"images would be drawn in {', '.join(map(str, steps))}{' and ' if steps else ''}{last} steps. The table would "
+        f"go to {out / 'compare.json'}, the picture to {out / 'compare.png'}; nothing was written."
     )
 
 
@@ -73,6 +84,8 @@ def compare(
 ) -> Comparison:
     """Train a model with each schedule, measure all, and write the table and the picture into `out`."""
     configs = configurations(config, schedules)
+    if options.features is not None:
+        find_extractor(options.features)
     for name, each in configs.items():
         folder = _folder(out, name)
         say(f"-- {name}: training in {folder}")
@@ -85,7 +98,9 @@ def compare(
         rows[name] = _measured(open_subject(_folder(out, name)), options, at_steps)
     write_atomically(out / "compare.json", json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     save_png(compare_figure({name: _compared(row) for name, row in rows.items()}), out / "compare.png")
-    return Comparison(f"{_table(rows)}\n\n{_protocol(rows)}\nThe picture is {out / 'compare.png'}.", None)
+    return Comparison(
+        f"{_table(rows, options.steps)}\n\n{_protocol(rows)}\nThe picture is {out / 'compare.png'}.", None
+    )
 
 
 def _folder(out: Path, name: str) -> Path:
@@ -115,6 +130,7 @@ def _compared(row: dict[str, Any]) -> Compared:
     bits = row["elbo"]["bits_per_dim"] if "elbo" in row else {}
     return Compared(
         terms={name: bits[name] for name in ("prior", "kl", "decoder") if name in bits},
+        standard_error=bits.get("standard_error", 0.0),
         figures={key: (row[key]["value"], *row[key]["interval"]) for key in ("kid", "fid")},
         kid_by_steps={
             int(steps): (found["kid"]["value"], *found["kid"]["interval"]) for steps, found in row["steps"].items()
@@ -122,7 +138,7 @@ def _compared(row: dict[str, Any]) -> Compared:
     )
 
 
-def _table(rows: dict[str, dict[str, Any]]) -> str:
+def _table(rows: dict[str, dict[str, Any]], drawn_in: int) -> str:
     with_bits = all("elbo" in row for row in rows.values())
     head = ["schedule", *(["bits/dim", "±", "prior", "kl", "decoder"] if with_bits else [])]
     head += ["kid", "95 % interval", "fid", "95 % interval"]
@@ -139,7 +155,10 @@ def _table(rows: dict[str, dict[str, Any]]) -> str:
     steps = list(next(iter(rows.values()))["steps"])
     by_steps = [("kid at steps", *steps)]
     by_steps += [(name, *(f"{row['steps'][s]['kid']['value']:.4f}" for s in steps)) for name, row in rows.items()]
-    return f"{aligned(lines)}\n\n{aligned(by_steps)}"
+    said = f"kid and fid above are of images drawn in {drawn_in} steps." + (
+        " ± is one standard error." if with_bits else ""
+    )
+    return f"{aligned(lines)}\n{said}\n\n{aligned(by_steps)}"
 
 
 def _protocol(rows: dict[str, dict[str, Any]]) -> str:

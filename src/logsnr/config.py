@@ -372,7 +372,8 @@ class EvaluateOptions:
     batch_size: int = 64
     """Images made at once; doesn't change them."""
     elbo_images: int = 250
-    """Held-out images whose likelihood is bounded (ELBO), and training images as many; 0 for none."""
+    """Held-out images whose likelihood is bounded (ELBO), and training images as many; 0 for none: metrics.json, which
+    is of the last evaluation, then has no ELBO."""
     elbo_timesteps: int = 50
     """KL divergences evaluated an image, of one for each step of the chain."""
     respace: int | None = None

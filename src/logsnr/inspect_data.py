@@ -8,6 +8,7 @@ schedule, and gamma, a signal-to-noise ratio, is multiplied by e^shift.
 from __future__ import annotations
 
 import math
+import shlex
 import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
@@ -32,6 +33,11 @@ _LARGEST = 64
 """The most pixels a side that are suggested unasked."""
 _GAMMA = 5.0
 _FEW = 1000
+_NOTHING = 1e-7
+"""Less power than this beside the zero frequency is round-off."""
+_NAMED = 3
+"""The most unreadable files that are named."""
+_BEGINNING = "A beginning: "
 _SEEN = 0.01
 """A mode whose signal-to-noise ratio is above this at the last step shines through the noise."""
 
@@ -47,7 +53,8 @@ class _Files:
     """Images whose colours differ from gray."""
     transparent: int = 0
     """Images with a pixel that can be seen through."""
-    unreadable: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    """Their names."""
 
 
 def inspect_data(
@@ -81,13 +88,21 @@ def inspect_data(
     )
     data = open_data(config)
     found = _spectrum_of(data)
+    if float(found.power.flatten(1)[:, 1:].sum()) < _NOTHING:
+        raise DataError(
+            f"There is nothing to learn from the {len(data)} images of {source}: each is of one colour, or all are the "
+            "same."
+        )
     shift = round(2 * found.offset) / 2
     paragraphs = [_images(opened, files), _pixels(data, found), *_suggestion(config, data, found, shift, files)]
     if out is not None:
         save_png(spectrum_figure(found, photographs()), out)
         paragraphs.append(f"The spectrum is in {out}.")
     return "\n\n".join(
-        textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False) for text in paragraphs
+        text  # a command stays on its line, to be copied
+        if text.startswith(_BEGINNING)
+        else textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
+        for text in paragraphs
     )
 
 
@@ -100,7 +115,7 @@ def _read(opened: OpenedSource) -> _Files:
         except DataError:
             raise
         except Exception:  # damaged files make Pillow raise anything
-            files.unreadable += 1
+            files.unreadable.append(images.name(index))
             continue
         height, width, channels = pixels.shape
         files.sizes[width, height] += 1
@@ -140,7 +155,9 @@ def _images(opened: OpenedSource, files: _Files) -> str:
     if files.transparent:
         said.append(f"{files.transparent:,} transparent in places: laid over white unless trained with 4 channels")
     if files.unreadable:
-        said.append(f"{files.unreadable:,} can't be read")
+        names, more = files.unreadable[:_NAMED], len(files.unreadable) - _NAMED
+        which = ", ".join(names) + (f" and {more:,} more" if more > 0 else "")
+        said.append(f"{len(files.unreadable):,} can't be read: {which}")
     return "; ".join(said) + "."
 
 
@@ -153,8 +170,8 @@ def _pixels(data: ImageData, found: Spectrum) -> str:
         slope = f" The spectrum falls as 1/f^{-fall:.1f} (photographs: 1/f^2)."
     return (
         f"At {data.resolution}x{data.resolution} with {data.channels} channel{'s' if data.channels > 1 else ''}, "
-        f"in [-1, 1]: mean {found.mean:.3f}, standard deviation {found.std:.3f} (sigma_data).{slope} Noise hides half "
-        f"of their coarse structure at a log-SNR {abs(found.offset):.1f} "
+        f"in [-1, 1]: mean {found.mean:.3f}, standard deviation {found.std:.3f} (sigma_data of the weighting "
+        f"edm).{slope} Noise hides half of their coarse structure at a log-SNR {abs(found.offset):.1f} "
         f"{'above' if found.offset > 0 else 'below'} that of photographs of 64 pixels."
     )
 
@@ -165,18 +182,17 @@ def _suggestion(config: DataConfig, data: ImageData, found: Spectrum, shift: flo
     shines = math.exp(last) * float(found.power.max()) > _SEEN
     gamma = _GAMMA * math.exp(shift)
     command = (
-        f"logsnr train images-{32 if config.resolution <= 32 else 64} --data.source {config.source} "
+        f"logsnr train images-{32 if config.resolution <= 32 else 64} --data.source {shlex.quote(config.source)} "
         f"--data.resolution {config.resolution} --data.channels {config.channels} --schedule.name cosine "
         f"--schedule.shift {shift:g} {'--schedule.zero-terminal-snr ' if shines else ''}"
-        f"--objective.weighting min_snr --objective.min-snr-gamma {gamma:.2g} "
-        f"--objective.sigma-data {found.std:.2g} --out RUN"
+        f"--objective.weighting min_snr --objective.min-snr-gamma {gamma:.2g} --out RUN"
     )
     rule = 2 * math.log(64 / config.resolution)
     reasons = [
         f"Why: on photographs of 64 pixels the cosine schedule and min-SNR weights with gamma 5 are known to work. "
         f"Moved by {shift:+g} of log-SNR, noise hides as much of your images at each step as it does of those; "
         f"gamma is a signal-to-noise ratio and moves with it. (Size alone, 2 ln(64 / {config.resolution}), would say "
-        f"{rule:+.1f}; the spectrum also counts contrast and smoothness.) sigma_data is used by the weighting edm.",
+        f"{rule:+.1f}; the spectrum also counts contrast and smoothness.)",
     ]
     if shines:
         reasons.append(
@@ -188,4 +204,4 @@ def _suggestion(config: DataConfig, data: ImageData, found: Spectrum, shift: flo
             f"{files.sizes.total():,} images are few: begin with a model (--init-from), keep some dropout, and let "
             "`logsnr evaluate` say whether training images are drawn again."
         )
-    return [f"A beginning: {command}", *reasons]
+    return [f"{_BEGINNING}{command}", *reasons]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from logsnr.config import EvaluateOptions
@@ -30,7 +31,7 @@ from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import bits_by_log_snr_figure, loss_by_log_snr_figure, save_png
 
 EDGES = tuple(float(edge) for edge in range(-10, 11))
-"""Bins of log-SNR; the outer two take everything beyond."""
+"""Bins of log-SNR of the losses; the outer two take everything beyond."""
 _SAMPLES, _BATCH = 2048, 64
 
 
@@ -64,7 +65,10 @@ def _loss(subject: Subject, path: Path) -> str:
             said.append(f"half of it between log-SNR {low:.1f} and {high:.1f}")
     save_png(loss_by_log_snr_figure(EDGES, curves), path)
     text = " and ".join(f"{mean:.4f} ± {error:.4f} on {name} images" for name, (mean, error) in means.items())
-    return f"Loss, weighted as in training: {text}; {said[0]}. By log-SNR, unweighted: {path}"
+    return (
+        f"Loss, weighted as in training: {text}; {said[0]}. By log-SNR, unweighted (the outer "
+        f"bins with all that lies beyond): {path}"
+    )
 
 
 @torch.no_grad()
@@ -116,20 +120,33 @@ def _bits(subject: Subject, options: EvaluateOptions, path: Path) -> str:
     found: dict[str, Any] = bound(subject, options, split)
     terms = found["bits_per_dim"]
     steps = torch.linspace(0, len(subject.scheduler) - 1, found["chain_length"], dtype=torch.float64).round().long()
-    log_snr = subject.scheduler.log_snr(steps).double()[1:]  # the first step is the decoder
+    log_snr = subject.scheduler.log_snr(steps).double()
     kl = torch.tensor([math.nan if term is None else term for term in terms["kl_terms"]], dtype=torch.float64)
     # a step that wasn't evaluated costs about what its neighbours do
     known = kl.isfinite()
     kl = torch.from_numpy(np.interp(np.arange(len(kl)), np.flatnonzero(known), kl[known]))
-    places = _places(log_snr)
-    binned = torch.zeros(len(EDGES) - 1, dtype=torch.float64).index_add_(0, places, kl)
-    save_png(bits_by_log_snr_figure(EDGES, binned, {name: terms[name] for name in ("prior", "decoder")}), path)
-    low, high = _middle_half(log_snr, kl)
+    kl *= terms["kl"] / kl.sum()
+    edges, binned = _bits_in_bins(log_snr, kl)
+    save_png(bits_by_log_snr_figure(edges, binned, {name: terms[name] for name in ("prior", "decoder")}), path)
+    low, high = _middle_half(log_snr[1:], kl)
     return (
         f"ELBO on {split.replace('_', '-')} images: {terms['total']:.4f} ± {terms['standard_error']:.4f} bits per "
         f"dimension, of which the prior takes {terms['prior']:.4f}, the decoder {terms['decoder']:.4f} and the steps "
         f"{terms['kl']:.4f}, half of that between log-SNR {low:.1f} and {high:.1f}. By log-SNR: {path}"
     )
+
+
+def _bits_in_bins(log_snr: Tensor, kl: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Edges of bins of 1 over the whole schedule, and the bits in each: all of `kl`.
+
+    The step from t - 1 to t is spread evenly over the log-SNRs between them: at the ends it may be wider than a bin.
+    Where the chain ends in pure noise (-inf), its last step ends with the lowest bin.
+    """
+    finite = log_snr[log_snr.isfinite()]
+    edges = np.arange(math.ceil(finite.min()) - 1, math.floor(finite.max()) + 2, dtype=np.float64)
+    from_noise = log_snr.clamp(min=float(edges[0])).flip(0).numpy()
+    up_to = np.concatenate([[0.0], kl.flip(0).cumsum(0).numpy()])
+    return edges, np.diff(np.interp(edges, from_noise, up_to))
 
 
 # Film

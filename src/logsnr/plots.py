@@ -263,6 +263,8 @@ class Compared(NamedTuple):
 
     terms: dict[str, float]
     """Terms of the ELBO in bits per dimension; empty where it wasn't measured."""
+    standard_error: float
+    """Of their sum."""
     figures: dict[str, tuple[float, float, float]]
     kid_by_steps: dict[int, tuple[float, float, float]]
 
@@ -277,8 +279,11 @@ def compare_figure(schedules: Mapping[str, Compared]) -> Figure:
         heights = np.array([each.terms.get(term, 0.0) for each in schedules.values()])
         elbo_axes.bar(places, heights, bottom=floor, color=shade, label=term)
         floor += heights
-    elbo_axes.legend(frameon=False, fontsize=8)
-    _label(elbo_axes, "ELBO by term", "bits per dimension")
+    errors = [each.standard_error for each in schedules.values()]
+    elbo_axes.errorbar(places, floor, errors, fmt="none", ecolor=_INK, capsize=4)
+    elbo_axes.set_ylim(0, 1.2 * max(float(floor.max()), 1e-3))  # the legend goes above the bars
+    elbo_axes.legend(frameon=False, fontsize=8, loc="upper center", ncols=3)
+    _label(elbo_axes, "ELBO by term, ± one standard error", "bits per dimension")
     for place, (name, (color, style)) in enumerate(zip(schedules, _lines(schedules), strict=True)):
         each = schedules[name]
         for axes, key in ((kid_axes, "kid"), (fid_axes, "fid")):

@@ -33,7 +33,7 @@ def plan(config: RunConfig, run: Path) -> str:
     options = config.train
     images = options.batch_size * options.gradient_accumulation_steps
     if (run / "config.json").exists():
-        changed = _require_same(run, config, data)
+        changed = require_same(run, config, data)
         state = f"goes on with the run in {run}" + (f", with {', '.join(changed)}" if changed else "")
     else:
         _require_replaceable(run / "model", run / "stock")
@@ -123,7 +123,7 @@ def claim(
     }
     changed: list[str] = []
     if path.exists():
-        changed = _require_same(run, config, data)
+        changed = require_same(run, config, data)
         before = read_json(path)
         for name, cure in (
             ("num_processes", "Start as many again"),
@@ -151,7 +151,7 @@ def _local_settings(config: RunConfig) -> list[str]:
     return [name for name, folder in folders.items() if folder.is_dir()]
 
 
-def _require_same(run: Path, config: RunConfig, data: ImageData) -> list[str]:
+def require_same(run: Path, config: RunConfig, data: ImageData) -> list[str]:
     """The lines of `differences` for settings that a run may change; CheckpointError for any other."""
     before = read_json(run / "config.json")
     found = differences(from_json(json.dumps(before["config"])), config)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from logsnr.config import DataConfig
 from logsnr.data import ImageData, open_data
@@ -121,6 +123,18 @@ def test_classifier_of_a_model_without_classes_looks_at_the_labels_all_the_same(
     assert make_extractor("classifier", open_data(config), config, "cpu").name.startswith("small CNN")
 
 
+def test_classifier_that_knows_little_warns(folder: Path, cache: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="tested on fewer than 50 images .*Better: --features efficientnet-lite0"):
+        make_extractor("classifier", *shades(folder), "cpu")
+    rng = np.random.default_rng(0)
+    for k in range(120):
+        (tmp_path / "ab"[k % 2]).mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / "ab"[k % 2] / f"{k}.png")
+    config = DataConfig(source=str(tmp_path), resolution=8, held_out_fraction=0.5)
+    with pytest.warns(UserWarning, match="little better than always to name the most frequent class"):
+        make_extractor("classifier", open_data(config), config, "cpu")
+
+
 def test_classifier_needs_classes(folder: Path, cache: Path) -> None:
     config = DataConfig(source=str(folder / "dark"), resolution=8)
     with pytest.raises(ConfigError, match=r"needs labelled images, and .* has no classes. Use efficientnet-lite0"):
@@ -157,7 +171,7 @@ def test_inception_without_its_package_says_what_to_install(folder: Path) -> Non
     try:
         import torch_fidelity  # noqa: F401
     except ImportError:
-        with pytest.raises(ConfigError, match=r"pip install logsnr\[inception\]"):
+        with pytest.raises(ConfigError, match=r'torch_fidelity\): pip install "\.\[inception\]"'):
             make_extractor("inception", *shades(folder), "cpu")
     else:
         pytest.skip("torch-fidelity is installed")

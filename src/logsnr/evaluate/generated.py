@@ -39,6 +39,18 @@ def draw_labels(class_counts: list[int], num: int) -> list[int]:
     return labels
 
 
+def prepare(pipeline: PixelDiffusionPipeline, options: EvaluateOptions) -> None:
+    """Swap to the scheduler of the options. Raises ModelError where it doesn't fit the model, or the steps don't."""
+    try:
+        if options.scheduler is not None:
+            swap(pipeline, options.scheduler)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    total = pipeline.scheduler.config["num_train_timesteps"]
+    if options.steps > total:
+        raise ModelError(f"--steps must be at most {total}, the length of the model's chain, and is {options.steps}.")
+
+
 def generate(
     pipeline: PixelDiffusionPipeline,
     folder: Path,
@@ -53,9 +65,8 @@ def generate(
     `model` is the model's digest. Those that are in `folder` are taken from there; the others are drawn, with a
     progress bar, after a swap to the scheduler of the options. Raises ModelError where they can't be drawn as asked.
     """
+    prepare(pipeline, options)
     try:
-        if options.scheduler is not None:
-            swap(pipeline, options.scheduler)
         decisive = (
             *(model, type(pipeline.scheduler).__name__, options.steps, options.eta, options.guidance_scale),
             *(options.seed, class_counts, bits),

@@ -1,6 +1,6 @@
 """Inception-v3 with the weights of the original FID, as torch-fidelity has it: for comparison with published figures.
 
-`pip install logsnr[inception]`, and on its first use internet, for the weights (96 MB). The 2,048 features before its
+`pip install ".[inception]"`, and on its first use internet, for the weights (96 MB). The 2,048 features before its
 last layer, and its logits without their bias, as FID, KID and the Inception Score were defined with.
 """
 
@@ -24,10 +24,10 @@ class Inception:
     def __init__(self, device: str) -> None:
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError as error:
+        except ImportError as error:  # what it needs itself doesn't fit
             raise ConfigError(
-                f"--features inception needs torch-fidelity: pip install logsnr[inception] ({error}). Without it, "
-                "use efficientnet-lite0 or classifier."
+                f"--features inception needs torch-fidelity, which can't be imported: {error}. Without it, use "
+                "efficientnet-lite0 or classifier."
             ) from None
         try:
             self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"])

@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from PIL import Image
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from logsnr.data import ImageData
 from logsnr.evaluate.distances import nearest
-from logsnr.plots import image_grid
+from logsnr.plots import to_pil
 
 _PAIRS = 30
 _PAIRS_A_ROW = 5
@@ -68,8 +69,8 @@ def closest_pairs(generated: Tensor, train: Tensor) -> list[tuple[float, int, in
     return [(float(distances[k]), k, int(places[k])) for k in order]
 
 
-def picture_of_pairs(pairs: list[tuple[float, int, int]], images: Tensor, data: ImageData) -> Image.Image:
-    """Pairs side by side, generated left and training image right, five pairs a row."""
+def picture_of_pairs(pairs: list[tuple[float, int, int]], images: Tensor, data: ImageData) -> Figure:
+    """Pairs side by side, generated left and training image right, five pairs a row, each above its distance."""
     wanted = {place for _, _, place in pairs}
     found: dict[int, Tensor] = {}
     for batch in data.in_order("train", 128):
@@ -77,5 +78,14 @@ def picture_of_pairs(pairs: list[tuple[float, int, int]], images: Tensor, data: 
             if place in wanted:
                 found[place] = image.add(1).div(2)
     between = torch.full_like(images[0, :, :, :1], 0.5)
-    cells = [torch.cat([images[k], between, found[place]], dim=2) for _, k, place in pairs]
-    return image_grid(torch.stack(cells), _PAIRS_A_ROW)
+    cells = to_pil(torch.stack([torch.cat([images[k], between, found[place]], dim=2) for _, k, place in pairs]))
+    rows = -(-len(pairs) // _PAIRS_A_ROW)
+    figure = Figure(figsize=(2 * _PAIRS_A_ROW, 0.6 + 1.2 * rows), layout="constrained", facecolor="white")
+    figure.suptitle("generated | nearest training image, and their distance in feature space", fontsize=11)
+    places = figure.subplots(rows, _PAIRS_A_ROW, squeeze=False).flatten()
+    for axes in places:
+        axes.set_axis_off()
+    for axes, cell, (distance, _, _) in zip(places, cells, pairs, strict=False):
+        axes.imshow(np.asarray(cell.convert("RGBA")), interpolation="nearest")
+        axes.text(0.5, -0.04, f"{distance:.3g}", transform=axes.transAxes, ha="center", va="top", fontsize=9)
+    return figure

@@ -28,15 +28,32 @@ from logsnr.evaluate.distribution import (
     number_of_images,
     part_name,
 )
-from logsnr.evaluate.extractors import FeatureExtractor, features_of_data
+from logsnr.evaluate.extractors import FeatureExtractor, features_of_data, find_extractor
+from logsnr.evaluate.generated import prepare
 from logsnr.evaluate.memorisation import Memorisation, closest_pairs, memorisation, picture_of_pairs
 from logsnr.evaluate.subject import Subject
+from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import save_png
 from logsnr.tables import aligned
 
+_ROUGH_BELOW = 1000
+"""With fewer generated images than this, the intervals are rough."""
+_FEWEST_HELD_OUT = 50
+"""With fewer held-out images nothing is said of copying."""
+_COPIES = 3.0
+"""The least `copying_z` that means copies."""
+
+
+def check(subject: Subject, options: EvaluateOptions) -> None:
+    """Raise at once what drawing and measuring would raise later: ModelError for scheduler and steps, ConfigError for
+    the features."""
+    find_extractor(features_name(options, subject.data))
+    prepare(PixelDiffusionPipeline(subject.unet, subject.scheduler), options)
+
 
 def plan(subject: Subject, options: EvaluateOptions) -> str:
-    """What `evaluate` would do, in words."""
+    """What `evaluate` would do, in words. Raises what it would raise at once."""
+    check(subject, options)
     num = number_of_images(options, subject.data)
     distilled = subject.config.distill is not None
     images = 0 if distilled else min(options.elbo_images, subject.data.num_held_out)
@@ -58,6 +75,7 @@ def plan(subject: Subject, options: EvaluateOptions) -> str:
 
 def evaluate(subject: Subject, options: EvaluateOptions, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Measure the model, say the figures, write them to RUN/metrics.json and return what was written."""
+    check(subject, options)
     say(subject.data.description)
     extractor = extractor_for(subject, options)
     say(f"Features: {extractor.name}, hash {extractor.digest}")
@@ -105,12 +123,18 @@ def _table(found: Distribution) -> str:
         f"{protocol['images']}; labels {protocol['labels']}, guidance {protocol['guidance_scale']}; "
         f"{protocol['scheduler']}; resized: {protocol['resize']}",
         aligned(rows),
-        f"The last column is what {m} real images get in the place of generated ones: no model can do better there.",
+        f"The last column is what {m} real images get in the place of generated ones: what a perfect model would get, "
+        "one draw of it.",
     ]
     if num < ENOUGH:
         said.append(
             f"warning: of {num:,} images, fewer than {ENOUGH:,}, fid is mostly its bias: read kid, which has none, "
-            "and compare fid at the same n only."
+            "and compare fid at the same n only, and so inception_score, which depends on n as well."
+            + (
+                f" Of fewer than {_ROUGH_BELOW:,}, intervals are rough: one of no width says nothing."
+                if num < _ROUGH_BELOW
+                else ""
+            )
         )
     return "\n".join(said)
 
@@ -126,11 +150,16 @@ def _look_for_copies(
     path: Path = subject.folder / "nearest_neighbours.png"
     save_png(picture_of_pairs(pairs, found.images, subject.data), path)
     distance, k, place = pairs[0]
+    verdict = "No sign of copying."
+    if copies.copying_z > _COPIES:
+        verdict = f"Signs of copying: look at {path}."
+    if len(held_out) < _FEWEST_HELD_OUT:
+        verdict = f"{len(held_out)} are too few held-out images to tell whether it copies."
     return copies, (
-        f"Memorisation: the nearest training image is at {copies.median_to_train:.3g} from a generated one and at "
-        f"{copies.median_of_held_out_to_train:.3g} from a held-out one (medians); a generated image is the nearer of "
-        f"the two in {copies.copying:.0%} of cases ({copies.copying_z:+.1f} standard deviations from 50 %). Among as "
-        f"many training as held-out images, the nearest is a training image for {copies.nearer_to_train:.0%}. "
+        f"Memorisation: {verdict} The nearest training image is at {copies.median_to_train:.3g} from a generated one "
+        f"and at {copies.median_of_held_out_to_train:.3g} from a held-out one (medians); a generated image is the "
+        f"nearer of the two in {copies.copying:.0%} of cases ({copies.copying_z:+.1f} standard deviations from 50 %). "
+        f"Among as many training as held-out images, the nearest is a training image for {copies.nearer_to_train:.0%}. "
         f"The closest pair, seed {options.seed + k} and training image {place} at {distance:.3g}, begins {path}."
     )
 
@@ -144,6 +173,9 @@ def _likelihood(subject: Subject, options: EvaluateOptions) -> tuple[dict[str, A
     if options.elbo_images:
         held_out, train = bound(subject, options, "held_out"), bound(subject, options, "train")
         more, error = gap(held_out, train)
+        knows = (
+            "the model knows its training images better than others" if more > 2 * error else "none beyond its error"
+        )
         for part in (held_out, train):
             del part["bits_per_dim"]["kl_terms"]
         entries["elbo"] = held_out | {"train": train, "gap": more, "gap_standard_error": error}
@@ -152,8 +184,8 @@ def _likelihood(subject: Subject, options: EvaluateOptions) -> tuple[dict[str, A
             + ", ".join(f"{name} {held_out['bits_per_dim'][name]:.4f}" for name in ("prior", "kl", "decoder"))
             + f" ({held_out['decoder']}; {held_out['kl_evaluations']} of {held_out['chain_length'] - 1} KL divergences "
             f"an image). Of "
-            f"{train['num_images']} training images: {_bits(train)}. The gap is {more:.4f} ± {error:.4f}: "
-            f"what the model knows of its training images alone."
+            f"{train['num_images']} training images: {_bits(train)}. The gap is {more:.4f} ± {error:.4f}: {knows}. "
+            "± is one standard error."
         )
     if options.ode_images:
         entries["ode"] = flow(subject, options, "held_out")

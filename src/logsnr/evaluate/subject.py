@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from logsnr.checkpoint import read_json, write_atomically
 from logsnr.config import RunConfig, from_json
 from logsnr.data import ImageData, open_data
-from logsnr.errors import CheckpointError, ModelError
+from logsnr.errors import CheckpointError, DataError, ModelError
 from logsnr.evaluate.extractors import digest_of
 from logsnr.hub import load
 from logsnr.registry import Sampler, noise_schedule, resolve_scheduler_class
@@ -43,12 +44,26 @@ class Subject:
         return self.run / "evaluation"
 
 
-def open_subject(run: Path) -> Subject:
-    """Load the model of a run folder, and its data. Raises CheckpointError where these aren't what it was made of."""
+def open_subject(run: Path, source: str | None = None) -> Subject:
+    """Load the model of a run folder, and its data: from `source` if they moved.
+
+    Raises CheckpointError where these aren't what it was made of, DataError where they aren't there.
+    """
     if not (run / "config.json").is_file():
+        above = run.resolve().parent
+        if (run / "model_index.json").is_file() and (above / "config.json").is_file():
+            raise CheckpointError(f"{run} is the model of a run, not the run folder: use the folder above, {above}.")
         raise CheckpointError(f"{run} is no run folder: there is no config.json in it.")
     record = read_json(run / "config.json")
     config = from_json(json.dumps(record["config"]))
+    was_folder = "data.source" in record.get("local", ())
+    if source is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=source))
+    if was_folder and not Path(config.data.source).expanduser().exists():
+        raise DataError(
+            f"The images of {run} aren't in {config.data.source}: there is no such folder (a relative path is relative "
+            f"to the present folder, {Path.cwd()}). Say where they are now: --source PATH."
+        )
     if ":" in config.schedule.name:
         resolve_scheduler_class(config.schedule.name)  # imports it: the model is then loaded with it
     pipeline = load(run).to(choose_device())
@@ -59,7 +74,8 @@ def open_subject(run: Path) -> Subject:
     if data.fingerprint != record["data"]["fingerprint"]:
         raise CheckpointError(
             f"{run} was trained on other images: then {record['data']['description']}; now {data.description} (pixels "
-            f"or labels differ). Put the images back as they were in {config.data.source}."
+            f"or labels differ). Put the images back as they were in {config.data.source}, or say where they "
+            "are: --source PATH."
         )
     return Subject(run, config, data, pipeline.unet, scheduler, pipeline.scheduler, model_digest(run))
 
