@@ -276,7 +276,7 @@ class TestInspect:
 
     def test_zero_terminal_snr(self, tmp_path: Path) -> None:
         first, _, row = inspect_schedules(["cosine"], zero_terminal_snr=True, out=None).splitlines()[:3]
-        assert row.split() == ["cosine", "1,000", "10.09", "-inf", "0"]
+        assert row.split() == ["cosine", "1,000", "10.09", "-inf", "0", "0.00643"]
         assert len(first) == len(row)
         assert not list(tmp_path.iterdir())
 
