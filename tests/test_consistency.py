@@ -196,7 +196,14 @@ def test_a_run_is_distilled_resumed_sampled_exported_and_staged(
 
     end = logsnr("sample", out, "--steps", 2, "--num", 4, "--out", tmp_path / "grid.png")
     assert end.status == 0, end.output
-    assert "must be 2, for which this model was distilled, and is 20" in logsnr("sample", out).message
+    assert logsnr("sample", out, "--num", 4, "--out", tmp_path / "default.png").status == 0
+    assert (tmp_path / "default.png").read_bytes() == (tmp_path / "grid.png").read_bytes()
+    by_stock = ("sample", out, "--scheduler", "DDIM", "--num", 4, "--out", tmp_path / "ddim.png")
+    assert logsnr(*by_stock).status == 0
+    assert (tmp_path / "ddim.png").read_bytes() == (tmp_path / "grid.png").read_bytes()
+    for how in ((), ("--dry-run",)):
+        message = logsnr("sample", out, "--steps", 20, *how).message
+        assert "must be 2, for which this model was distilled, and is 20" in message
     before = (out / "model" / "model_index.json").read_bytes()
     assert logsnr("export", out, "--out", tmp_path / "exported").status == 0
     assert (tmp_path / "exported" / "model" / "model_index.json").read_bytes() == before

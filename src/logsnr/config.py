@@ -308,8 +308,9 @@ class SampleOptions:
 
     num: int = 64
     """Number of images."""
-    steps: int = 20
-    """Network evaluations an image (twice that with guidance)."""
+    steps: int | None = None
+    """Network evaluations an image (twice that with guidance); when not given 20, or those that the model was distilled
+    for."""
     scheduler: str | None = None
     """few-step (made for 20 steps or fewer, see `logsnr tune`), a diffusers scheduler by class name, such as
     DPMSolverMultistepScheduler, or your own schedule as `package.module:Class`; the model's own when not given."""
@@ -326,8 +327,9 @@ class SampleOptions:
 
     def __post_init__(self) -> None:
         for name in ("num", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, and is {getattr(self, name)}.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, and is {value}.")
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,8 @@ from logsnr.monitor import LOG_SNR_EDGES, HeldOutLoss
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import cell_size, image_grid, labelled_grid, loss_by_log_snr_figure, to_pil
 from logsnr.registry import usual_steps
-from logsnr.sample import DEFAULT_GUIDANCE, sample
+from logsnr.sample import DEFAULT_GUIDANCE, DEFAULT_STEPS, sample
 
-_STEPS = SampleOptions().steps
 _WIDE, _MOST_COLUMNS, _MOST_ROWS = 1000, 8, 10
 _FILM_FRAMES = 9
 
@@ -81,7 +80,7 @@ def sample_film(pipeline: PixelDiffusionPipeline) -> list[Frame]:
 
 def _steps(pipeline: PixelDiffusionPipeline) -> int:
     """As many as `logsnr sample` takes, or all that there are; of a distilled model a few."""
-    return usual_steps(pipeline.scheduler, _STEPS)
+    return usual_steps(pipeline.scheduler, DEFAULT_STEPS)
 
 
 def film_strip(frames: list[Frame]) -> Image.Image:

@@ -128,9 +128,10 @@ def consistency_scheduler(schedule: BetaScheduler, steps: int) -> ConsistencySch
 
 
 def usual_steps(scheduler: Any, steps: int) -> int:
-    """`steps`, or all that there are; but of a distilled model those that it was distilled for."""
-    distilled = scheduler.distilled_steps if isinstance(scheduler, ConsistencyScheduler) else None
-    return min(steps, len(scheduler)) if distilled is None else distilled
+    """`steps`, or all that there are; but of a distilled model those that it was distilled for, whatever the scheduler
+    was swapped to."""
+    distilled: int | None = scheduler.config.get("_consistency")
+    return min(steps, int(scheduler.config["num_train_timesteps"])) if distilled is None else distilled
 
 
 def _load(reference: str) -> type[BetaScheduler]:

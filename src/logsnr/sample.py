@@ -13,10 +13,11 @@ from logsnr.config import SampleOptions
 from logsnr.errors import ModelError
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import image_grid, save_png
-from logsnr.registry import resolve_scheduler_class
+from logsnr.registry import resolve_scheduler_class, usual_steps
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler
 
 DEFAULT_GUIDANCE = 2.0
+DEFAULT_STEPS = 20
 FEW_STEP = "few-step"
 """The name of FewStepScheduler, with the tables of `logsnr tune`."""
 
@@ -24,11 +25,12 @@ FEW_STEP = "few-step"
 def sample(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[Image.Image]:
     """The images of `options`, in order, with a progress bar over batches. Raises ModelError if they can't be made."""
     labels = prepare(pipeline, options)
+    steps = _steps(pipeline, options)
     try:
         pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
         images: list[Image.Image] = []
         batches = -(-options.num // options.batch_size)
-        with tqdm(total=batches * options.steps, unit="step", delay=2, dynamic_ncols=True) as bar:
+        with tqdm(total=batches * steps, unit="step", delay=2, dynamic_ncols=True) as bar:
 
             def advance(_: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
                 bar.update()
@@ -44,7 +46,7 @@ def sample(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[Ima
                     extra["guidance_scale"] = options.guidance_scale
                 seeds: list[int | torch.Generator] = list(range(options.seed + start, options.seed + end))
                 (made, *_) = pipeline(
-                    num_inference_steps=options.steps,
+                    num_inference_steps=steps,
                     generator=seeds,
                     eta=options.eta,
                     callback_on_step_end=advance,
@@ -60,12 +62,13 @@ def sample(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[Ima
 def prepare(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[int] | None:
     """Swap to the scheduler of `options`, and choose the class of each image (None for a model without classes).
 
-    Raises ModelError for a scheduler that doesn't fit the model, or a class that it doesn't have.
+    Raises ModelError for a scheduler that doesn't fit the model, steps that don't, or a class that it doesn't have.
     """
     chosen = list(range(pipeline.num_classes or 0))
     try:
         if options.scheduler is not None:
             swap(pipeline, options.scheduler)
+        require_steps(pipeline, _steps(pipeline, options))
         if options.class_labels is not None:
             names = (pipeline.id2label or {}).values()
             chosen = pipeline.get_label_ids(
@@ -74,6 +77,18 @@ def prepare(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[in
     except ValueError as error:
         raise ModelError(str(error)) from error
     return [chosen[k % len(chosen)] for k in range(options.num)] if chosen else None
+
+
+def _steps(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> int:
+    return usual_steps(pipeline.scheduler, DEFAULT_STEPS) if options.steps is None else options.steps
+
+
+def require_steps(pipeline: PixelDiffusionPipeline, steps: int) -> None:
+    """Raise ModelError or ValueError if the scheduler can't take so many."""
+    total = pipeline.scheduler.config["num_train_timesteps"]
+    if steps > total:
+        raise ModelError(f"--steps must be at most {total}, the length of the model's chain, and is {steps}.")
+    pipeline.scheduler.set_timesteps(steps)
 
 
 def swap(pipeline: PixelDiffusionPipeline, scheduler: str) -> None:

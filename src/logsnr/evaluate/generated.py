@@ -25,7 +25,7 @@ from logsnr.config import EvaluateOptions
 from logsnr.errors import ModelError
 from logsnr.evaluate.extractors import digest_of
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.sample import swap
+from logsnr.sample import require_steps, swap
 
 _SHARD = 256
 _GOLDEN = 0.6180339887498949
@@ -44,11 +44,9 @@ def prepare(pipeline: PixelDiffusionPipeline, options: EvaluateOptions) -> None:
     try:
         if options.scheduler is not None:
             swap(pipeline, options.scheduler)
+        require_steps(pipeline, options.steps)
     except ValueError as error:
         raise ModelError(str(error)) from error
-    total = pipeline.scheduler.config["num_train_timesteps"]
-    if options.steps > total:
-        raise ModelError(f"--steps must be at most {total}, the length of the model's chain, and is {options.steps}.")
 
 
 def generate(
