@@ -20,6 +20,7 @@ import itertools
 import json
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from logsnr.evaluate.distances import Figures
 from logsnr.evaluate.distribution import distribution, extractor_for
 from logsnr.evaluate.extractors import cache_folder, digest_of, digest_of_network
 from logsnr.evaluate.subject import open_subject
+from logsnr.few_evaluations import drive, rmse, swapped
 from logsnr.hub import load
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import choose_device
@@ -94,34 +96,13 @@ def candidates_of(pipe: PixelDiffusionPipeline) -> dict[str, tuple[Any, dict[str
     for cls in stock_schedulers():
         for options in options_of(cls):
             try:
-                made(pipe, cls, options)
+                swapped(pipe, cls, options)
             except ValueError:
                 continue
             words = [str(v) if k in ("timestep_spacing", "solver_order") else k.split("_")[1]
                      for k, v in options.items() if k != "clip_sample"]  # fmt: skip
             found[" ".join([cls.__name__.removesuffix("Scheduler"), *words])] = cls, options
     return found
-
-
-def made(pipe: PixelDiffusionPipeline, cls: Any, options: dict[str, Any]) -> Any:
-    return PixelDiffusionPipeline(pipe.unet, pipe.scheduler).swap_scheduler(cls, **options).scheduler
-
-
-@torch.inference_mode()
-def drive(scheduler: Any, sampler: Sampler, noise: Tensor, n: int, guidance: float) -> Tensor | None:
-    """The end of at most n evaluations; None where the scheduler can't."""
-    try:
-        for steps in range(n, 0, -1):
-            scheduler.set_timesteps(steps)
-            if len(scheduler.timesteps) <= n:  # Heun and the like evaluate more than once a step
-                break
-        x, labels = noise * scheduler.init_noise_sigma, sampler.labels(len(noise))
-        for t in scheduler.timesteps:
-            output = sampler.output(scheduler.scale_model_input(x, t), t, guidance, labels)
-            x = scheduler.step(output, t, x, return_dict=False)[0]
-    except Exception:  # stock's sigmas at few steps
-        return None
-    return x if bool(x.isfinite().all()) else None
 
 
 @torch.inference_mode()
@@ -135,10 +116,6 @@ def converged(sampler: Sampler, noise: Tensor, guidance: float, steps: int) -> T
         ends.append(sampler.run(timesteps, table, guidance, part, None if labels is None else labels[first:]))
         first += len(part)
     return torch.cat(ends)
-
-
-def rmse(x: Tensor, y: Tensor) -> float:
-    return float((x - y).square().mean().sqrt())
 
 
 class Measured:
@@ -169,7 +146,8 @@ class Measured:
     def distance(self, scheduler: Any, n: int, guidance: float, num: int) -> tuple[float, float] | None:
         """RMSE and seconds an image, of the first `num` images."""
         begin = time.perf_counter()
-        end = drive(scheduler, self.sampler, self.noise[:num], n, guidance)
+        output = partial(self.sampler.output, guidance=guidance, labels=self.sampler.labels(num))
+        end = drive(scheduler, output, self.noise[:num], n)
         seconds = (time.perf_counter() - begin) / num
         if guidance not in self.goals:
             self.goals[guidance] = self.goal(guidance)
@@ -179,7 +157,7 @@ class Measured:
         """`tried`: {name: RMSE on few images}; `rows`: [RMSE, seconds, name] of each class's best, best first."""
         path = self.folder / f"stock-{guidance:g}-{n}.json"
         if not path.exists():
-            schedulers = {name: made(self.pipe, *self.candidates[name]) for name in names}
+            schedulers = {name: swapped(self.pipe, *self.candidates[name]) for name in names}
             few = min(FEW, self.num)
             tried = {}
             for name in tqdm(names, desc=f"guidance {guidance:g}, {n} evaluations", leave=False):
@@ -234,7 +212,7 @@ def fids(measured: Measured, run: Path, best: dict[int, str], num: int) -> list[
              f"KID {goal.kid:.5f}.\n"]  # fmt: skip
     lines += ["| evaluations | sampler | FID | in excess | KID |", "|---|---|---|---|---|"]
     for n in (n for n in FID_COUNTS if n in best):
-        rows = {best[n]: made(measured.pipe, *measured.candidates[best[n]])}
+        rows = {best[n]: swapped(measured.pipe, *measured.candidates[best[n]])}
         if n in tuned.tuned_steps:
             rows["**ours, tuned**"] = tuned
         for name, scheduler in rows.items():
