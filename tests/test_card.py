@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import socket
 import struct
@@ -36,6 +37,7 @@ from logsnr.config import (
 )
 from logsnr.effort import Effort, Session, read_effort
 from logsnr.errors import PublishError
+from logsnr.few_evaluations import TUNED, Curve
 from logsnr.leaks import refuse_leaks
 from logsnr.monitor import HeldOutLoss
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
@@ -91,6 +93,7 @@ def subject(names: list[str] | None = NAMES, metrics: dict[str, Any] | None = No
         samples=SampleOptions(num=16, guidance_scale=2.0 if names else None),
         shown_classes=names,
         training=training(metrics),
+        curve=None,
         license="apache-2.0",
         data_license=None,
     )
@@ -183,6 +186,24 @@ def test_effort_over_several_sessions() -> None:
     assert "Versions: logsnr 0.1.0, torch 2.13.0." in text
     text = render_card(subject(training=training(effort=Effort(sessions, 400))))
     assert "400 of 1,000 steps (an unfinished run)" in text
+
+
+def test_few_evaluations_where_the_model_has_tables_for_them() -> None:
+    curve = Curve(32, [1.0, 2.0], {n: {TUNED: [0.1, 0.1], "DDIM": [0.2, 0.2]} for n in (4, 6)})
+    for names, guided in ((NAMES, True), (None, False)):
+        made = subject(names, curve=curve if guided else dataclasses.replace(curve, guidances=[1.0]))
+        text = render_card(made)
+        assert "![Distance to the converged images by number of network evaluations](images/few_steps.png)" in text
+        assert "a sampler for 4, 6 network evaluations" in text
+        assert ("with guidance is two at once" in text) == guided
+        assert "`logsnr sample ada/shapes --scheduler few-step --steps 6`" in text
+        (piece,) = (piece for piece in text.split("```python\n")[1:] if "AutoModel" in piece)
+        compile(piece.split("```")[0], "card", "exec")
+        untuned = Curve(32, [1.0], {4: {"DDIM": [0.2]}})
+        assert render_card(subject(names, curve=untuned)) == render_card(subject(names))
+        assert render_card(subject(names)) == re.sub(
+            r"## Few network evaluations\n.*?(?=## Noise)", "", text, flags=re.S
+        )
 
 
 def test_a_target_without_a_stock_form() -> None:

@@ -16,7 +16,15 @@ from PIL import Image
 from logsnr.config import ScheduleConfig
 from logsnr.errors import ConfigError
 from logsnr.inspect_schedule import inspect_schedules
-from logsnr.plots import cell_size, image_grid, labelled_grid, loss_by_log_snr_figure, save_png, schedule_figure
+from logsnr.plots import (
+    cell_size,
+    few_steps_figure,
+    image_grid,
+    labelled_grid,
+    loss_by_log_snr_figure,
+    save_png,
+    schedule_figure,
+)
 from logsnr.registry import known_schedules, make_scheduler, resolve_scheduler_class
 from logsnr.schedulers.scheduling_beta import (
     BetaScheduler,
@@ -165,6 +173,18 @@ class TestFigures:
         assert np.array_equal(values, [0.3, np.nan, 0.1], equal_nan=True)
         assert axes.get_ylim() == pytest.approx((0, 0.3 * 1.08))
         assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
+
+    def test_few_steps_have_a_panel_for_each_guidance_and_ours_is_bold(self) -> None:
+        lines = {"ours": {4: 0.02, 8: 0.01}, "stock": {4: 0.2, 6: 0.15, 8: 0.1}}
+        figure = few_steps_figure({"guidance 1": lines, "guidance 2": lines})
+        assert [axes.get_title(loc="left") for axes in figure.axes] == ["guidance 1", "guidance 2"]
+        for axes in figure.axes:
+            assert axes.get_yscale() == "log"
+            ours, stock = axes.lines
+            assert (ours.get_xdata().tolist(), ours.get_ydata().tolist()) == ([4, 8], [0.02, 0.01])
+            assert stock.get_xdata().tolist() == [4, 6, 8]
+            assert ours.get_linewidth() > stock.get_linewidth()
+            assert axes.get_xticks().tolist() == [4, 6, 8]
 
     def test_all_bins_empty(self, tmp_path: Path) -> None:
         save_png(loss_by_log_snr_figure([0, 1], {"a": [float("nan")]}), tmp_path / "empty.png")

@@ -17,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from logsnr.config import ObjectiveConfig, RunConfig, SampleOptions
 from logsnr.effort import Effort
+from logsnr.few_evaluations import Curve
 from logsnr.monitor import HeldOutLoss
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.provenance import PLACEHOLDERS, DataOrigin, data_origin, hub_url, training_command
@@ -81,6 +82,8 @@ class Subject:
     """How the grid of samples was made."""
     shown_classes: list[str] | None
     training: Training | None
+    curve: Curve | None
+    """What its tables for few evaluations are worth; None where it wasn't tuned."""
     license: str | None
     data_license: str | None
 
@@ -136,6 +139,7 @@ def render_card(subject: Subject) -> str:
         example_label=labels[0] if labels else "",
         guidance=subject.samples.guidance_scale,
         steps=subject.samples.steps,
+        curve=subject.curve,
         schedule_text=_schedule_text(scheduler),
         data_text=_data_text(subject, origin),
         command=None if command is None else " \\\n    ".join(command),

@@ -19,6 +19,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -49,6 +50,13 @@ _SMALLEST_CELL = 64
 """Images with a shorter side than this are enlarged, so that a person can see their pixels."""
 _LABEL_SIZE, _LABEL_LENGTH = 15, 24
 """Height in pixels and the most letters of a word beside images."""
+_FEW_STEPS: list[Line] = [
+    (_RED, "-"),
+    (_RED, (0, (1, 1))),
+    (_BLUE, (0, (6, 2))),
+    (_GREEN, (0, (6, 2, 1, 2))),
+    (_INK, (0, (3, 2))),
+]
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _CHECKS = (238, 196)
 """The two grays behind transparent pixels."""
@@ -337,6 +345,29 @@ def spectrum_figure(found: Spectrum, reference: Tensor) -> Figure:
     hidden_axes.set_ylim(-0.03, 1.03)
     _label(hidden_axes, "Coarse structure hidden by noise", "share of the variance")
     hidden_axes.legend(frameon=False)
+    return figure
+
+
+def few_steps_figure(panels: Mapping[str, Mapping[str, Mapping[int, float]]]) -> Figure:
+    """Distance to the converged images by number of network evaluations: a panel for each guidance, a line for each
+    sampler, the first of them bold."""
+    figure = Figure(figsize=(1.5 + 4.8 * len(panels), 4.2), layout="constrained", facecolor="white")
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
+        for k, ((name, points), (color, style)) in enumerate(zip(lines.items(), _FEW_STEPS, strict=False)):
+            look = {"color": color, "linestyle": style, "linewidth": 1.6 if k else 3.2, "zorder": 3 if k else 4}
+            axes.plot(list(points), list(points.values()), marker="o", markersize=4.5, label=name, **look)
+        shown = sorted({n for points in lines.values() for n in points})
+        axes.set_yscale("log")
+        axes.set_xticks(shown, [str(n) for n in shown])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("network evaluations")
+        _label(axes, title, "RMSE to the converged images (log scale)" if axes is all_axes[0] else "")
+        axes.grid(which="minor", axis="y", color=_GRID, linewidth=0.4)
+    legend = figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    legend.get_texts()[0].set_fontweight("bold")
     return figure
 
 

@@ -27,13 +27,14 @@ from logsnr.demo import stage_space
 from logsnr.effort import read_effort
 from logsnr.errors import PublishError
 from logsnr.evaluate.subject import model_digest
+from logsnr.few_evaluations import read_curve
 from logsnr.hub import load
 from logsnr.leaks import refuse_leaks
 from logsnr.locate import FEW_STEP_FOLDER, model_folder
 from logsnr.monitor import read_held_out
 from logsnr.pictures import draw_film, draw_held_out_loss, draw_samples
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.plots import save_png, schedule_figure
+from logsnr.plots import few_steps_figure, save_png, schedule_figure
 from logsnr.provenance import public_config
 from logsnr.registry import noise_schedule
 from logsnr.sample import choose_device
@@ -45,6 +46,7 @@ _REASONS = {
     "images/film_strip.png": "on the card: from noise to image",
     "images/noise_schedule.png": "on the card: the noise schedule",
     "images/held_out_loss.png": "on the card: loss by noise level",
+    "images/few_steps.png": "on the card: quality by number of network evaluations",
     "run/config.json": "configuration and data of the run, to repeat it",
     "run/metrics.json": "the figures, with their protocol",
     "model_index.json": "the parts of the model and the names of its classes",
@@ -52,6 +54,7 @@ _REASONS = {
     "scheduler/scheduler_config.json": "the noise schedule, all its betas",
     "scheduler_few_step/scheduler_config.json": "the sampler for few steps, tuned for this model",
     "scheduler_few_step/config.json": "the name of that sampler's class, for AutoModel",
+    "scheduler_few_step/curve.json": "how near it comes with few evaluations, beside stock ones",
 }
 _CODE = {"scheduler": "the schedule", FEW_STEP_FOLDER: "the sampler for few steps"}
 _REASONS_IN_SPACE = {
@@ -208,6 +211,9 @@ def _draw(
     save_png(schedule_figure({name: schedule}), images / "noise_schedule.png")
     if training is not None and training.held_out:
         save_png(draw_held_out_loss(training.held_out), images / "held_out_loss.png")
+    curve = read_curve(main / FEW_STEP_FOLDER)
+    if curve is not None and curve.tuned_steps:
+        save_png(few_steps_figure(curve.lines()), images / "few_steps.png")
     names_own_pipeline = isinstance(read_json(main / "model_index.json")["_class_name"], list)
     (own,) = main.glob(_OWN_CODE)
     return Subject(
@@ -217,6 +223,7 @@ def _draw(
         samples=samples.options,
         shown_classes=samples.shown_classes,
         training=training,
+        curve=curve,
         license=license,
         data_license=data_license,
     )
