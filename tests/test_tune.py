@@ -1,7 +1,9 @@
 """Tuning on a tiny model: what it finds, where it goes on, and what reads the tables."""
 
+import dataclasses
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,18 +13,21 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
+from loopback_hub import LoopbackHub
 
 from logsnr import tune as module
+from logsnr.cli import run as command_line
 from logsnr.config import SampleOptions, TuneOptions
 from logsnr.errors import ConfigError, ModelError
+from logsnr.few_evaluations import FILE, SAMPLERS, STOCK, TUNED, UNTUNED, Curve, read_curve, stock_schedulers
 from logsnr.hub import load
 from logsnr.locate import FEW_STEP_FOLDER
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import sample
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
-from logsnr.schedulers.scheduling_few_step import HISTORY, adams_table
+from logsnr.schedulers.scheduling_few_step import HISTORY, adams_table, ddim_table, dpm_solver_table
 from logsnr.stage import stage
-from logsnr.tune import Sampler, Tuned, _derivatives, best_path, first_guess, plan, refined, tune
+from logsnr.tune import Sampler, Tuned, _derivatives, best_path, curve, first_guess, plan, refined, tune
 
 OPTIONS = TuneOptions(steps=(3, 4))
 
@@ -139,9 +144,89 @@ def test_a_plan_writes_nothing_and_says_what_is_there(run: Path, results: list[T
     assert sorted(run.rglob("*")) == before
 
 
-def test_a_repo_is_to_be_downloaded_first(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="hf download ada/dots --local-dir DIR"):
-        tune(Path("ada/dots"), OPTIONS)
+def test_stock_schedulers_are_measured_beside(run: Path, results: list[Tuned]) -> None:
+    """DDIM and DPM-Solver++ are tables too, and their errors the tables' own."""
+    sampler, tuned = Sampler(load(run), 2.0), results[1]
+    assert [set(t.stock or {}) for t in results] == [set(STOCK)] * 2
+    assert tuned.stock is not None
+    timesteps = sampler.scheduler.default_timesteps(tuned.steps)  # 4 divide T; else stock's DDIM is off by a timestep
+    angles = sampler.scheduler.angles[timesteps].tolist()
+    with torch.inference_mode():
+        held_out = sampler.teacher(8, 1, "")
+        for name, table in (("DDIM", ddim_table(angles)), ("DPMSolverMultistep", dpm_solver_table(angles))):
+            assert tuned.stock[name] == pytest.approx(sampler.errors(timesteps, table, held_out), rel=1e-4)
+
+
+def test_what_stock_can_not_sample_has_no_figures(run: Path) -> None:
+    scheduler = CosineBetaScheduler(prediction_type="x0_minus_noise")
+    assert stock_schedulers(PixelDiffusionPipeline(load(run).unet, scheduler)) == {}
+
+
+def test_the_curve_lies_beside_the_tables(run: Path, results: list[Tuned]) -> None:
+    found = read_curve(run / "model" / FEW_STEP_FOLDER)
+    assert found == curve(results, OPTIONS)
+    assert found.tuned_steps == [3, 4]
+    assert found.guidances == [1.0, 2.0]
+    lines = found.lines()
+    assert list(lines) == ["guidance 1", "guidance 2"]
+    assert lines["guidance 2"][TUNED] == {t.steps: t.tuned[1] for t in results}
+    assert lines["guidance 1"][UNTUNED] == {t.steps: t.default[0] for t in results}
+    head, _, *rows = found.table().splitlines()
+    assert all(name in head for name in SAMPLERS)
+    assert [row.split()[:3] for row in rows] == [
+        [str(t.steps), f"{w}", f"{t.tuned[w - 1]:.4f}"] for w in (1, 2) for t in results
+    ]
+    worse = dataclasses.replace(results[0], tuned=[9.0, 9.0])
+    assert curve([worse], OPTIONS).tuned_steps == []
+
+
+def test_the_command_prints_the_table(run: Path, results: list[Tuned], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line(["tune", str(run), "--steps", "3", "4"]) == 0
+    assert capsys.readouterr().out.endswith(f"held-out noise:\n{curve(results, OPTIONS).table()}\n")
+    assert command_line(["tune", "ada/dots"]) == 1
+    assert capsys.readouterr().err.startswith("error: There is no folder ada/dots. Tables are written into the model's")
+
+
+def test_a_curve_of_others_is_numbers_or_refused(tmp_path: Path) -> None:
+    assert read_curve(tmp_path) is None
+    Curve(8, [1.0], {4: {TUNED: [0.5], "DDIM": [1.0]}}).write(tmp_path)
+    record = json.loads((tmp_path / FILE).read_text())
+    record["rmse"]["4"]["<b>"] = [0.1]
+    (tmp_path / FILE).write_text(json.dumps(record))
+    assert read_curve(tmp_path) == Curve(8, [1.0], {4: {TUNED: [0.5], "DDIM": [1.0]}})
+    for broken in ({}, {**record, "rmse": {"4": {"DDIM": []}}}, {**record, "rmse": [1]}, {**record, "images": "x"}):
+        (tmp_path / FILE).write_text(json.dumps(broken))
+        with pytest.raises(ModelError, match=r"curve\.json isn't what `logsnr tune` writes"):
+            read_curve(tmp_path)
+
+
+def test_a_model_of_the_hub_is_copied_and_tuned_there(
+    run: Path, results: list[Tuned], at_hub: LoopbackHub, tmp_path: Path
+) -> None:
+    at_hub.add("ada/dots", run / "model")
+    with pytest.raises(ModelError, match=r"There is no folder ada/dots\. .* --out DIR"):
+        tune("ada/dots", OPTIONS)
+    out, few = tmp_path / "dots", TuneOptions(steps=(2,))
+    assert f"Would tune a copy of ada/dots in {out}" in plan("ada/dots", few, out)
+    assert not out.exists()
+    tuned = tune("ada/dots", few, out)
+    at_hub.stop()  # from here on the cache serves
+    assert tune("ada/dots", few, out) == tuned
+    assert "2 are tuned already" in plan("ada/dots", few, out)
+    assert load(out).scheduler.config["_few_step"].keys() <= {"2"}
+    assert load("ada/dots").scheduler.config["_few_step"].keys() == {"3", "4"}
+    assert "_few_step" not in json.loads((out / "scheduler" / "scheduler_config.json").read_text())
+    for name, value in load(run).unet.state_dict().items():
+        assert torch.equal(load(out).unet.state_dict()[name], value)
+
+    other = load(run)
+    with torch.no_grad():
+        other.unet.conv_out.bias.add_(1)
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(ModelError, match=r"--out .*other holds another model than ada/dots"):
+        tune("ada/dots", few, tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"exists and is no model; it would be replaced"):
+        plan("ada/dots", few, tmp_path)
 
 
 def test_more_steps_are_added_to_those_that_are_there(run: Path, results: list[Tuned]) -> None:
@@ -163,19 +248,24 @@ def test_few_step_samples_with_the_tables(run: Path, results: list[Tuned]) -> No
 
 def test_stock_diffusers_loads_what_is_published(run: Path, results: list[Tuned], tmp_path: Path) -> None:
     stage(run, "ada/dots", tmp_path / "stage", None, None, False)
+    main = tmp_path / "stage" / "main"
+    assert (main / "images" / "few_steps.png").is_file()
+    assert read_curve(main / FEW_STEP_FOLDER) == curve(results, OPTIONS)
+    (said,) = re.findall(
+        r"```python\n(from diffusers import AutoModel\n.*?)```", (main / "README.md").read_text(), re.S
+    )
     program = """
 import sys
 sys.modules["logsnr"] = None
-from diffusers import AutoModel, DiffusionPipeline
+from diffusers import DiffusionPipeline
 pipe = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
-pipe.scheduler = AutoModel.from_pretrained(sys.argv[1], subfolder="scheduler_few_step", trust_remote_code=True)
-pipe(batch_size=1, num_inference_steps=3, generator=0)
+exec(sys.argv[2].replace("ada/dots", sys.argv[1]))
 print(pipe.scheduler.timesteps.tolist())
 """
-    command = [sys.executable, "-c", program, str(tmp_path / "stage" / "main")]
+    command = [sys.executable, "-c", program, str(main), said]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == results[0].timesteps
+    assert json.loads(done.stdout.splitlines()[-1]) == results[1].timesteps
 
 
 @pytest.mark.parametrize("steps", [(), (1,), (5, 21)])

@@ -118,7 +118,7 @@ _DISTILL_USAGE = """usage: logsnr distill RUN --out DIR [--SECTION.SETTING VALUE
 
 Make of a run's model one that draws in two network evaluations (multistep consistency distillation), by the same
 trainer and by default in an eighth of its steps, each about twice as long. The same command again resumes. Then:
-logsnr sample DIR --steps 2
+logsnr sample DIR
 
 `logsnr distill RUN --help` shows every setting with its value for that run. See what would be done: --dry-run"""
 
@@ -302,11 +302,14 @@ class TuneArguments:
     """Find timesteps and coefficients with which a trained model draws in few network evaluations, for
     `logsnr sample --scheduler few-step --steps N`. From noise alone, no data are needed; it takes about the time of
     2,000 training steps. A table is kept where it comes nearer to the exact solution of the sampling equation than the
-    untuned sampler does, on noise that it didn't learn from. The same command again goes on where it was cut off, and
-    more --steps are added to those that are there."""
+    untuned sampler does, on noise that it didn't learn from; stock schedulers are measured beside it. The same command
+    again goes on where it was cut off, and more --steps are added to those that are there."""
 
-    model: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="MODEL")]]
-    """The run folder, or a model folder: the tables are written into it, and `logsnr publish` sends them along."""
+    model: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
+    """A run folder or a model folder: the tables are written into it, and `logsnr publish` sends them along. Or a
+    repo of the Hub, with --out."""
+    out: Path | None = None
+    """Copy the model into this new folder, a model folder, and tune it there."""
     dry_run: bool = False
     """Say how much work it is, and stop."""
     options: Annotated[TuneOptions, tyro.conf.arg(name="")] = field(default_factory=TuneOptions)
@@ -314,16 +317,16 @@ class TuneArguments:
 
 def _tune(argv: list[str]) -> int:
     arguments = _parse(TuneArguments, argv, prog="logsnr tune")
-    from logsnr.tune import plan, tune
+    from logsnr.tune import curve, plan, tune
 
+    options, out = arguments.options, arguments.out
     if arguments.dry_run:
-        print(plan(arguments.model, arguments.options))
+        print(plan(arguments.model, options, out))
         return 0
-    results = tune(arguments.model, arguments.options)
-    print("RMSE to the converged solution on held-out noise, untuned -> tuned:")
-    for t in results:
-        pairs = ", ".join(f"{a:.4f} -> {b:.4f}" for a, b in zip(t.default, t.tuned, strict=True))
-        print(f"{t.steps:3} steps: {pairs}{'' if t.kept else '  (not kept)'}")
+    results = tune(arguments.model, options, out)
+    print(f"RMSE to the converged images, on held-out noise:\n{curve(results, options).table()}")
+    if dropped := [t.steps for t in results if not t.kept]:
+        print(f"Not kept, as the tuned table was no nearer than the untuned one: {_listed(dropped)}.")
     return 0
 
 

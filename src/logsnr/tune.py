@@ -18,7 +18,8 @@ What `FewStepScheduler` reads is found in three stages, from noise alone, with a
 The first evaluation gets a timestep below that of the noise: at T - 1 a network sees no image yet and predicts the mean
 of its class, whatever the noise is, which coefficients could say as well without it.
 
-A table is judged on held-out noise, and kept only where it beats the untuned default there.
+A table is judged on held-out noise, and kept only where it beats the untuned default there. Stock schedulers are
+measured on the same noise, beside it (`logsnr.few_evaluations`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import inspect
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,8 @@ from tqdm import tqdm, trange
 
 from logsnr.checkpoint import read_json, replacing_file, replacing_folder, write_atomically
 from logsnr.config import TuneOptions
-from logsnr.errors import ModelError
+from logsnr.errors import ConfigError, ModelError
+from logsnr.few_evaluations import TUNED, UNTUNED, Curve, drive, rmse, stock_schedulers
 from logsnr.hub import load
 from logsnr.locate import FEW_STEP_FOLDER, model_folder
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
@@ -64,6 +67,8 @@ class Tuned:
     coefficients: Table
     default: list[float]
     tuned: list[float]
+    stock: dict[str, list[float]] | None = None
+    """By name; None where they weren't measured yet."""
 
     @property
     def kept(self) -> bool:
@@ -90,10 +95,17 @@ class Teacher:
         return Teacher(self.timesteps, self.states[:, :, :count], self.predictions[:, :, :count], self.ends[:, :count])
 
 
-def tune(source: Path, options: TuneOptions) -> list[Tuned]:
-    """Tune the model of a run or model folder, and write the tables into it. The same call goes on where it was cut."""
-    folder, kept = _folders(source, options)
-    sampler = Sampler(load(folder).to(choose_device()), options.guidance_scale)
+def tune(source: str | Path, options: TuneOptions, out: Path | None = None) -> list[Tuned]:
+    """Tune the model of a run or model folder, and write the tables into it. The same call goes on where it was cut.
+
+    With `out`, the model of a folder or repo of the Hub is copied there first, and tuned there.
+    """
+    place = _place(source, out)
+    if not place.exists():
+        _copy(source, place)
+    folder, kept = _folders(place, options)
+    pipeline = load(folder).to(choose_device())
+    sampler = Sampler(pipeline, options.guidance_scale)
     with torch.inference_mode():
         teachers = []
         for name, count, seed in (("train", TRAIN, options.seed), ("held_out", HELD_OUT, options.seed + 1)):
@@ -104,24 +116,36 @@ def tune(source: Path, options: TuneOptions) -> list[Tuned]:
         for n in sorted(set(options.steps)):
             path = kept / f"steps-{n}.json"
             if not path.exists():
-                write_atomically(path, json.dumps(dataclasses.asdict(_tune_steps(sampler, n, *teachers))) + "\n")
+                _keep(_tune_steps(sampler, n, *teachers), path)
+            tuned = Tuned(**read_json(path))
+            if tuned.stock is None:
+                _keep(dataclasses.replace(tuned, stock=_stock(pipeline, sampler, n, teachers[1])), path)
     found = {t.steps: t for t in (Tuned(**read_json(path)) for path in kept.glob("steps-*.json"))}
-    _write(folder, sampler.scheduler, [found[n] for n in sorted(found)])
+    _write(folder, sampler.scheduler, [found[n] for n in sorted(found)], options)
     return [found[n] for n in sorted(set(options.steps))]
 
 
-def plan(source: Path, options: TuneOptions) -> str:
+def curve(results: list[Tuned], options: TuneOptions) -> Curve:
+    """What was measured, side by side."""
+    guidances = [1.0, options.guidance_scale][: len(results[0].default)]
+    rows = {t.steps: {**({TUNED: t.tuned} if t.kept else {}), UNTUNED: t.default, **(t.stock or {})} for t in results}
+    return Curve(HELD_OUT, guidances, rows)
+
+
+def plan(source: str | Path, options: TuneOptions, out: Path | None = None) -> str:
     """What `tune` would do, in words."""
-    folder, kept = _folders(source, options)
-    guidances = Sampler(load(folder), options.guidance_scale).guidances
+    place = _place(source, out)
+    new = not place.exists()
+    folder, kept = (place, place / "tuning") if new else _folders(place, options)
+    guidances = Sampler(load(source if new else folder), options.guidance_scale).guidances
     steps = sorted(set(options.steps))
     there = [n for n in steps if (kept / f"steps-{n}.json").exists()]
     passes = sum(2 if w not in (0, 1) else 1 for w in guidances)
     teacher = passes * _GRID * _SUBSTEPS * (TRAIN + HELD_OUT)
     refinement = passes * 4 * _ROUNDS * _BATCH * sum(n for n in steps if n not in there)
     return (
-        f"Would tune {folder} for {_listed(steps)} network evaluations, with guidance "
-        f"{' and '.join(f'{w:g}' for w in guidances)}.\n"
+        f"Would tune {f'a copy of {source} in ' if new else ''}{folder} for {_listed(steps)} network evaluations, "
+        f"with guidance {' and '.join(f'{w:g}' for w in guidances)}.\n"
         f"Fine solutions of {TRAIN + HELD_OUT} images: {teacher:,} evaluations of the network for one image"
         f"{', which are there already' if (kept / 'held_out.safetensors').exists() else ''}.\n"
         f"Refinement: the time of about {refinement:,} more"
@@ -134,13 +158,39 @@ def _listed(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
+def _place(source: str | Path, out: Path | None) -> Path:
+    """The folder whose model is tuned; with `out` it is that one, which needn't be there yet."""
+    if out is None:
+        if not Path(source).is_dir():
+            raise ModelError(
+                f"There is no folder {source}. Tables are written into the model's folder; for a model of the Hub, "
+                "name a new one with --out DIR: it is copied there, and tuned."
+            )
+        return Path(source)
+    if (out / "model_index.json").is_file():
+        if not _same(load(source), load(out)):
+            raise ModelError(f"--out {out} holds another model than {source}. Name a new folder.")
+    elif out.exists():
+        raise ConfigError(f"--out {out} exists and is no model; it would be replaced. Name another --out.")
+    return out
+
+
+def _same(a: PixelDiffusionPipeline, b: PixelDiffusionPipeline) -> bool:
+    ours, theirs = ({**pipe.unet.state_dict(), "betas": pipe.scheduler.betas} for pipe in (a, b))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def _copy(source: str | Path, out: Path) -> None:
+    """The model as a folder of its own, with our code; tables that came with it stay behind."""
+    pipeline = load(source)
+    config = {k: v for k, v in pipeline.scheduler.config.items() if k != "_few_step"}
+    pipeline.scheduler = type(pipeline.scheduler).from_config(config)
+    with replacing_folder(out) as folder:
+        pipeline.save_pretrained(folder)
+
+
 def _folders(source: Path, options: TuneOptions) -> tuple[Path, Path]:
     """The model's, and that of what was found so far."""
-    if not source.is_dir():
-        raise ModelError(
-            f"There is no folder {source}. Tables are written into the model's folder; to tune a model of the Hub, get "
-            f"it first (`hf download {source} --local-dir DIR`), and tune DIR."
-        )
     folder = model_folder(source)
     return folder, source / "tuning" / _digest(folder, options)
 
@@ -304,6 +354,19 @@ def _tune_steps(sampler: Sampler, n: int, train: Teacher, held_out: Teacher) -> 
     return Tuned(n, *found, default_errors, sampler.errors(*found, held_out))
 
 
+def _stock(pipeline: PixelDiffusionPipeline, sampler: Sampler, n: int, held_out: Teacher) -> dict[str, list[float]]:
+    """Distances of the stock schedulers that can, one a guidance, with a progress bar."""
+    noise, errors = held_out.noise, {}
+    labels = sampler.labels(len(noise))
+    outputs = [partial(sampler.output, guidance=w, labels=labels) for w in sampler.guidances]
+    for name, scheduler in tqdm(stock_schedulers(pipeline).items(), f"{n} steps, stock", delay=2, dynamic_ncols=True):
+        ends = [drive(scheduler, output, noise, n) for output in outputs]
+        found = [rmse(x, end) for x, end in zip(ends, held_out.ends, strict=True) if x is not None]
+        if len(found) == len(ends):
+            errors[name] = found
+    return errors
+
+
 def first_guess(sampler: Sampler, train: Teacher, n: int) -> tuple[list[int], Table]:
     """Stage 2 above: timesteps and least-squares coefficients, with the best first timestep."""
     path, few = best_path(train, n), train.images(24)
@@ -372,6 +435,10 @@ def _derivatives(
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
+def _keep(tuned: Tuned, path: Path) -> None:
+    write_atomically(path, json.dumps(dataclasses.asdict(tuned)) + "\n")
+
+
 def _save(teacher: Teacher, path: Path) -> None:
     tensors = {name: getattr(teacher, name).contiguous().cpu() for name in ("states", "predictions", "ends")}
     with replacing_file(path) as temporary:
@@ -393,8 +460,9 @@ def _digest(folder: Path, options: TuneOptions) -> str:
     return digest.hexdigest()
 
 
-def _write(folder: Path, scheduler: FewStepScheduler, results: list[Tuned]) -> None:
-    """The scheduler with the tables that are kept, and its code, as `AutoModel.from_pretrained` reads them."""
+def _write(folder: Path, scheduler: FewStepScheduler, results: list[Tuned], options: TuneOptions) -> None:
+    """The scheduler with the tables that are kept, and its code, as `AutoModel.from_pretrained` reads them; and what
+    was measured."""
     tables = {str(t.steps): {"timesteps": t.timesteps, "coefficients": t.coefficients} for t in results if t.kept}
     content = Path(inspect.getsourcefile(FewStepScheduler) or "").read_bytes()
     stem = f"scheduling_few_step_{hashlib.sha256(content).hexdigest()[:8]}"
@@ -403,3 +471,4 @@ def _write(folder: Path, scheduler: FewStepScheduler, results: list[Tuned]) -> N
         _few_step(scheduler.config, tuned=tables).save_pretrained(out)
         (out / f"{stem}.py").write_bytes(content)
         (out / "config.json").write_text(json.dumps(entry, indent=2) + "\n")
+        curve(results, options).write(out)
