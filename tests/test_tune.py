@@ -27,7 +27,7 @@ from logsnr.sample import sample
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.schedulers.scheduling_few_step import HISTORY, adams_table, ddim_table, dpm_solver_table
 from logsnr.stage import stage
-from logsnr.tune import Sampler, Tuned, _derivatives, best_path, curve, first_guess, plan, refined, tune
+from logsnr.tune import Sampler, Tuned, _derivatives, _free, best_path, curve, first_guess, plan, refined, tune
 
 OPTIONS = TuneOptions(steps=(3, 4))
 
@@ -110,22 +110,31 @@ def test_derivatives_are_those_of_the_distance(run: Path, small: None) -> None:
         teacher = sampler.teacher(12, 0, "")
         timesteps, table = first_guess(sampler, teacher, 3)
         values = torch.tensor([[t - 0.5, *row] for t, row in zip(timesteps, table, strict=True)], dtype=torch.float64)
-        used, batch = torch.zeros(3, 2 + HISTORY + 1, dtype=torch.bool), torch.arange(12)
-        used[0, 0] = used[0, 2] = used[1, 0] = used[2, 3] = True
+        free, batch = _free(3), torch.arange(12)
 
         def found(at: torch.Tensor) -> tuple[float, torch.Tensor, torch.Tensor]:
-            return _derivatives(sampler, teacher, batch, at, used, torch.Generator().manual_seed(0))
+            return _derivatives(sampler, teacher, batch, at, free, torch.Generator().manual_seed(0))
 
         loss, gradient, normal = found(values)
-        for k, (i, j) in enumerate(used.nonzero().tolist()):
-            size = 0.3 if j == 0 else 1e-3
-            ahead, behind = values.clone(), values.clone()
-            ahead[i, j] += size
-            behind[i, j] -= size
-            slope = (found(ahead)[0] - found(behind)[0]) / (2 * size)
+        for k, direction in enumerate(free.T.view(-1, *values.shape)):
+            size = 0.3 if bool(direction[:, 0].any()) else 1e-3
+            slope = (found(values + size * direction)[0] - found(values - size * direction)[0]) / (2 * size)
             assert 2 * float(gradient[k]) == pytest.approx(slope, rel=0.05, abs=0.01 * loss)
     assert torch.equal(normal, normal.T)
     assert bool((torch.linalg.eigvalsh(normal) >= 0).all())
+
+
+def test_ends_have_the_teachers_contrast(run: Path, results: list[Tuned]) -> None:
+    sampler = Sampler(load(run), 2.0)
+    with torch.inference_mode():
+        teacher = sampler.teacher(12, 0, "")
+        for t in results:
+            r, c, *b = t.coefficients[-1]
+            assert r == c == 0
+            ends = [sampler.run(t.timesteps, t.coefficients, w, teacher.noise, sampler.labels(12)) for w in (1.0, 2.0)]
+            ratio = float((teacher.ends.flatten(3).var(-1).sum() / torch.stack(ends).flatten(3).var(-1).sum()).sqrt())
+            assert ratio == pytest.approx(1, abs=1e-4)
+            assert sum(b) == pytest.approx(1, abs=0.2)
 
 
 def test_it_goes_on_where_it_was_cut(run: Path, results: list[Tuned]) -> None:
