@@ -204,7 +204,7 @@ def fids(measured: Measured, run: Path, best: dict[int, str], num: int) -> list[
 
     def figures(scheduler: Any, steps: int) -> Figures:
         digest = digest_of(subject.digest.encode(), repr(sorted(scheduler.config.items(), key=str)).encode())
-        other = dataclasses.replace(subject, scheduler=scheduler, digest=digest)
+        other = dataclasses.replace(subject, sampler=scheduler, digest=digest)
         return distribution(other, extractor, dataclasses.replace(options, steps=steps)).comparison.figures
 
     goal = figures(measured.sampler.scheduler, 100)

@@ -9,8 +9,9 @@ one evaluation, at the start of a segment, the x_0 from which DDIM's step lands 
 
     x_t' = (sin(phi_t') x_t + sin(phi_t - phi_t') x_0) / sin(phi_t)          (Song et al., 2010.02502, eq. 12, eta = 0)
 
-At timesteps that it wasn't distilled for, its x_0 means nothing. The n timesteps are stock's `trailing` ones, so that
-stock's `DDIMScheduler` in n steps makes the same images.
+At timesteps that it wasn't distilled for, its x_0 means nothing. A network that follows its target as well as it can
+predicts less variance than there is; `contrasts` make up for that. The n timesteps are stock's `trailing` ones, so that
+stock's `DDIMScheduler` in n steps makes the same images but for this contrast.
 """
 
 import inspect
@@ -52,6 +53,7 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
         clip_sample: clip the predicted clean image to [-clip_sample_range, clip_sample_range].
         rescale_betas_zero_snr: rescale so that x_T is pure noise (Lin et al., 2305.08891). Not with `epsilon`.
         distilled_steps: n; None allows any number, for trying.
+        contrasts: what the predicted x_0 is multiplied by in each of the n steps; 1 where not given.
 
     Raises:
         ValueError: an option breaks a rule; the message names it.
@@ -75,6 +77,7 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
         clip_sample_range: float = 1.0,
         rescale_betas_zero_snr: bool = False,
         distilled_steps: int | None = None,
+        contrasts: list[float] | None = None,
     ) -> None:
         if prediction_type not in get_args(PredictionType):
             allowed = ", ".join(get_args(PredictionType))
@@ -100,10 +103,16 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
             )
         if distilled_steps is not None and not 1 <= distilled_steps <= num_train_timesteps:
             raise ValueError(f"`distilled_steps` must be in [1, {num_train_timesteps}], and is {distilled_steps}.")
+        if contrasts is not None and (len(contrasts) != distilled_steps or not all(0 < c < 10 for c in contrasts)):
+            raise ValueError(
+                f"`contrasts` must be {distilled_steps} numbers in (0, 10), one for each of `distilled_steps`, and is "
+                f"{contrasts}."
+            )
         self.alphas_cumprod = torch.cumprod(1.0 - self.betas, dim=0)
         self.angles = torch.atan2((1 - self.alphas_cumprod.double()).sqrt(), self.alphas_cumprod.double().sqrt())
         self.prediction_type = prediction_type
         self.distilled_steps = distilled_steps
+        self.contrasts = contrasts
         self._clip_range = float(clip_sample_range) if clip_sample else None
         # What is ours alone goes under a key that begins with "_": such keys survive a swap to a stock scheduler and
         # back, and log no warning.
@@ -116,6 +125,7 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
             rescale_betas_zero_snr=rescale_betas_zero_snr,
             timestep_spacing="trailing",
             _consistency=distilled_steps,
+            _consistency_contrasts=contrasts,
         )
         self.set_timesteps(num_train_timesteps if distilled_steps is None else distilled_steps)
 
@@ -131,11 +141,12 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
         """
         hidden = {k: v for k, v in config_dict.items() if k != "_use_default_values"}
         values = {k: v for k, v in hidden.items() if v is not None}
-        values = {**values, "distilled_steps": hidden.get("_consistency"), **kwargs}
+        ours = {"distilled_steps": "_consistency", "contrasts": "_consistency_contrasts"}
+        values = {**values, **{name: hidden.get(key) for name, key in ours.items()}, **kwargs}
         expected = set(inspect.signature(cls.__init__).parameters) - {"self"}
         init = {k: v for k, v in values.items() if k in expected}
         unused = {k: v for k, v in kwargs.items() if k not in expected}
-        return init, unused, {k: v for k, v in hidden.items() if k not in init and k != "_consistency"}
+        return init, unused, {k: v for k, v in hidden.items() if k not in init and k not in ours.values()}
 
     def set_timesteps(
         self,
@@ -170,7 +181,10 @@ class ConsistencyScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  
         at = torch.tensor(chosen)
         angles = self.angles[at]
         after = torch.cat([angles[1:], torch.zeros(1)])
-        of_sample, of_output = self._from_model_output()[:, at]
+        contrasts = torch.ones(len(chosen), dtype=torch.float64)
+        if timesteps is None and self.contrasts is not None:
+            contrasts = torch.tensor(self.contrasts, dtype=torch.float64)
+        of_sample, of_output = self._from_model_output()[:, at] * contrasts
         rows = [of_sample, of_output, after.sin() / angles.sin(), (angles - after).sin() / angles.sin()]
         # NaN at timesteps that weren't chosen: a wrong call shows, and needs no wait for the device
         table = torch.full((len(rows), len(self)), float("nan"), dtype=torch.float64)

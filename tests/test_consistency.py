@@ -52,6 +52,7 @@ class Exact(Teacher):
     def __init__(self, scheduler: BetaScheduler, timesteps: list[int]) -> None:
         super().__init__(scheduler)
         self.factor = torch.nn.Parameter(torch.ones(()))
+        self.config = {"in_channels": 1, "sample_size": 8}
         self.after = dict(zip(timesteps, [*timesteps[1:], -1], strict=True))
 
     def x_0(self, x: torch.Tensor, t: torch.Tensor, a: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
@@ -147,6 +148,28 @@ def test_a_configuration_comes_back_and_what_cannot_be_distilled_is_refused() ->
         DistillConfig(steps=0)
 
 
+def test_a_loss_of_contrast_is_measured_and_made_up_for() -> None:
+    """Where f is 0.8 of what it should be, in the first step and then from where that one should have landed."""
+    made = objective(steps=3, teacher_steps=80)
+    assert made.state() == {}
+    assert made.model_scheduler.contrasts is None
+    model = Exact(made.scheduler, made.model_scheduler.timesteps.tolist())
+    with torch.no_grad():
+        model.factor.mul_(0.8)
+    made.settle(model)
+    assert made.model_scheduler.contrasts == pytest.approx([1.25] * 3, rel=3e-3)
+    other = objective(steps=3, teacher_steps=80)
+    other.restore(made.state())
+    assert other.model_scheduler.config == made.model_scheduler.config
+    scheduler = other.model_scheduler
+    x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    (output,) = model(x, torch.full((4,), 999), False)
+    (exact,) = Exact(made.scheduler, scheduler.timesteps.tolist())(x, torch.full((4,), 999), False)
+    plain = ConsistencyScheduler.from_config(scheduler.config, contrasts=None)
+    expected = plain.step(exact, 999, x).prev_sample
+    torch.testing.assert_close(scheduler.step(output, 999, x).prev_sample, expected, rtol=0, atol=2e-3)
+
+
 # The command
 
 
@@ -198,15 +221,23 @@ def test_a_run_is_distilled_resumed_sampled_exported_and_staged(
     assert end.status == 0, end.output
     assert logsnr("sample", out, "--num", 4, "--out", tmp_path / "default.png").status == 0
     assert (tmp_path / "default.png").read_bytes() == (tmp_path / "grid.png").read_bytes()
-    by_stock = ("sample", out, "--scheduler", "DDIM", "--num", 4, "--out", tmp_path / "ddim.png")
-    assert logsnr(*by_stock).status == 0
-    assert (tmp_path / "ddim.png").read_bytes() == (tmp_path / "grid.png").read_bytes()
+    assert logsnr("sample", out, "--scheduler", "DDIM", "--num", 4, "--out", tmp_path / "ddim.png").status == 0
+    assert (tmp_path / "ddim.png").read_bytes() != (tmp_path / "grid.png").read_bytes()  # it knows no contrast
+    pipe, how = load(out), {"class_labels": [0, 1], "num_inference_steps": 2, "generator": 3, "output_type": "np"}
+    assert len(pipe.scheduler.contrasts) == 2
+    with_contrast = pipe(**how).images
+    pipe.scheduler = ConsistencyScheduler.from_config(pipe.scheduler.config, contrasts=None)
+    without = pipe(**how).images
+    pipe.swap_scheduler("DDIMScheduler")
+    np.testing.assert_allclose(pipe(**how).images, without, atol=1e-5)
+    assert not np.allclose(with_contrast, without, atol=1e-3)
     for how in ((), ("--dry-run",)):
         message = logsnr("sample", out, "--steps", 20, *how).message
         assert "must be 2, for which this model was distilled, and is 20" in message
     before = (out / "model" / "model_index.json").read_bytes()
     assert logsnr("export", out, "--out", tmp_path / "exported").status == 0
     assert (tmp_path / "exported" / "model" / "model_index.json").read_bytes() == before
+    assert load(tmp_path / "exported").scheduler.config == load(out).scheduler.config
     stock = json.loads((out / "stock" / "model_index.json").read_text())
     assert stock["scheduler"] == ["diffusers", "DDIMScheduler"]
     assert isinstance(load(out / "stock").scheduler, ConsistencyScheduler)

@@ -17,6 +17,9 @@ second order. The loss is, |.| being the root mean square and x_t a training ima
 pseudo-Huber (Song and Dhariwal, 2310.14189, eq. 8). Only the n timesteps that will be used are trained on, the segments
 in turn, n the number of the sample: all noise is from (seed, n), as in `logsnr.denoising`. At t_1 x_t is pure noise, so
 that the first segment learns from the teacher alone.
+
+A network that can't quite follow its target predicts less variance than the target has, and a contrast that is 3 % too
+low can treble FID. So in the end the x_0 of each step gets the factor that gives it its target's contrast.
 """
 
 from __future__ import annotations
@@ -36,6 +39,10 @@ from logsnr.errors import ConfigError
 from logsnr.models import num_class_embeds
 from logsnr.registry import consistency_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler
+
+_PATHS, _PATHS_AT_ONCE = 512, 64
+"""From which contrasts are measured."""
+_CONTRASTS = "contrasts"
 
 
 class ConsistencyObjective:
@@ -144,11 +151,46 @@ class ConsistencyObjective:
     def learn(self, accelerator: Accelerator, progress: float) -> None:
         """Nothing: this loss learns nothing itself."""
 
+    @torch.no_grad()
+    def settle(self, model: Any) -> None:
+        """Measure, on sampling paths of the finished `model`, the factor of the predicted x_0 in each step."""
+        generator = torch.Generator().manual_seed(self.seed)
+        sample = torch.randn(_PATHS, *_image_shape(model), generator=generator).to(self.device)
+        labels = None if self.null_label is None else torch.arange(_PATHS, device=self.device) % self.null_label
+        contrasts = []
+        for segment, angles in enumerate(self._angles[:, [0, -1]]):
+            at, after = angles[:, None]
+            variances, parts = torch.zeros(2), []
+            for rows in torch.arange(_PATHS, device=self.device).split(_PATHS_AT_ONCE):
+                x, classes = sample[rows], None if labels is None else labels[rows]
+                image = self._image(model, x, self._timesteps[segment, 0].expand(len(x)), classes)
+                reached = self.path(x, classes, torch.full_like(rows, segment))
+                wanted = (at.sin() * reached - after.sin() * x) / (at - after).sin()  # of `_ddim`, to land there
+                variances += torch.stack([y.float().flatten(1).var(1).sum() for y in (image, wanted)]).cpu()
+                parts.append(image)
+            contrasts.append(float((variances[1] / variances[0]).sqrt()))
+            image = self.scheduler.clip_original_sample(contrasts[-1] * torch.cat(parts))
+            sample = _ddim(sample, image, at, after)
+        self.restore({_CONTRASTS: torch.tensor(contrasts)})
+
     def state(self) -> dict[str, Tensor]:
-        return {}
+        """The factors, once they are measured."""
+        contrasts = self.model_scheduler.contrasts
+        return {} if contrasts is None else {_CONTRASTS: torch.tensor(contrasts)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Nothing, as there is no state."""
+        """The inverse of `state`."""
+        self.model_scheduler = consistency_scheduler(self.scheduler, self.config.steps, kept_contrasts(state))
+
+
+def kept_contrasts(state: dict[str, Tensor]) -> list[float] | None:
+    """What `ConsistencyObjective.state` holds."""
+    return state[_CONTRASTS].tolist() if _CONTRASTS in state else None
+
+
+def _image_shape(model: Any) -> tuple[int, int, int]:
+    size = model.config["sample_size"]
+    return model.config["in_channels"], size, size
 
 
 def _ddim(sample: Tensor, image: Tensor, at: Tensor, after: Tensor) -> Tensor:

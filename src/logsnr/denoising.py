@@ -218,6 +218,9 @@ class Objective:
         if self.learner is not None:
             self._moved = self.learner.learn(accelerator, progress) or self._moved
 
+    def settle(self, model: Any) -> None:
+        """Nothing: the sampler of the finished `model` is known."""
+
     def state(self) -> dict[str, Tensor]:
         """What the loss has learned so far; a run that goes on needs it."""
         parts = (self.sampler, self.learner)

@@ -120,9 +120,11 @@ def noise_schedule(scheduler: Any) -> BetaScheduler | None:
     return scheduler if isinstance(scheduler, BetaScheduler) else None
 
 
-def consistency_scheduler(schedule: BetaScheduler, steps: int) -> ConsistencyScheduler:
+def consistency_scheduler(
+    schedule: BetaScheduler, steps: int, contrasts: list[float] | None = None
+) -> ConsistencyScheduler:
     """What a model that was distilled for `steps` steps is sampled with."""
-    made = ConsistencyScheduler.from_config(schedule.config, distilled_steps=steps)
+    made = ConsistencyScheduler.from_config(schedule.config, distilled_steps=steps, contrasts=contrasts)
     assert isinstance(made, ConsistencyScheduler)
     return made
 

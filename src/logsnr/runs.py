@@ -14,6 +14,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from logsnr.checkpoint import export_model, load_latest, locked, read_json, replacing_folder, write_atomically
 from logsnr.config import FREE, RunConfig, differences, from_json, to_json
+from logsnr.consistency import kept_contrasts
 from logsnr.data import ImageData, open_data
 from logsnr.effort import note_model_step
 from logsnr.errors import CheckpointError, ConfigError
@@ -67,7 +68,9 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
     schedule = make_scheduler(config.schedule)
     if config.schedule.name == "learned":
         schedule = learned_scheduler(schedule, checkpoint.objective)
-    scheduler: Sampler = schedule if config.distill is None else consistency_scheduler(schedule, config.distill.steps)
+    scheduler: Sampler = schedule
+    if config.distill is not None:
+        scheduler = consistency_scheduler(schedule, config.distill.steps, kept_contrasts(checkpoint.objective))
     if class_label is None:
         out = run if out is None else out
         _require_replaceable(out / "model", out / "stock")

@@ -187,6 +187,9 @@ def train(config: RunConfig, run: Path) -> TrainResult:
                     lr = optimizer.param_groups[0]["lr"]
                     log.scalars(done, {"loss": mean, "learning_rate": lr, "images_per_second": rate})
                 losses, norms = [], []
+            if at_end:
+                with _averaged(unet, ema), accelerator.autocast(), _said(bar, "contrast" if config.distill else ""):
+                    objective.settle(unet)
             if log is not None and options.held_out_every and (done % options.held_out_every == 0 or at_end):
                 with _averaged(unet, ema), accelerator.autocast(), _said(bar, "held-out loss"):
                     log_held_out(log, done, objective, unet, data)

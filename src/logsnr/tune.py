@@ -57,7 +57,9 @@ from logsnr.schedulers.scheduling_few_step import HISTORY, FewStepScheduler, Tab
 TRAIN, HELD_OUT = 128, 48
 """Numbers of images' noise that tuning learns from, and is judged on."""
 _GRID, _SUBSTEPS = 50, 2
-_ROUNDS, _BATCH = 24, 20
+_FEWER, _FEWEST = 64, 10
+"""Numbers of images that a first guess is fitted to, and that its first timestep is tried on."""
+_ROUNDS, _BATCH = 18, 20
 """Steps of the refinement, and images of each, for each guidance. Ten times the work gains a few percent."""
 _PIXELS_AT_ONCE = 16_384
 """Of images whose gradient is in memory."""
@@ -385,9 +387,9 @@ def _stock(pipeline: PixelDiffusionPipeline, sampler: Sampler, n: int, held_out:
 
 def first_guess(sampler: Sampler, train: Teacher, n: int) -> tuple[list[int], Table]:
     """Stage 2 above: timesteps and least-squares coefficients, with the best first timestep."""
-    path, few = best_path(train, n), train.images(24)
+    path, few = best_path(train, n), train.images(_FEWEST)
     first = min(range(path[1]), key=lambda node: least_squares_table(sampler, few, path, node)[1])
-    table, _ = least_squares_table(sampler, train, path, first)
+    table, _ = least_squares_table(sampler, train.images(_FEWER), path, first)
     return [train.timesteps[i] for i in [first, *path[1:]]], table
 
 
