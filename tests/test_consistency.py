@@ -102,10 +102,10 @@ def test_the_segments_are_those_of_sampling_and_taken_in_turn() -> None:
     made = objective(steps=3, teacher_steps=4)
     starts = made.model_scheduler.timesteps.tolist()
     assert starts == [999, 666, 332]
-    assert made._timesteps[:, 0].tolist() == starts
-    assert made._angles[:-1, -1].tolist() == made._angles[1:, 0].tolist()
-    assert made._angles[-1, -1] == 0
-    gaps = -made._angles.diff(dim=1)
+    assert made.grid[0][:, 0].tolist() == starts
+    assert made.grid[1][:-1, -1].tolist() == made.grid[1][1:, 0].tolist()
+    assert made.grid[1][-1, -1] == 0
+    gaps = -made.grid[1].diff(dim=1)
     torch.testing.assert_close(gaps, gaps.mean(1, keepdim=True).expand_as(gaps), rtol=0.02, atol=2e-3)
     seen: list[list[int]] = []
 
@@ -127,7 +127,7 @@ def test_the_last_segment_s_teacher_reaches_the_image() -> None:
     made = objective(steps=2, teacher_steps=40)
     x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     bar = made.scheduler.alphas_cumprod[499]
-    reached = made.path(x, None, torch.ones(4, dtype=torch.int64))
+    reached = made.path(x, None, torch.ones(4, dtype=torch.int64), made.grid)
     torch.testing.assert_close(reached, STD / (bar * STD**2 + 1 - bar).sqrt() * x, rtol=3e-3, atol=1e-3)
 
 
@@ -157,8 +157,8 @@ def test_a_loss_of_contrast_is_measured_and_made_up_for() -> None:
     with torch.no_grad():
         model.factor.mul_(0.8)
     made.settle(model)
-    assert made.model_scheduler.contrasts == pytest.approx([1.25] * 3, rel=3e-3)
-    other = objective(steps=3, teacher_steps=80)
+    assert made.model_scheduler.contrasts == pytest.approx([1.25] * 3, rel=5e-3)
+    other = objective(steps=3)
     other.restore(made.state())
     assert other.model_scheduler.config == made.model_scheduler.config
     scheduler = other.model_scheduler
@@ -167,7 +167,7 @@ def test_a_loss_of_contrast_is_measured_and_made_up_for() -> None:
     (exact,) = Exact(made.scheduler, scheduler.timesteps.tolist())(x, torch.full((4,), 999), False)
     plain = ConsistencyScheduler.from_config(scheduler.config, contrasts=None)
     expected = plain.step(exact, 999, x).prev_sample
-    torch.testing.assert_close(scheduler.step(output, 999, x).prev_sample, expected, rtol=0, atol=2e-3)
+    torch.testing.assert_close(scheduler.step(output, 999, x).prev_sample, expected, rtol=0, atol=0.01)
 
 
 # The command

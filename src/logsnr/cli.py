@@ -117,7 +117,7 @@ class DistillArguments:
 _DISTILL_USAGE = """usage: logsnr distill RUN --out DIR [--SECTION.SETTING VALUE …]
 
 Make of a run's model one that draws in two network evaluations (multistep consistency distillation), by the same
-trainer and by default in an eighth of its steps, each about twice as long. The same command again resumes. Then:
+trainer and by default in a tenth of its steps, each more than twice as long. The same command again resumes. Then:
 logsnr sample DIR
 
 `logsnr distill RUN --help` shows every setting with its value for that run. See what would be done: --dry-run"""

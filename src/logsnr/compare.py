@@ -31,6 +31,7 @@ from logsnr.evaluate.subject import Subject, open_subject
 from logsnr.plots import Compared, compare_figure, save_png
 from logsnr.registry import make_scheduler
 from logsnr.runs import require_same
+from logsnr.sample import DEFAULT_STEPS
 from logsnr.tables import aligned
 from logsnr.train import TrainResult, train
 
@@ -64,7 +65,7 @@ def plan(
     for name, each in configs.items():
         if (_folder(out, name) / "config.json").exists():
             require_same(_folder(out, name), each, data)
-    *steps, last = sorted({options.steps, *at_steps})
+    *steps, last = sorted({options.steps or DEFAULT_STEPS, *at_steps})
     return (
         f"{data.description}\n"
         f"Would train {len(configs)} models, {config.train.num_steps} steps of {config.train.batch_size} images each, "
@@ -99,7 +100,8 @@ def compare(
     write_atomically(out / "compare.json", json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     save_png(compare_figure({name: _compared(row) for name, row in rows.items()}), out / "compare.png")
     return Comparison(
-        f"{_table(rows, options.steps)}\n\n{_protocol(rows)}\nThe picture is {out / 'compare.png'}.", None
+        f"{_table(rows, options.steps or DEFAULT_STEPS)}\n\n{_protocol(rows)}\nThe picture is {out / 'compare.png'}.",
+        None,
     )
 
 
@@ -111,14 +113,15 @@ def _measured(subject: Subject, options: EvaluateOptions, at_steps: tuple[int, .
     """The figures of one model: its ELBO, and KID, FID and the others at each number of steps."""
     extractor = extractor_for(subject, options)
     row: dict[str, Any] = {"steps": {}}
-    for steps in sorted({options.steps, *at_steps}):
+    decisive = options.steps or DEFAULT_STEPS
+    for steps in sorted({decisive, *at_steps}):
         found = distribution(subject, extractor, dataclasses.replace(options, steps=steps))
         intervals = found.comparison.intervals()
         row["steps"][str(steps)] = {
             key: {"value": getattr(found.comparison.figures, key), "interval": list(interval)}
             for key, interval in intervals.items()
         }
-        if steps == options.steps:
+        if steps == decisive:
             row |= row["steps"][str(steps)] | {"protocol": found.protocol}
     if options.elbo_images:
         row["elbo"] = bound(subject, options, "held_out" if subject.data.num_held_out else "train")

@@ -360,8 +360,9 @@ class EvaluateOptions:
     for others."""
     reference: Literal["train", "held_out"] = "train"
     """The images of the data to compare with."""
-    steps: int = 20
-    """Network evaluations an image (twice that with guidance)."""
+    steps: int | None = None
+    """Network evaluations an image (twice that with guidance); when not given 20, or those that the model was distilled
+    for."""
     scheduler: str | None = None
     """As of `logsnr sample`: few-step, a diffusers scheduler by class name, such as DPMSolverMultistepScheduler, or
     package.module:Class; the model's own when not given."""

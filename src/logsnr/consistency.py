@@ -40,8 +40,11 @@ from logsnr.models import num_class_embeds
 from logsnr.registry import consistency_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 
-_PATHS, _PATHS_AT_ONCE = 512, 64
-"""From which contrasts are measured."""
+Grid = tuple[Tensor, Tensor]
+
+_PATHS, _PATHS_AT_ONCE, _FINE = 128, 64, 16
+"""From which contrasts are measured: their number, how many at a time, and the teacher's evaluations in a segment. (A
+coarse path loses contrast too.)"""
 _CONTRASTS = "contrasts"
 
 
@@ -68,12 +71,17 @@ class ConsistencyObjective:
         self.null_label = None if embeds is None else embeds - 1
         self.weights = torch.ones(len(scheduler), device=self.device)
         """Of the held-out errors, which are added up as they are."""
-        self._timesteps, self._angles = self._grids()
+        self.grid = self._grid(self.config.teacher_steps)
+        if not _descends(self.grid):
+            raise ConfigError(
+                f"distill.steps {self.config.steps} and distill.teacher_steps {self.config.teacher_steps} need more "
+                f"timesteps than the schedule has, {len(scheduler)}. Use fewer."
+            )
 
-    def _grids(self) -> tuple[Tensor, Tensor]:
-        """Of each segment the teacher's timesteps, (n, K), about equally spaced in phi, and their angles with that of
-        the segment's end, (n, K + 1)."""
-        angles, count = self.model_scheduler.angles, self.config.teacher_steps
+    def _grid(self, count: int) -> Grid:
+        """Of each segment the teacher's timesteps, (n, K = count), about equally spaced in phi, and their angles with
+        that of the segment's end, (n, K + 1)."""
+        angles = self.model_scheduler.angles
         starts = self.model_scheduler.timesteps.tolist()
         timesteps, nodes = [], []
         ends = [*angles[starts[1:]].tolist(), 0.0]
@@ -82,13 +90,7 @@ class ConsistencyObjective:
             inner = (angles - wanted[:, None]).abs().argmin(1).tolist()
             timesteps.append([start, *inner])
             nodes.append([*angles[timesteps[-1]].tolist(), end])
-        table = torch.tensor(nodes, device=self.device)
-        if bool((table.diff(dim=1) >= 0).any()):
-            raise ConfigError(
-                f"distill.steps {self.config.steps} and distill.teacher_steps {count} need more timesteps than the "
-                f"schedule has, {len(angles)}. Use fewer."
-            )
-        return torch.tensor(timesteps, device=self.device), table
+        return torch.tensor(timesteps, device=self.device), torch.tensor(nodes, device=self.device)
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """The mean loss of a training batch."""
@@ -104,25 +106,27 @@ class ConsistencyObjective:
         self, model: Any, images: Tensor, noise: Tensor, labels: Tensor | None, segments: Tensor
     ) -> Tensor:
         """|J f(x_t, t) - teacher(x_t)|^2 of each image in its segment, 0 to n - 1: (batch,)."""
-        noisy = self.scheduler.add_noise(images, noise, self._timesteps[segments, 0])
-        image = self._image(model, noisy, self._timesteps[segments, 0], labels)
-        reached = _ddim(noisy, image, self._angles[segments, 0], self._angles[segments, -1])
-        return (reached - self.path(noisy, labels, segments)).square().flatten(1).mean(1)
+        timesteps, angles = self.grid
+        noisy = self.scheduler.add_noise(images, noise, timesteps[segments, 0])
+        image = self._image(model, noisy, timesteps[segments, 0], labels)
+        reached = _ddim(noisy, image, angles[segments, 0], angles[segments, -1])
+        return (reached - self.path(noisy, labels, segments, self.grid)).square().flatten(1).mean(1)
 
     @torch.no_grad()
-    def path(self, sample: Tensor, labels: Tensor | None, segments: Tensor) -> Tensor:
+    def path(self, sample: Tensor, labels: Tensor | None, segments: Tensor, grid: Grid) -> Tensor:
         """Where the teacher's path from x_t (`sample`), t the start of the image's segment, leaves that segment."""
         before: Tensor | None = None
-        for k in range(self.config.teacher_steps):
-            at, after = self._angles[segments, k], self._angles[segments, k + 1]
+        timesteps, angles = (table[segments].T for table in grid)
+        for k, t in enumerate(timesteps):
+            at, after = angles[k], angles[k + 1]
             with self.accelerator.autocast():
-                image = self._image(self.teacher, sample, self._timesteps[segments, k], labels)
+                image = self._image(self.teacher, sample, t, labels)
             image = self.scheduler.clip_original_sample(image)
             velocity = (at.cos().view(-1, 1, 1, 1) * sample - image) / at.sin().view(-1, 1, 1, 1)
             if before is None:
                 sample = _ddim(sample, image, at, after)
             else:
-                step, last = after - at, at - self._angles[segments, k - 1]
+                step, last = after - at, at - angles[k - 1]
                 slope = (step / (2 * last)).view(-1, 1, 1, 1) * (velocity - before)
                 sample = sample + step.view(-1, 1, 1, 1) * (velocity + slope)
             before = velocity
@@ -145,32 +149,39 @@ class ConsistencyObjective:
     ) -> Tensor:
         """Squared errors (batch,) in the segments in which `timesteps` lie, each image's noise from its own seed."""
         images, noise = with_noise(images, seed, positions, stream, self.device)
-        segments = (timesteps[:, None] <= self._timesteps[:, 0]).sum(1) - 1
+        segments = (timesteps[:, None] <= self.grid[0][:, 0]).sum(1) - 1
         return self.squared_errors(model, images, noise, labels, segments)
 
     def learn(self, accelerator: Accelerator, progress: float) -> None:
         """Nothing: this loss learns nothing itself."""
 
+    def _fine_grid(self) -> Grid:
+        """Of `_FINE` evaluations in each segment, or as many as the schedule has timesteps for."""
+        counts = range(max(_FINE, self.config.teacher_steps), self.config.teacher_steps, -1)
+        return next((grid for count in counts if _descends(grid := self._grid(count))), self.grid)
+
     @torch.no_grad()
     def settle(self, model: Any) -> None:
-        """Measure, on sampling paths of the finished `model`, the factor of the predicted x_0 in each step."""
+        """Measure, on paths from noise, by what `model`'s x_0 must be multiplied in each step for the contrast that it
+        has on the teacher's own path."""
         generator = torch.Generator().manual_seed(self.seed)
-        sample = torch.randn(_PATHS, *_image_shape(model), generator=generator).to(self.device)
+        reached = sample = torch.randn(_PATHS, *_image_shape(model), generator=generator).to(self.device)
         labels = None if self.null_label is None else torch.arange(_PATHS, device=self.device) % self.null_label
-        contrasts = []
-        for segment, angles in enumerate(self._angles[:, [0, -1]]):
-            at, after = angles[:, None]
-            variances, parts = torch.zeros(2), []
+        contrasts, clip = [], self.scheduler.clip_original_sample
+        timesteps, angles = fine = self._fine_grid()
+        for segment, (at, after) in enumerate(angles[:, [0, -1], None]):
+            images, ends = [], []
             for rows in torch.arange(_PATHS, device=self.device).split(_PATHS_AT_ONCE):
-                x, classes = sample[rows], None if labels is None else labels[rows]
-                image = self._image(model, x, self._timesteps[segment, 0].expand(len(x)), classes)
-                reached = self.path(x, classes, torch.full_like(rows, segment))
-                wanted = (at.sin() * reached - after.sin() * x) / (at - after).sin()  # of `_ddim`, to land there
-                variances += torch.stack([y.float().flatten(1).var(1).sum() for y in (image, wanted)]).cpu()
-                parts.append(image)
-            contrasts.append(float((variances[1] / variances[0]).sqrt()))
-            image = self.scheduler.clip_original_sample(contrasts[-1] * torch.cat(parts))
-            sample = _ddim(sample, image, at, after)
+                classes = None if labels is None else labels[rows]
+                images.append(self._image(model, sample[rows], timesteps[segment, 0].expand(len(rows)), classes))
+                ends.append(self.path(reached[rows], classes, torch.full_like(rows, segment), fine))
+            before, reached = reached, torch.cat(ends)
+            wanted = (at.sin() * reached - after.sin() * before) / (at - after).sin()  # from where `_ddim` lands there
+            image, contrast = torch.cat(images), 1.0
+            for _ in range(8):  # clipping takes some of it back
+                contrast *= (_variance(clip(wanted)) / _variance(clip(contrast * image))) ** 0.5
+            contrasts.append(contrast)
+            sample = _ddim(sample, clip(contrast * image), at, after)
         self.restore({_CONTRASTS: torch.tensor(contrasts)})
 
     def state(self) -> dict[str, Tensor]:
@@ -186,6 +197,15 @@ class ConsistencyObjective:
 def kept_contrasts(state: dict[str, Tensor]) -> list[float] | None:
     """What `ConsistencyObjective.state` holds."""
     return state[_CONTRASTS].tolist() if _CONTRASTS in state else None
+
+
+def _descends(grid: Grid) -> bool:
+    return bool((grid[1].diff(dim=1) < 0).all())
+
+
+def _variance(images: Tensor) -> float:
+    """Over an image's pixels, of all images."""
+    return float(images.float().flatten(1).var(1).mean())
 
 
 def _image_shape(model: Any) -> tuple[int, int, int]:

@@ -25,7 +25,7 @@ FEW_STEP = "few-step"
 def sample(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[Image.Image]:
     """The images of `options`, in order, with a progress bar over batches. Raises ModelError if they can't be made."""
     labels = prepare(pipeline, options)
-    steps = _steps(pipeline, options)
+    steps = steps_of(pipeline, options.steps)
     try:
         pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
         images: list[Image.Image] = []
@@ -68,7 +68,7 @@ def prepare(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[in
     try:
         if options.scheduler is not None:
             swap(pipeline, options.scheduler)
-        require_steps(pipeline, _steps(pipeline, options))
+        require_steps(pipeline, steps_of(pipeline, options.steps))
         if options.class_labels is not None:
             names = (pipeline.id2label or {}).values()
             chosen = pipeline.get_label_ids(
@@ -79,8 +79,9 @@ def prepare(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[in
     return [chosen[k % len(chosen)] for k in range(options.num)] if chosen else None
 
 
-def _steps(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> int:
-    return usual_steps(pipeline.scheduler, DEFAULT_STEPS) if options.steps is None else options.steps
+def steps_of(pipeline: PixelDiffusionPipeline, steps: int | None) -> int:
+    """`steps`, or where not given what is usual for the model."""
+    return usual_steps(pipeline.scheduler, DEFAULT_STEPS) if steps is None else steps
 
 
 def require_steps(pipeline: PixelDiffusionPipeline, steps: int) -> None:

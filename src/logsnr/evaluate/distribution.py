@@ -31,7 +31,7 @@ from logsnr.evaluate.extractors import (
 from logsnr.evaluate.generated import generate
 from logsnr.evaluate.subject import Subject, kept_json
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.sample import choose_device
+from logsnr.sample import choose_device, steps_of
 
 ENOUGH = 10_000
 """With fewer generated images than this, fid is mostly its bias."""
@@ -105,11 +105,12 @@ def distribution(subject: Subject, extractor: FeatureExtractor, options: Evaluat
     images = generate(drawing, subject.folder, subject.digest, options, num, data.class_counts, data.bits)
     generated = features_of_images(extractor, images, subject.folder)
     comparison = _compared(generated, real, subject.folder)
+    steps = steps_of(drawing, options.steps)
     protocol = {
         "images": f"{num} generated, {len(real.features)} {part_name(options)} images",
         "labels": "none" if data.class_counts is None else "in the proportions of the training images",
         "guidance_scale": f"{options.guidance_scale:g}",
-        "scheduler": f"{type(drawing.scheduler).__name__}, {options.steps} steps, eta {options.eta:g}",
+        "scheduler": f"{type(drawing.scheduler).__name__}, {steps} steps, eta {options.eta:g}",
         "seeds": f"{options.seed} to {options.seed + num - 1}",
         "features": extractor.name,
         "features_hash": extractor.digest,

@@ -25,7 +25,7 @@ from logsnr.config import EvaluateOptions
 from logsnr.errors import ModelError
 from logsnr.evaluate.extractors import digest_of
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.sample import require_steps, swap
+from logsnr.sample import require_steps, steps_of, swap
 
 _SHARD = 256
 _GOLDEN = 0.6180339887498949
@@ -44,7 +44,7 @@ def prepare(pipeline: PixelDiffusionPipeline, options: EvaluateOptions) -> None:
     try:
         if options.scheduler is not None:
             swap(pipeline, options.scheduler)
-        require_steps(pipeline, options.steps)
+        require_steps(pipeline, steps_of(pipeline, options.steps))
     except ValueError as error:
         raise ModelError(str(error)) from error
 
@@ -64,9 +64,10 @@ def generate(
     progress bar, after a swap to the scheduler of the options. Raises ModelError where they can't be drawn as asked.
     """
     prepare(pipeline, options)
+    steps = steps_of(pipeline, options.steps)
     try:
         decisive = (
-            *(model, type(pipeline.scheduler).__name__, options.steps, options.eta, options.guidance_scale),
+            *(model, type(pipeline.scheduler).__name__, steps, options.eta, options.guidance_scale),
             *(options.seed, class_counts, bits),
         )
         own = folder / f"samples-{digest_of(repr(decisive).encode())}"
@@ -77,7 +78,7 @@ def generate(
         shards = {start: _shard(paths[start], sizes[start]) for start in starts}
         missing = [start for start in starts if shards[start] is None]
         batches = sum(-(-sizes[start] // options.batch_size) for start in missing)
-        with tqdm(desc="Drawing images", total=batches * options.steps, unit="step", leave=False, delay=2) as bar:
+        with tqdm(desc="Drawing images", total=batches * steps, unit="step", leave=False, delay=2) as bar:
             for start in missing:
                 numbers = range(start, start + sizes[start])
                 pixels = torch.cat(
@@ -118,7 +119,7 @@ def _draw(
     (made,) = pipeline(
         batch_size=len(numbers),
         class_labels=chosen,
-        num_inference_steps=options.steps,
+        num_inference_steps=steps_of(pipeline, options.steps),
         guidance_scale=options.guidance_scale,
         generator=seeds,
         eta=options.eta,

@@ -34,6 +34,7 @@ from logsnr.evaluate.memorisation import Memorisation, closest_pairs, memorisati
 from logsnr.evaluate.subject import Subject
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import save_png
+from logsnr.sample import steps_of
 from logsnr.tables import aligned
 
 _ROUGH_BELOW = 1000
@@ -48,13 +49,14 @@ def check(subject: Subject, options: EvaluateOptions) -> None:
     """Raise at once what drawing and measuring would raise later: ModelError for scheduler and steps, ConfigError for
     the features."""
     find_extractor(features_name(options, subject.data))
-    prepare(PixelDiffusionPipeline(subject.unet, subject.scheduler), options)
+    prepare(PixelDiffusionPipeline(subject.unet, subject.sampler), options)
 
 
 def plan(subject: Subject, options: EvaluateOptions) -> str:
     """What `evaluate` would do, in words. Raises what it would raise at once."""
     check(subject, options)
     num = number_of_images(options, subject.data)
+    steps = steps_of(PixelDiffusionPipeline(subject.unet, subject.sampler), options.steps)
     distilled = subject.config.distill is not None
     images = 0 if distilled else min(options.elbo_images, subject.data.num_held_out)
     likelihood = (
@@ -65,9 +67,9 @@ def plan(subject: Subject, options: EvaluateOptions) -> str:
     )
     return (
         f"{subject.data.description}\n"
-        f"Would draw {num:,} images ({num * options.steps:,} evaluations of the network"
+        f"Would draw {num:,} images ({num * steps:,} evaluations of the network"
         f"{', twice with guidance' if options.guidance_scale not in (0, 1) else ''}) with "
-        f"{options.scheduler or type(subject.sampler).__name__} in {options.steps} steps, and compare them "
+        f"{options.scheduler or type(subject.sampler).__name__} in {steps} steps, and compare them "
         f"with the {part_name(options)} images by the features of {features_name(options, subject.data)}.\n"
         f"{likelihood}Figures would go to {subject.run / 'metrics.json'}; nothing was written."
     )
