@@ -44,7 +44,7 @@ from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import choose_device
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler, adams_table
-from logsnr.tune import Sampler
+from logsnr.trajectories import Sampler
 
 COUNTS = (4, 5, 6, 8, 10, 15, 20)
 FID_COUNTS = (5, 6, 8)

@@ -15,6 +15,7 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from loopback_hub import LoopbackHub
 
+from logsnr import refinement, trajectories
 from logsnr import tune as module
 from logsnr.cli import run as command_line
 from logsnr.config import SampleOptions, TuneOptions
@@ -23,11 +24,13 @@ from logsnr.few_evaluations import FILE, SAMPLERS, STOCK, TUNED, UNTUNED, Curve,
 from logsnr.hub import load
 from logsnr.locate import FEW_STEP_FOLDER
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.refinement import _derivatives, _free, best_path, first_guess, refined
 from logsnr.sample import sample
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.schedulers.scheduling_few_step import HISTORY, adams_table, ddim_table, dpm_solver_table
 from logsnr.stage import stage
-from logsnr.tune import Sampler, Tuned, _derivatives, _free, best_path, curve, first_guess, plan, refined, tune
+from logsnr.trajectories import Sampler
+from logsnr.tune import Tuned, curve, plan, tune
 
 OPTIONS = TuneOptions(steps=(3, 4))
 
@@ -59,8 +62,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("TRAIN", 12), ("HELD_OUT", 8), ("_GRID", 16), ("_ROUNDS", 10)):
+        for name, value in (("TRAIN", 12), ("HELD_OUT", 8)):
             patch.setattr(module, name, value)
+        patch.setattr(trajectories, "GRID", 16)
+        patch.setattr(refinement, "ROUNDS", 10)
         yield
 
 
