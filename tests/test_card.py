@@ -189,7 +189,7 @@ def test_effort_over_several_sessions() -> None:
 
 
 def test_few_evaluations_where_the_model_has_tables_for_them() -> None:
-    curve = Curve(32, [1.0, 2.0], {n: {TUNED: [0.1, 0.1], "DDIM": [0.2, 0.2]} for n in (4, 6)})
+    curve = Curve(32, [1.0, 2.0], {n: {TUNED: [0.6 / n, 0.1], "DDIM": [0.2, 0.2]} for n in (4, 6)})
     for names, guided in ((NAMES, True), (None, False)):
         made = subject(names, curve=curve if guided else dataclasses.replace(curve, guidances=[1.0]))
         text = render_card(made)

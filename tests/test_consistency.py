@@ -5,6 +5,7 @@ And `logsnr distill` from a run to images, by way of kill and resume.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from logsnr.distill import distilled
 from logsnr.errors import ConfigError
 from logsnr.hub import load
 from logsnr.registry import make_scheduler
-from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
 
 STD = 0.25
@@ -132,8 +133,13 @@ def test_the_last_segment_s_teacher_reaches_the_image() -> None:
 
 
 def test_too_many_evaluations_for_the_schedule_are_refused() -> None:
-    config = RunConfig(schedule=ScheduleConfig(num_train_timesteps=10), distill=DistillConfig(steps=4, teacher_steps=5))
-    scheduler = make_scheduler(config.schedule)
+    ten = ScheduleConfig(num_train_timesteps=10)
+    with pytest.raises(ConfigError, match=r"must be at most 10, the number of timesteps, and is 20\. Use fewer"):
+        RunConfig(schedule=ten, distill=DistillConfig(steps=4, teacher_steps=5))
+    linear = dataclasses.replace(ten, name="linear")  # its angles crowd at the end of noise
+    config = RunConfig(schedule=linear, distill=DistillConfig(steps=2, teacher_steps=4))
+    with pytest.warns(ScheduleWarning):
+        scheduler = make_scheduler(config.schedule)
     with pytest.raises(ConfigError, match=r"need more timesteps than the schedule has, 10\. Use fewer"):
         ConsistencyObjective(config, scheduler, None, Teacher(scheduler), Accelerator(cpu=True))
 
@@ -231,9 +237,10 @@ def test_a_run_is_distilled_resumed_sampled_exported_and_staged(
     pipe.swap_scheduler("DDIMScheduler")
     np.testing.assert_allclose(pipe(**how).images, without, atol=1e-5)
     assert not np.allclose(with_contrast, without, atol=1e-3)
-    for how in ((), ("--dry-run",)):
+    for how in ((), ("--dry-run",), ("--scheduler", "DDIM")):
         message = logsnr("sample", out, "--steps", 20, *how).message
         assert "must be 2, for which this model was distilled, and is 20" in message
+    assert "leave out --scheduler few-step" in logsnr("sample", out, "--scheduler", "few-step").message
     before = (out / "model" / "model_index.json").read_bytes()
     assert logsnr("export", out, "--out", tmp_path / "exported").status == 0
     assert (tmp_path / "exported" / "model" / "model_index.json").read_bytes() == before

@@ -196,7 +196,13 @@ def test_the_curve_lies_beside_the_tables(run: Path, results: list[Tuned]) -> No
 
 def test_the_command_prints_the_table(run: Path, results: list[Tuned], capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line(["tune", str(run), "--steps", "3", "4"]) == 0
-    assert capsys.readouterr().out.endswith(f"held-out noise:\n{curve(results, OPTIONS).table()}\n")
+    said = capsys.readouterr().out
+    assert f"less is better):\n{curve(results, OPTIONS).table()}\nThe tables are in {run}. Try: " in said
+    assert said.endswith(f"logsnr sample {run} --scheduler few-step --steps 3\n")
+    with pytest.warns(UserWarning, match=r"no table is tuned for 7 steps \(there are: 3, 4\): untuned"):
+        sample(load(run), SampleOptions(num=2, steps=7, scheduler="few-step"))
+    assert command_line(["tune", str(run), "--guidance-scale", "1"]) == 1
+    assert "--guidance-scale must be above 1, and is 1" in capsys.readouterr().err
     assert command_line(["tune", "ada/dots"]) == 1
     assert capsys.readouterr().err.startswith("error: There is no folder ada/dots. Tables are written into the model's")
 

@@ -323,10 +323,14 @@ def _tune(argv: list[str]) -> int:
     if arguments.dry_run:
         print(plan(arguments.model, options, out))
         return 0
-    results = tune(arguments.model, options, out)
-    print(f"RMSE to the converged images, on held-out noise:\n{curve(results, options).table()}")
+    with _interruptible():
+        results = tune(arguments.model, options, out)
+    print(f"RMSE to the converged images, on held-out noise (less is better):\n{curve(results, options).table()}")
     if dropped := [t.steps for t in results if not t.kept]:
-        print(f"Not kept, as the tuned table was no nearer than the untuned one: {_listed(dropped)}.")
+        print(f"Not kept, as the tuned table was not nearer than the untuned one everywhere: {_listed(dropped)}.")
+    if kept := [t.steps for t in results if t.kept]:
+        where = arguments.model if out is None else out
+        print(f"The tables are in {where}. Try: logsnr sample {where} --scheduler few-step --steps {kept[0]}")
     return 0
 
 
@@ -570,7 +574,7 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("Interrupted. What was drawn is kept; the same command goes on.", file=sys.stderr)
+        print("Interrupted. What is finished is kept; the same command goes on.", file=sys.stderr)
         raise
 
 

@@ -281,6 +281,13 @@ class RunConfig:
                     "schedule.name learned has two finite ends, so no schedule.zero_terminal_snr. Lower its option "
                     "log_snr_end."
                 )
+        if self.distill is not None:
+            evaluations, total = self.distill.steps * self.distill.teacher_steps, self.schedule.num_train_timesteps
+            if evaluations > total:
+                raise ConfigError(
+                    f"distill.steps times distill.teacher_steps must be at most {total}, the number of timesteps, and "
+                    f"is {evaluations}. Use fewer."
+                )
         if self.distill is not None and self.schedule.prediction_type == "epsilon":
             raise ConfigError(
                 "distill needs a model of another schedule.prediction_type than epsilon: in much noise x_0 = (x_t - s "
@@ -346,6 +353,8 @@ class TuneOptions:
     def __post_init__(self) -> None:
         if not self.steps or any(not 2 <= n <= 20 for n in self.steps):
             raise ConfigError(f"--steps must be numbers in 2..20, and is {self.steps}.")
+        if not self.guidance_scale > 1:
+            raise ConfigError(f"--guidance-scale must be above 1, and is {self.guidance_scale:g}.")
 
 
 @dataclass(frozen=True)

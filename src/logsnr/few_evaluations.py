@@ -53,6 +53,11 @@ class Curve:
         """The numbers of evaluations that have a table, ascending."""
         return [n for n in sorted(self.rmse) if TUNED in self.rmse[n]]
 
+    @property
+    def nearest(self) -> int:
+        """The number of evaluations whose table comes nearest, over all guidances."""
+        return min(self.tuned_steps, key=lambda n: sum(error**2 for error in self.rmse[n][TUNED]))
+
     def lines(self) -> dict[str, dict[str, dict[int, float]]]:
         """By guidance (in words), sampler and number of evaluations: what a figure draws."""
         return {

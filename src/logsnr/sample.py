@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,20 @@ def require_steps(pipeline: PixelDiffusionPipeline, steps: int) -> None:
     total = pipeline.scheduler.config["num_train_timesteps"]
     if steps > total:
         raise ModelError(f"--steps must be at most {total}, the length of the model's chain, and is {steps}.")
+    distilled = pipeline.scheduler.config.get("_consistency")
+    if distilled is not None and steps != distilled:
+        raise ModelError(f"--steps must be {distilled}, for which this model was distilled, and is {steps}.")
     pipeline.scheduler.set_timesteps(steps)
+    if isinstance(pipeline.scheduler, FewStepScheduler) and steps not in pipeline.scheduler.tuned_steps:
+        there = ", ".join(map(str, pipeline.scheduler.tuned_steps)) or "none"
+        warnings.warn(f"no table is tuned for {steps} steps (there are: {there}): untuned.", stacklevel=2)
 
 
 def swap(pipeline: PixelDiffusionPipeline, scheduler: str) -> None:
     """Sample with another scheduler: few-step, a class of diffusers by name, or one's own as package.module:Class."""
     if scheduler == FEW_STEP:
+        if pipeline.scheduler.config.get("_consistency") is not None:
+            raise ModelError("This model is distilled for few steps already: leave out --scheduler few-step.")
         pipeline.swap_scheduler(FewStepScheduler)
         return
     pipeline.swap_scheduler(resolve_scheduler_class(scheduler) if ":" in scheduler else scheduler)

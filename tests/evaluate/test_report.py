@@ -130,7 +130,7 @@ def test_interrupted(trained: Path, started: Callable[..., Command]) -> None:
     running.send(signal.SIGINT)
     end = running.wait()
     assert end.status == 130
-    assert "Interrupted. What was drawn is kept; the same command goes on.\n" in end.output
+    assert "Interrupted. What is finished is kept; the same command goes on.\n" in end.output
     assert "Traceback" not in end.output
 
 
