@@ -79,7 +79,8 @@ def run(argv: list[str], package: Path, processes: int, log: Path) -> None:
         with log.open("a") as file:
             words = [sys.executable, "-m", "logsnr", *argv]
             started.append(subprocess.Popen(words, env=base | more, stdout=file, stderr=file, cwd=log.parent))
-    if any([process.wait() for process in started]):
+    statuses = [process.wait() for process in started]
+    if any(statuses):
         sys.exit(f"logsnr {' '.join(argv)} failed:\n{log.read_text()[-3000:]}")
 
 

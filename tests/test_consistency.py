@@ -74,7 +74,7 @@ def objective(**options: Any) -> ConsistencyObjective:
 
 def batch(size: int = 64, start: int = 0) -> Batch:
     images = STD * torch.randn(size, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    return Batch(images, None, torch.arange(start, start + size))
+    return Batch(images, {}, torch.arange(start, start + size))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
@@ -85,7 +85,7 @@ def test_loss_and_gradient_vanish_at_the_exact_function(steps: int) -> None:
         made = objective(steps=steps, teacher_steps=count)
         model = Exact(made.scheduler, made.model_scheduler.timesteps.tolist())
         given = batch()
-        images, noise = given.images, torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+        images, noise = given.clean, torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
         squared = made.squared_errors(model, images, noise, None, torch.arange(64) % steps)
         errors.append(float(squared.detach().mean().sqrt()))
         loss = made.loss(model, given)
@@ -120,7 +120,7 @@ def test_the_segments_are_those_of_sampling_and_taken_in_turn() -> None:
     assert seen == [[666, 332, 999, 666, 332, 999]]
     # the held-out errors at any timestep are those of its segment
     t = torch.tensor([999, 667, 666, 400, 333, 332, 0])
-    made.errors(model, batch(7).images, None, t, 0, np.arange(7), "held out")
+    made.errors(model, batch(7).clean, None, t, 0, np.arange(7), "held out")
     assert seen[1] == [999, 999, 666, 666, 666, 332, 332]
 
 

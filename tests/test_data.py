@@ -85,13 +85,15 @@ def tiff16(pixels: np.ndarray, orientation: int = 1, photometric: int = 2) -> by
 def all_pixels(data: ImageData, split: Any = "train") -> np.ndarray:
     """The images of a split as whole numbers, (images, height, width, channels)."""
     half = (2**data.bits - 1) / 2
-    batches = [np.rint((b.images.double().numpy() + 1) * half) for b in data.in_order(split, 7)]
+    batches = [np.rint((b.clean.double().numpy() + 1) * half) for b in data.in_order(split, 7)]
     return np.concatenate(batches).astype(int).transpose(0, 2, 3, 1)
 
 
 def same(a: Batch, b: Batch) -> bool:
-    labels = a.labels is None if b.labels is None else a.labels is not None and torch.equal(a.labels, b.labels)
-    return torch.equal(a.images, b.images) and torch.equal(a.positions, b.positions) and labels
+    labels = a.condition.keys() == b.condition.keys() and all(
+        torch.equal(a.condition[k], b.condition[k]) for k in a.condition
+    )
+    return torch.equal(a.clean, b.clean) and torch.equal(a.positions, b.positions) and labels
 
 
 # From a file to pixels
@@ -197,7 +199,7 @@ def test_a_16_bit_gradient_survives_bit_for_bit(tmp_path: Path, kind: str) -> No
     data = open_data(config(tmp_path, 256, 1, held_out_fraction=0))
     assert data.bits == 16
     assert (all_pixels(data)[0, :, :, 0] == gradient).all()
-    images = next(data.in_order("train", 1)).images
+    images = next(data.in_order("train", 1)).clean
     assert (images.min(), images.max()) == (-1, 1)
 
 
@@ -306,7 +308,7 @@ def test_labels_stay_with_their_images_when_files_are_skipped(tmp_path: Path) ->
         save_noise(tmp_path / name, 3)
     (tmp_path / "a" / "001.png").write_bytes(b"")
     data = open_data(config(tmp_path, skip_unreadable=True, held_out_fraction=0))
-    assert next(data.in_order("train", 9)).labels.tolist() == [0, 0, 1, 1, 1]
+    assert next(data.in_order("train", 9)).condition["class_labels"].tolist() == [0, 0, 1, 1, 1]
 
 
 def test_the_description_says_what_was_enlarged_and_why_a_set_is_deep(tmp_path: Path) -> None:
@@ -335,11 +337,11 @@ def test_subfolders_are_classes(tmp_path: Path) -> None:
     Image.fromarray(noise(8, 8, 3)).save(tmp_path / "dog" / "LOUD.PNG")
     data = open_data(config(tmp_path, held_out_fraction=0))
     assert data.class_names == ["cat", "dog"]
-    assert next(data.in_order("train", 99)).labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert next(data.in_order("train", 99)).condition["class_labels"].tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert data.description == "7 training and 0 held-out images, 8x8, RGB, 8 bit, 2 classes"
     unconditional = open_data(config(tmp_path, class_conditional=False))
     assert unconditional.class_names is None
-    assert next(unconditional.in_order("train", 9)).labels is None
+    assert next(unconditional.in_order("train", 9)).condition == {}
 
 
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
@@ -411,7 +413,7 @@ def test_metadata(tmp_path: Path, kind: str) -> None:
     write_metadata(tmp_path, kind, rows)
     data = open_data(config(tmp_path, label_column="kind", held_out_fraction=0))
     assert data.class_names == ["a", "b"]
-    assert next(data.in_order("train", 9)).labels.tolist() == [1, 0, 1, 0, 1]
+    assert next(data.in_order("train", 9)).condition["class_labels"].tolist() == [1, 0, 1, 0, 1]
     assert open_data(config(tmp_path, label_column="number")).class_names == ["8", "9", "10"]
     assert open_data(config(tmp_path)).class_names == ["a", "b"]  # three numbers among five don't come back twice
     assert open_data(config(tmp_path, class_conditional=False)).class_names is None
@@ -472,7 +474,7 @@ def test_idx(tmp_path: Path, packed: bool) -> None:
     data = open_data(config(tmp_path, channels=1, held_out_fraction=0))
     assert data.class_names == ["3", "7", "10"]
     assert (all_pixels(data)[..., 0] == images).all()
-    assert next(data.in_order("train", 9)).labels.tolist() == [0, 1, 0, 2, 1, 0]
+    assert next(data.in_order("train", 9)).condition["class_labels"].tolist() == [0, 1, 0, 2, 1, 0]
 
     path = tmp_path / f"train-images-idx3-ubyte{'.gz' * packed}"
     for broken in (path.read_bytes()[:-9], b"", b"12345678"):
@@ -487,7 +489,7 @@ def test_mnist_5k(monkeypatch: pytest.MonkeyPatch) -> None:
     assert data.description == "4750 training and 250 held-out images, 28x28, gray, 8 bit, 10 classes"
     assert data.class_names == [str(digit) for digit in range(10)]
     batches = list(data.batches(seed=0, batch_size=128, start_step=0, num_steps=50))
-    assert abs(torch.cat([b.images for b in batches]).mean() - (2 * 0.13 - 1)) < 0.02
+    assert abs(torch.cat([b.clean for b in batches]).mean() - (2 * 0.13 - 1)) < 0.02
     start = time.perf_counter()
     for _ in data.batches(seed=0, batch_size=128, start_step=5, num_steps=50):
         pass
@@ -519,7 +521,7 @@ def test_save_to_disk(tmp_path: Path) -> None:
 
     data = open_data(config(tmp_path / "t", held_out_fraction=0))
     assert data.class_names == ["zebra", "ant", "bee"]
-    assert next(data.in_order("train", 9)).labels.tolist() == [0, 1, 1, 0]
+    assert next(data.in_order("train", 9)).condition["class_labels"].tolist() == [0, 1, 1, 0]
     assert (all_pixels(data) == arrays).all()
     assert open_data(config(tmp_path / "t", label_column="n")).class_names == ["5", "7"]
     with pytest.raises(DataError, match=r"label_column is no, .*pic \(Image\), kind \(ClassLabel\), text \(string\)"):
@@ -588,7 +590,7 @@ def test_the_split_is_the_same_for_every_run(folder: Path) -> None:
     assert (all_pixels(data, "held_out") == all_pixels(again, "held_out")).all()
     both = np.concatenate([all_pixels(data), all_pixels(data, "held_out")])
     assert len(np.unique(both, axis=0)) == 21
-    assert [len(b.images) for b in data.in_order("held_out", 3)] == [3, 1]
+    assert [len(b.clean) for b in data.in_order("held_out", 3)] == [3, 1]
     assert torch.cat([b.positions for b in data.in_order("held_out", 3)]).tolist() == [0, 1, 2, 3]
     assert open_data(config(folder, held_out_fraction=0)).num_held_out == 0
     assert len(open_data(config(folder, held_out_fraction=0.999))) == 1
@@ -598,25 +600,25 @@ def test_the_split_is_the_same_for_every_run(folder: Path) -> None:
 
 def test_each_epoch_shows_each_image_once(folder: Path) -> None:
     data = open_data(config(folder, held_out_fraction=0))
-    images = torch.cat([b.images for b in data.batches(seed=3, batch_size=6, start_step=0, num_steps=7)])
+    images = torch.cat([b.clean for b in data.batches(seed=3, batch_size=6, start_step=0, num_steps=7)])
     first, second = images[:21].numpy(), images[21:].numpy()
-    everything = np.unique(next(data.in_order("train", 99)).images.numpy(), axis=0)
+    everything = np.unique(next(data.in_order("train", 99)).clean.numpy(), axis=0)
     assert (np.unique(first, axis=0) == everything).all()
     assert (np.unique(second, axis=0) == everything).all()
     assert (first != second).any()
-    other = next(data.batches(seed=4, batch_size=21, start_step=0, num_steps=1)).images.numpy()
+    other = next(data.batches(seed=4, batch_size=21, start_step=0, num_steps=1)).clean.numpy()
     assert (other != first).any()
     large = next(data.batches(seed=3, batch_size=50, start_step=0, num_steps=1))  # a batch of several epochs
-    assert torch.equal(large.images[:42], images)
+    assert torch.equal(large.clean[:42], images)
 
 
 def test_labels_belong_to_images(folder: Path) -> None:
     data = open_data(config(folder, held_out_fraction=0))
     known = next(data.in_order("train", 99))
     batch = next(data.batches(seed=0, batch_size=40, start_step=2, num_steps=1))
-    for image, label in zip(batch.images, batch.labels, strict=True):
-        (place,) = [i for i, other in enumerate(known.images) if torch.equal(image, other)]
-        assert known.labels[place] == label
+    for image, label in zip(batch.clean, batch.condition["class_labels"], strict=True):
+        (place,) = [i for i, other in enumerate(known.clean) if torch.equal(image, other)]
+        assert known.condition["class_labels"][place] == label
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
@@ -639,15 +641,17 @@ def test_two_processes_see_what_one_sees(folder: Path) -> None:
         for r in range(2)
     ]
     for whole, left, right in zip(one, *parts, strict=True):
-        assert torch.equal(whole.images, torch.cat([left.images, right.images]))
-        assert torch.equal(whole.labels, torch.cat([left.labels, right.labels]))
+        assert torch.equal(whole.clean, torch.cat([left.clean, right.clean]))
+        assert torch.equal(
+            whole.condition["class_labels"], torch.cat([b.condition["class_labels"] for b in (left, right)])
+        )
         assert torch.equal(whole.positions, torch.cat([left.positions, right.positions]))
 
 
 def test_half_of_the_samples_are_mirrored(folder: Path) -> None:
     options = {"seed": 1, "batch_size": 400, "start_step": 0, "num_steps": 1}
-    plain = next(open_data(config(folder)).batches(**options)).images
-    flipped = next(open_data(config(folder, horizontal_flip=True)).batches(**options)).images
+    plain = next(open_data(config(folder)).batches(**options)).clean
+    flipped = next(open_data(config(folder, horizontal_flip=True)).batches(**options)).clean
     kept = torch.tensor([torch.equal(a, b) for a, b in zip(plain, flipped, strict=True)])
     assert 150 < kept.sum() < 250
     assert torch.equal(flipped[~kept], plain[~kept].flip(-1))

@@ -52,7 +52,7 @@ def objective(config: RunConfig = CONFIG, classes: int | None = 3) -> Objective:
 def batch(start: int, count: int, labels: bool = True) -> Batch:
     n = torch.arange(start, start + count)
     images = torch.full((count, 1, 8, 8), 0.5) * (n % 2 * 2 - 1).view(-1, 1, 1, 1)
-    return Batch(images, n % 3 if labels else None, n)
+    return Batch(images, {"class_labels": n % 3} if labels else {}, n)
 
 
 def spied(o: Objective, *batches: Batch) -> list[torch.Tensor]:
@@ -126,7 +126,7 @@ def test_noisy_images_have_the_statistics_of_the_forward_process() -> None:
     b = batch(0, 6000)
     noisy, t, _ = spied(o, b)
     alpha_bar = o.scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
-    noise = (noisy - alpha_bar.sqrt() * b.images) / (1 - alpha_bar).sqrt()
+    noise = (noisy - alpha_bar.sqrt() * b.clean) / (1 - alpha_bar).sqrt()
     size = noise.numel()
     assert abs(noise.mean()) < 4 / size**0.5
     assert abs(noise.var() - 1) < 4 * (2 / size) ** 0.5
@@ -141,8 +141,8 @@ def test_the_loss_is_the_weighted_squared_error() -> None:
     o, b = objective(config), batch(7, 16)
     noisy, t, _ = spied(o, b)
     alpha_bar = o.scheduler.alphas_cumprod[t].double().view(-1, 1, 1, 1)
-    noise = (noisy - alpha_bar.sqrt() * b.images) / (1 - alpha_bar).sqrt()
-    velocity = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * b.images
+    noise = (noisy - alpha_bar.sqrt() * b.clean) / (1 - alpha_bar).sqrt()
+    velocity = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * b.clean
     weights = loss_weights(o.scheduler, config.objective)[t]
     wanted = (weights * velocity.square().flatten(1).mean(1)).mean()  # the spy predicts 0
     assert torch.isclose(o.loss(Spy(), b).double(), wanted, rtol=1e-3)
@@ -178,7 +178,7 @@ def test_the_same_image_meets_all_noise_levels(folder: Path) -> None:
     levels: dict[Any, list[int]] = {}
     for b in data.batches(seed=0, batch_size=8, start_step=0, num_steps=1000):
         t = draw_timesteps(0, b.positions.numpy(), 1000)
-        for image, timestep in zip(b.images, t.tolist(), strict=True):
+        for image, timestep in zip(b.clean, t.tolist(), strict=True):
             levels.setdefault(image.numpy().tobytes(), []).append(timestep)
     assert len(levels) == len(data)
     for seen in levels.values():
@@ -222,7 +222,7 @@ def test_the_vlb_loss_is_the_bound(prediction_type: PredictionType) -> None:
     noisy, t = said.sample.double(), said.timestep
     output, variance = (v.expand(128, 1, 8, 8).double() for v in said.output.detach().view(2, 1, 1, 1))
     x_0 = o.scheduler.convert(output, noisy, t, prediction_type, "sample")
-    terms = VariationalBound(o.scheduler, 8).terms(b.images.double(), x_0, variance, t)
+    terms = VariationalBound(o.scheduler, 8).terms(b.clean.double(), x_0, variance, t)
     assert bool((t == 0).any())
     assert loss.item() == pytest.approx(100 * float(terms.mean()), rel=1e-3)
 
@@ -286,7 +286,7 @@ def test_the_held_out_error_is_that_of_the_target_alone() -> None:
     o, b = learning("hybrid"), batch(0, 4, labels=False)
     t = torch.tensor([3, 30, 60, 90])
     first, second = (
-        o.errors(Said(0.1, variance), b.images, None, t, 0, b.positions.numpy(), "noise") for variance in (-1.0, 1.0)
+        o.errors(Said(0.1, variance), b.clean, None, t, 0, b.positions.numpy(), "noise") for variance in (-1.0, 1.0)
     )
     assert torch.equal(first, second)
     assert first.shape == (4,)

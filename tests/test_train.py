@@ -143,11 +143,11 @@ def test_few_held_out_images_are_seen_at_many_noise_levels_in_whole_batches(fold
     assert batches == [64] * 7 + [62]
 
     assert timesteps.tolist() == draw_timesteps(0, np.arange(510), 1000).tolist()
-    assert held_out.labels is not None
+    labels = held_out.condition["class_labels"]
     with torch.no_grad():
         for k in (0, 1, 2, 63, 64, 65, 400, 509):
             row, t = slice(k % 3, k % 3 + 1), timesteps[k : k + 1]
-            alone = objective.errors(unet, held_out.images[row], held_out.labels[row], t, 0, np.array([k]), "held out")
+            alone = objective.errors(unet, held_out.clean[row], labels[row], t, 0, np.array([k]), "held out")
             torch.testing.assert_close(errors[k : k + 1], alone, rtol=1e-4, atol=1e-6)
 
 

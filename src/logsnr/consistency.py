@@ -95,8 +95,10 @@ class ConsistencyObjective:
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """The mean loss of a training batch."""
         n = batch.positions.numpy()
-        labels = drop_labels(batch.labels, self.null_label, self.config.label_dropout, self.seed, n, self.device)
-        images, noise = with_noise(batch.images, self.seed, n, "noise", self.device)
+        labels = drop_labels(
+            batch.condition.get("class_labels"), self.null_label, self.config.label_dropout, self.seed, n, self.device
+        )
+        images, noise = with_noise(batch.clean, self.seed, n, "noise", self.device)
         segments = (batch.positions % self.config.steps).to(self.device)
         errors = self.squared_errors(model, images, noise, labels, segments)
         c = self.config.huber_c

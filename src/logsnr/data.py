@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -40,6 +40,9 @@ MEMORY_LIMIT = 1 << 30
 _SPLIT_SEED = 0  # not the run's: every run on the same data has to hold out the same images
 _LISTED = 10
 _GOLDEN, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
+
+Condition = Mapping[str, Tensor]
+"""Keyword of the network -> values, batch first. Empty: not conditioned, or on nothing in particular."""
 
 
 def sample_seed(seed: int, n: int, stream: str) -> int:
@@ -73,10 +76,11 @@ def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 class Batch:
     """What the network sees at once, on the CPU."""
 
-    images: Tensor
-    """float32 in [-1, 1], (batch, channels, height, width)."""
-    labels: Tensor | None
-    """int64 in [0, classes), (batch,); None without classes."""
+    clean: Tensor
+    """x_0: float32 in [-1, 1], (batch, channels, height, width)."""
+    condition: Condition
+    """What it is conditioned on, by keyword of the network; of labelled images `class_labels`, int64 in [0, classes),
+    (batch,)."""
     positions: Tensor
     """int64, (batch,): the number n of each sample in this run; whoever draws noise for it seeds by `sample_seed`."""
 
@@ -227,8 +231,10 @@ class ImageData:
         pixels[selection.mirrored] = pixels[selection.mirrored, ..., ::-1]
         half = ((1 << self.bits) - 1) / 2
         images = torch.from_numpy(pixels.astype(np.float32)).div_(half).sub_(1)  # x / 255 * 2 - 1, to the bit
-        labels = None if self._labels is None else torch.from_numpy(self._labels[selection.images])
-        return Batch(images, labels, torch.from_numpy(selection.positions))
+        condition: Condition = {}
+        if self._labels is not None:
+            condition = {"class_labels": torch.from_numpy(self._labels[selection.images])}
+        return Batch(images, condition, torch.from_numpy(selection.positions))
 
 
 def open_data(config: DataConfig) -> ImageData:

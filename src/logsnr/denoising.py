@@ -150,8 +150,10 @@ class Objective:
         """The mean loss of a training batch."""
         positions = batch.positions.numpy()
         dropout = self.config.label_dropout
-        labels = drop_labels(batch.labels, self.null_label, dropout, self.seed, positions, self.device)
-        images, noise = with_noise(batch.images, self.seed, positions, "noise", self.device)
+        labels = drop_labels(
+            batch.condition.get("class_labels"), self.null_label, dropout, self.seed, positions, self.device
+        )
+        images, noise = with_noise(batch.clean, self.seed, positions, "noise", self.device)
         if self.learner is not None:
             return self._loss_on_the_curve(self.learner, model, images, noise, labels, positions)
         drawn, importance = self._draw(positions)

@@ -137,7 +137,7 @@ def _spectrum_of(data: ImageData) -> Spectrum:
     count = min(len(data), _MOST_IMAGES)
     batches = data.batches(seed=0, batch_size=_BATCH, start_step=0, num_steps=-(-count // _BATCH))
     shown = tqdm(batches, "Spectrum", -(-count // _BATCH), leave=False, delay=2)
-    images = torch.cat([batch.images for batch in shown])[:count]
+    images = torch.cat([batch.clean for batch in shown])[:count]
     return spectrum([images])
 
 

@@ -80,15 +80,15 @@ def errors_by_timestep(subject: Subject, split: Split) -> tuple[Tensor, Tensor]:
     errors, drawn, seen = [], [], 0
     for batch in data.in_order(split, _BATCH, min(available, _SAMPLES)):
         for _ in range(repeats):
-            numbers = np.arange(seen, seen + len(batch.images))
+            numbers = np.arange(seen, seen + len(batch.clean))
             seen += len(numbers)
             timesteps = torch.from_numpy(draw_timesteps(0, numbers, len(scheduler)))
-            noise, generator = torch.empty_like(batch.images), torch.Generator()
+            noise, generator = torch.empty_like(batch.clean), torch.Generator()
             for row, seed in zip(noise, sample_seeds(0, numbers, "inspect noise").tolist(), strict=True):
                 row.normal_(generator=generator.manual_seed(seed))
-            noisy = scheduler.add_noise(batch.images, noise, timesteps)
-            output, _ = predict(subject.unet, scheduler, noisy, timesteps, batch.labels)
-            errors.append(squared_errors(scheduler, output, batch.images, noise, timesteps).double())
+            noisy = scheduler.add_noise(batch.clean, noise, timesteps)
+            output, _ = predict(subject.unet, scheduler, noisy, timesteps, batch.condition.get("class_labels"))
+            errors.append(squared_errors(scheduler, output, batch.clean, noise, timesteps).double())
             drawn.append(timesteps)
     return torch.cat(errors), torch.cat(drawn)
 

@@ -108,13 +108,17 @@ def held_out_errors(
         for batch in data.in_order("held_out", batch_size=_HELD_OUT_BATCH):
             if seen >= _HELD_OUT_SAMPLES:
                 break
-            count = len(batch.images)
+            count = len(batch.clean)
             for start in range(0, repeats * count, _HELD_OUT_BATCH):
                 places = np.arange(start, min(start + _HELD_OUT_BATCH, repeats * count))
                 rows, positions = torch.from_numpy(places % count), seen + places
                 t = torch.from_numpy(draw_timesteps(0, positions, len(objective.scheduler))).to(objective.device)
-                labels = None if batch.labels is None else batch.labels[rows].to(objective.device)
-                errors.append(objective.errors(unet, batch.images[rows], labels, t, 0, positions, "held out"))
+                labels = (
+                    None
+                    if batch.condition.get("class_labels") is None
+                    else batch.condition["class_labels"][rows].to(objective.device)
+                )
+                errors.append(objective.errors(unet, batch.clean[rows], labels, t, 0, positions, "held out"))
                 timesteps.append(t)
                 bar.update(len(places))
             seen += repeats * count

@@ -34,7 +34,7 @@ class Gaussian:
         images = self.sample(count, seed)
         for k in range(0, count, size):
             part = images[k : k + size]
-            yield Batch(part, None, torch.arange(k, k + len(part)))
+            yield Batch(part, {}, torch.arange(k, k + len(part)))
 
     def log_prob(self, images: Tensor) -> Tensor:
         """In nats, (batch,)."""

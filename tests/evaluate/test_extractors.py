@@ -50,7 +50,7 @@ def test_features_of_data_are_made_once_for_each_part(folder: Path, cache: Path)
     data, _ = shades(folder)
     means = Means()
     first = features_of_data(means, data, "train")
-    images = torch.cat([batch.images for batch in data.in_order("train", 7)]) / 2 + 0.5
+    images = torch.cat([batch.clean for batch in data.in_order("train", 7)]) / 2 + 0.5
     assert torch.allclose(first.features[:, 0], images.mean((1, 2, 3)))
     assert means.shown == len(data) == 30
     again = features_of_data(means, shades(folder)[0], "train")
@@ -106,7 +106,7 @@ def test_classifier_learns_the_classes_once(folder: Path, cache: Path) -> None:
     found = features_of_data(made, data, "held_out")
     assert found.features.shape == (10, classifier.NUM_FEATURES)
     assert found.logits is not None
-    labels = torch.cat([batch.labels for batch in data.in_order("held_out", 4) if batch.labels is not None])
+    labels = torch.cat([batch.condition["class_labels"] for batch in data.in_order("held_out", 4)])
     assert torch.equal(found.logits.argmax(1), labels)
 
     (kept,) = cache.glob("classifier-*")

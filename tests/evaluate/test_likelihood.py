@@ -197,7 +197,7 @@ def test_the_decoder_s_term_on_quantised_data_by_quadrature(bits: int) -> None:
     k = torch.tensor([0, largest // 4, largest // 2 + 1, largest], dtype=DOUBLE)
     images = (2 * k / largest - 1).repeat(500).view(-1, 1, 1, 1)
     model = ExactModel(gaussian(1), s)
-    batch = Batch(images, None, torch.arange(len(images)))
+    batch = Batch(images, {}, torch.arange(len(images)))
     found = elbo(model, s, [batch], num_images=2000, bits=bits, timesteps=1).bits_per_dim.decoder
     bar = s.alphas_cumprod.double()
     a, sigma = bar[0].sqrt(), (1 - bar[0]).sqrt()
@@ -225,7 +225,7 @@ def test_the_decoder_s_term_on_quantised_data_by_quadrature(bits: int) -> None:
 def each_image(model: Any, s: BetaScheduler, images: Tensor, size: int, **options: Any) -> list[float]:
     """An image's own figure is what it changes in the mean."""
     k = torch.arange(len(images))
-    batches = [Batch(images[i : i + size], None, k[i : i + size]) for i in range(0, len(images), size)]
+    batches = [Batch(images[i : i + size], {}, k[i : i + size]) for i in range(0, len(images), size)]
     n = len(images)
     means = [
         n_ * elbo(model, s, batches, num_images=n_, bits=None, **options).bits_per_dim.total for n_ in range(2, n + 1)
@@ -269,7 +269,7 @@ def test_clipping_is_part_of_the_model() -> None:
     clipped = type(plain).from_config(plain.config, clip_sample=True)
     inside = data.sample(500, 0).clamp(-1, 1)
     figures = [
-        elbo(ExactModel(data, s), s, [Batch(inside, None, torch.arange(500))], num_images=500, bits=8, respace=20)
+        elbo(ExactModel(data, s), s, [Batch(inside, {}, torch.arange(500))], num_images=500, bits=8, respace=20)
         for s in (plain, clipped)
     ]
     assert figures[1].bits_per_dim.total < figures[0].bits_per_dim.total - 0.02
@@ -289,7 +289,14 @@ def test_labels_are_the_images_or_the_null_label() -> None:
     data, s = gaussian(1), scheduler("cosine")
     model, images, k = Labelled(data, s), data.sample(4, 0), torch.arange(4)
     for labels, wanted in [(torch.tensor([2, 0, 1, 2]), [2, 0, 1]), (None, [3, 3, 3])]:
-        elbo(model, s, [Batch(images, labels, k)], num_images=3, bits=None, respace=3)
+        elbo(
+            model,
+            s,
+            [Batch(images, {} if labels is None else {"class_labels": labels}, k)],
+            num_images=3,
+            bits=None,
+            respace=3,
+        )
         assert model.labels.tolist() == wanted
 
 

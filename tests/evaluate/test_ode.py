@@ -30,7 +30,7 @@ def bits(log_prob: Tensor, dimensions: int) -> float:
 
 
 def measure(model: Any, s: Any, images: Tensor, **options: Any) -> OdeLikelihood:
-    batch = Batch(images, None, torch.arange(len(images)))
+    batch = Batch(images, {}, torch.arange(len(images)))
     return ode_likelihood(model, s, [batch], **{"num_images": len(images), "bits": None, **options})
 
 
@@ -120,7 +120,7 @@ def test_the_trace_s_estimate_is_unbiased_and_an_image_s_own() -> None:
     assert np.std(each) > 1e-3
 
     k = torch.arange(6)
-    parts = [Batch(images[i : i + 2], None, k[i : i + 2]) for i in (0, 2, 4)]
+    parts = [Batch(images[i : i + 2], {}, k[i : i + 2]) for i in (0, 2, 4)]
     split = ode_likelihood(model, s, parts, num_images=6, bits=None, tolerance=1e-6)
     whole = measure(model, s, images, tolerance=1e-6)
     assert split.bits_per_dim.total == pytest.approx(whole.bits_per_dim.total, abs=1e-5)
@@ -148,7 +148,7 @@ def test_a_u_net_in_float32() -> None:
         ).eval()  # fmt: skip
     s = scheduler("cosine", "v_prediction", "learned_range")
     images = gaussian(16).sample(3, 0)
-    batch = Batch(images.float(), torch.tensor([0, 1, 0]), torch.arange(3))
+    batch = Batch(images.float(), {"class_labels": torch.tensor([0, 1, 0])}, torch.arange(3))
     options: dict[str, Any] = {"num_images": 3, "bits": 8, "tolerance": 1e-2}
     exact = ode_likelihood(unet, s, [batch], trace="exact", **options)
     guess = ode_likelihood(unet, s, [batch], trace="hutchinson", **options)

@@ -134,10 +134,9 @@ def _train(data: ImageData, device: str) -> SmallCNN:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
     batches = data.batches(seed=0, batch_size=_BATCH, start_step=0, num_steps=steps)
     for batch in tqdm(batches, "Training the classifier", steps, unit="step", leave=False, delay=2):
-        assert batch.labels is not None
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=resolve_precision("auto") == "bf16"):
-            _, logits = network(batch.images.to(device).add(1).div(2))
-        loss = F.cross_entropy(logits.float(), batch.labels.to(device))
+            _, logits = network(batch.clean.to(device).add(1).div(2))
+        loss = F.cross_entropy(logits.float(), batch.condition["class_labels"].to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -151,7 +150,6 @@ def _right(network: SmallCNN, data: ImageData, device: str) -> int:
     network.to(device)
     right = 0
     for batch in data.in_order("held_out", _BATCH):
-        assert batch.labels is not None
-        logits = network(batch.images.to(device).add(1).div(2))[1]
-        right += int((logits.argmax(1).cpu() == batch.labels).sum())
+        logits = network(batch.clean.to(device).add(1).div(2))[1]
+        right += int((logits.argmax(1).cpu() == batch.condition["class_labels"]).sum())
     return right

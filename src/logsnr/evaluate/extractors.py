@@ -94,7 +94,7 @@ def features_of_data(extractor: FeatureExtractor, data: ImageData, split: Litera
     count = len(data) if split == "train" else data.num_held_out
     content = (data.fingerprint, split, len(data), data.num_held_out, extractor.digest)
     path = cache_folder() / f"features-{digest_of(repr(content).encode())}.safetensors"
-    batches = (batch.images.add(1).div(2) for batch in data.in_order(split, _BATCH))
+    batches = (batch.clean.add(1).div(2) for batch in data.in_order(split, _BATCH))
     return _kept(extractor, batches, count, path, split.replace("_", "-") + " images")
 
 

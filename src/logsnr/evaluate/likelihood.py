@@ -176,10 +176,10 @@ def first_images(
     """The first `num_images`, batch by batch: images in float64, labels, positions. ConfigError if there are fewer."""
     seen = 0
     for batch in batches:
-        count = min(len(batch.images), num_images - seen)
+        count = min(len(batch.clean), num_images - seen)
         seen += count
-        labels = None if batch.labels is None else batch.labels[:count]
-        yield batch.images[:count].double(), labels, batch.positions[:count].numpy()
+        labels = None if "class_labels" not in batch.condition else batch.condition["class_labels"][:count]
+        yield batch.clean[:count].double(), labels, batch.positions[:count].numpy()
         if seen == num_images:
             return
     raise ConfigError(f"num_images is {num_images}, and there are {seen} images.")

@@ -74,7 +74,7 @@ def picture_of_pairs(pairs: list[tuple[float, int, int]], images: Tensor, data: 
     wanted = {place for _, _, place in pairs}
     found: dict[int, Tensor] = {}
     for batch in data.in_order("train", 128):
-        for place, image in zip(batch.positions.tolist(), batch.images, strict=True):
+        for place, image in zip(batch.positions.tolist(), batch.clean, strict=True):
             if place in wanted:
                 found[place] = image.add(1).div(2)
     between = torch.full_like(images[0, :, :, :1], 0.5)
