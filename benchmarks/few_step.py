@@ -44,7 +44,7 @@ from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import choose_device
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler, adams_table
-from logsnr.trajectories import Sampler
+from logsnr.trajectories import Paths
 
 COUNTS = (4, 5, 6, 8, 10, 15, 20)
 FID_COUNTS = (5, 6, 8)
@@ -106,14 +106,14 @@ def candidates_of(pipe: PixelDiffusionPipeline) -> dict[str, tuple[Any, dict[str
 
 
 @torch.inference_mode()
-def converged(sampler: Sampler, noise: Tensor, guidance: float, steps: int) -> Tensor:
+def converged(paths: Paths, noise: Tensor, guidance: float, steps: int) -> Tensor:
     """Of order two: the network isn't smooth enough for three to be nearer."""
-    timesteps = sampler.scheduler.default_timesteps(steps)
-    table, parts = adams_table(sampler.scheduler.angles[timesteps].tolist(), order=2), noise.split(FEW * 2)
+    timesteps = paths.scheduler.default_timesteps(steps)
+    table, parts = adams_table(paths.scheduler.angles[timesteps].tolist(), order=2), noise.split(FEW * 2)
     first, ends = 0, []
     for part in tqdm(parts, desc=f"reference, {steps} steps", leave=False):
-        labels = sampler.labels(first + len(part))
-        ends.append(sampler.run(timesteps, table, guidance, part, None if labels is None else labels[first:]))
+        condition = {name: values[first:] for name, values in paths.conditions(first + len(part)).items()}
+        ends.append(paths.run(timesteps, table, guidance, part, condition))
         first += len(part)
     return torch.cat(ends)
 
@@ -122,8 +122,8 @@ class Measured:
     """Distances of one model's samplers, kept in a folder."""
 
     def __init__(self, pipe: PixelDiffusionPipeline, num: int, guidance_scale: float) -> None:
-        self.pipe, self.sampler, self.num = pipe, Sampler(pipe, guidance_scale), num
-        self.noise, self.candidates = self.sampler.noise(num, SEED), candidates_of(pipe)
+        self.pipe, self.paths, self.num = pipe, Paths(pipe, guidance_scale), num
+        self.noise, self.candidates = self.paths.noise(num, SEED), candidates_of(pipe)
         model = digest_of(digest_of_network(pipe.unet).encode(), repr(sorted(self.plain_config())).encode())
         self.folder = cache_folder() / "few_step" / f"{model}-{num}"
         self.goals: dict[float, tuple[Tensor, float]] = {}
@@ -136,8 +136,8 @@ class Measured:
         path = self.folder / f"goal-{guidance:g}.safetensors"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            ends = converged(self.sampler, self.noise, guidance, 500)
-            change = rmse(ends, converged(self.sampler, self.noise, guidance, 250))
+            ends = converged(self.paths, self.noise, guidance, 500)
+            change = rmse(ends, converged(self.paths, self.noise, guidance, 250))
             with replacing_file(path) as temporary:
                 save_file({"ends": ends.cpu().contiguous(), "change": torch.tensor(change)}, temporary)
         tensors = load_file(path)
@@ -146,7 +146,7 @@ class Measured:
     def distance(self, scheduler: Any, n: int, guidance: float, num: int) -> tuple[float, float] | None:
         """RMSE and seconds an image, of the first `num` images."""
         begin = time.perf_counter()
-        output = partial(self.sampler.output, guidance=guidance, labels=self.sampler.labels(num))
+        output = partial(self.paths.output, guidance=guidance, condition=self.paths.conditions(num))
         end = drive(scheduler, output, self.noise[:num], n)
         seconds = (time.perf_counter() - begin) / num
         if guidance not in self.goals:
@@ -185,7 +185,7 @@ class Measured:
             limit = 3 * min(kept["tried"].values())
             names = [name for name in names if kept["tried"].get(name, 0.0) <= limit]  # what failed may work with more
             best[n] = kept["rows"][0][2]
-            ours = {"**ours, untuned**": self.sampler.scheduler}
+            ours = {"**ours, untuned**": self.paths.scheduler}
             if n in tuned.tuned_steps:
                 ours["**ours, tuned**"] = tuned
             rows = [*kept["rows"]]
@@ -207,7 +207,7 @@ def fids(measured: Measured, run: Path, best: dict[int, str], num: int) -> list[
         other = dataclasses.replace(subject, sampler=scheduler, digest=digest)
         return distribution(other, extractor, dataclasses.replace(options, steps=steps)).comparison.figures
 
-    goal = figures(measured.sampler.scheduler, 100)
+    goal = figures(measured.paths.scheduler, 100)
     lines = [f"\n{num} images, guidance 1, features of {extractor.name}. Converged (100 steps): FID {goal.fid:.4f}, "
              f"KID {goal.kid:.5f}.\n"]  # fmt: skip
     lines += ["| evaluations | sampler | FID | in excess | KID |", "|---|---|---|---|---|"]
@@ -242,7 +242,7 @@ def main() -> None:
         pipe, title = load(arguments.model), Path(arguments.model).name
     measured = Measured(pipe.to(choose_device()), arguments.num, arguments.guidance_scale)
     lines, best = [f"# Distance to the converged solution: {title}, {arguments.num} images"], {}
-    for guidance in measured.sampler.guidances:
+    for guidance in measured.paths.guidances:
         more, found = measured.table(guidance, sorted(arguments.counts))
         lines, best = lines + more, best or found  # the first guidance is 1, that of the FID
         arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")

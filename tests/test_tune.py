@@ -29,7 +29,7 @@ from logsnr.sample import sample
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.schedulers.scheduling_few_step import HISTORY, adams_table, ddim_table, dpm_solver_table
 from logsnr.stage import stage
-from logsnr.trajectories import Sampler
+from logsnr.trajectories import Paths
 from logsnr.tune import Tuned, curve, plan, tune
 
 OPTIONS = TuneOptions(steps=(3, 4))
@@ -77,32 +77,32 @@ def results(run: Path, small: None) -> list[Tuned]:
 def test_tables_beat_the_default_on_held_out_noise(run: Path, results: list[Tuned]) -> None:
     assert [t.steps for t in results] == [3, 4]
     assert all(t.kept for t in results), results
-    sampler = Sampler(load(run), 2.0)
+    paths = Paths(load(run), 2.0)
     with torch.inference_mode():
-        held_out = sampler.teacher(8, 1, "")
+        held_out = paths.teacher(8, 1, "")
         for t in results:
-            assert sampler.errors(t.timesteps, t.coefficients, held_out) == pytest.approx(t.tuned, rel=1e-4)
+            assert paths.errors(t.timesteps, t.coefficients, held_out) == pytest.approx(t.tuned, rel=1e-4)
 
 
 def test_each_stage_does_better(run: Path, small: None) -> None:
     """Least squares beats the default, and the refinement least squares, on the noise that they learn from."""
-    sampler = Sampler(load(run), 2.0)
+    paths = Paths(load(run), 2.0)
     with torch.inference_mode():
-        teacher = sampler.teacher(12, 0, "")
+        teacher = paths.teacher(12, 0, "")
         path = best_path(teacher, 4)
         assert path[0] == 0
         assert path == sorted(set(path))
-        timesteps, table = first_guess(sampler, teacher, 4)
+        timesteps, table = first_guess(paths, teacher, 4)
         assert timesteps[0] >= teacher.timesteps[path[1] - 1]
         assert timesteps[1:] == [teacher.timesteps[i] for i in path[1:]]
         assert all(len(row) == 2 + HISTORY for row in table)
-        default = sampler.scheduler.default_timesteps(4)
+        default = paths.scheduler.default_timesteps(4)
         losses = [
-            math.hypot(*sampler.errors(*found, teacher))
+            math.hypot(*paths.errors(*found, teacher))
             for found in (
-                (default, adams_table(sampler.scheduler.angles[default].tolist())),
+                (default, adams_table(paths.scheduler.angles[default].tolist())),
                 (timesteps, table),
-                refined(sampler, teacher, timesteps, table),
+                refined(paths, teacher, timesteps, table),
             )
         ]
     assert losses == sorted(losses, reverse=True)
@@ -110,15 +110,15 @@ def test_each_stage_does_better(run: Path, small: None) -> None:
 
 def test_derivatives_are_those_of_the_distance(run: Path, small: None) -> None:
     """Against finite differences, and J^T J by its action on the gradient of many draws."""
-    sampler = Sampler(load(run), 2.0)
+    paths = Paths(load(run), 2.0)
     with torch.inference_mode():
-        teacher = sampler.teacher(12, 0, "")
-        timesteps, table = first_guess(sampler, teacher, 3)
+        teacher = paths.teacher(12, 0, "")
+        timesteps, table = first_guess(paths, teacher, 3)
         values = torch.tensor([[t - 0.5, *row] for t, row in zip(timesteps, table, strict=True)], dtype=torch.float64)
         free, batch = _free(3), torch.arange(12)
 
         def found(at: torch.Tensor) -> tuple[float, torch.Tensor, torch.Tensor]:
-            return _derivatives(sampler, teacher, batch, at, free, torch.Generator().manual_seed(0))
+            return _derivatives(paths, teacher, batch, at, free, torch.Generator().manual_seed(0))
 
         loss, gradient, normal = found(values)
         for k, direction in enumerate(free.T.view(-1, *values.shape)):
@@ -130,13 +130,13 @@ def test_derivatives_are_those_of_the_distance(run: Path, small: None) -> None:
 
 
 def test_ends_have_the_teachers_contrast(run: Path, results: list[Tuned]) -> None:
-    sampler = Sampler(load(run), 2.0)
+    paths = Paths(load(run), 2.0)
     with torch.inference_mode():
-        teacher = sampler.teacher(12, 0, "")
+        teacher = paths.teacher(12, 0, "")
         for t in results:
             r, c, *b = t.coefficients[-1]
             assert r == c == 0
-            ends = [sampler.run(t.timesteps, t.coefficients, w, teacher.noise, sampler.labels(12)) for w in (1.0, 2.0)]
+            ends = [paths.run(t.timesteps, t.coefficients, w, teacher.noise, paths.conditions(12)) for w in (1.0, 2.0)]
             ratio = float((teacher.ends.flatten(3).var(-1).sum() / torch.stack(ends).flatten(3).var(-1).sum()).sqrt())
             assert ratio == pytest.approx(1, abs=1e-4)
             assert sum(b) == pytest.approx(1, abs=0.2)
@@ -160,15 +160,15 @@ def test_a_plan_writes_nothing_and_says_what_is_there(run: Path, results: list[T
 
 def test_stock_schedulers_are_measured_beside(run: Path, results: list[Tuned]) -> None:
     """DDIM and DPM-Solver++ are tables too, and their errors the tables' own."""
-    sampler, tuned = Sampler(load(run), 2.0), results[1]
+    paths, tuned = Paths(load(run), 2.0), results[1]
     assert [set(t.stock or {}) for t in results] == [set(STOCK)] * 2
     assert tuned.stock is not None
-    timesteps = sampler.scheduler.default_timesteps(tuned.steps)  # 4 divide T; else stock's DDIM is off by a timestep
-    angles = sampler.scheduler.angles[timesteps].tolist()
+    timesteps = paths.scheduler.default_timesteps(tuned.steps)  # 4 divide T; else stock's DDIM is off by a timestep
+    angles = paths.scheduler.angles[timesteps].tolist()
     with torch.inference_mode():
-        held_out = sampler.teacher(8, 1, "")
+        held_out = paths.teacher(8, 1, "")
         for name, table in (("DDIM", ddim_table(angles)), ("DPMSolverMultistep", dpm_solver_table(angles))):
-            assert tuned.stock[name] == pytest.approx(sampler.errors(timesteps, table, held_out), rel=1e-4)
+            assert tuned.stock[name] == pytest.approx(paths.errors(timesteps, table, held_out), rel=1e-4)
 
 
 def test_what_stock_can_not_sample_has_no_figures(run: Path) -> None:

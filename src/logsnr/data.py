@@ -84,6 +84,10 @@ class Batch:
     positions: Tensor
     """int64, (batch,): the number n of each sample in this run; whoever draws noise for it seeds by `sample_seed`."""
 
+    def take(self, rows: Tensor, positions: Tensor) -> Batch:
+        """The samples of these rows, as the samples of these numbers."""
+        return Batch(self.clean[rows], {name: values[rows] for name, values in self.condition.items()}, positions)
+
 
 class ImageData:
     """A data set at its final size, split into training and held-out images. Made by `open_data`.

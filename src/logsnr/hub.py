@@ -18,7 +18,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from logsnr.errors import ModelError
 from logsnr.locate import FEW_STEP_FOLDER, locate, read_json_object
-from logsnr.models import load_unet
+from logsnr.models.networks import load_unet
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.registry import scheduler_class_named
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler

@@ -19,20 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from logsnr.config import EvaluateOptions
-from logsnr.data import sample_seeds
-from logsnr.denoising import draw_timesteps
 from logsnr.evaluate.bits import Split, bound
-from logsnr.evaluate.likelihood import predict
 from logsnr.evaluate.subject import Subject
 from logsnr.film import Frame
-from logsnr.objectives import loss_weights, squared_errors
+from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_timestep
 from logsnr.pictures import film_strip, sample_film
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import bits_by_log_snr_figure, loss_by_log_snr_figure, save_png
 
-EDGES = tuple(float(edge) for edge in range(-10, 11))
-"""Bins of log-SNR of the losses; the outer two take everything beyond."""
-_SAMPLES, _BATCH = 2048, 64
+_SAMPLES = 2048
 
 
 def inspect_run(subject: Subject, options: EvaluateOptions, out: Path) -> str:
@@ -50,58 +45,26 @@ def inspect_run(subject: Subject, options: EvaluateOptions, out: Path) -> str:
 
 def _loss(subject: Subject, path: Path) -> str:
     parts: list[Split] = ["held_out", "train"] if subject.data.num_held_out else ["train"]
-    weights = loss_weights(subject.scheduler, subject.config.objective).double()
+    weights = subject.objective.weights.double()
     curves: dict[str, list[float]] = {}
     means, said = {}, []
     for split in parts:
-        errors, timesteps = errors_by_timestep(subject, split)
+        errors, timesteps = errors_by_timestep(subject.objective, subject.denoiser, subject.data, split, _SAMPLES)
+        errors = errors.double()
         log_snr = subject.scheduler.log_snr(timesteps).double()
         weighted = errors * weights[timesteps]
         name = split.replace("_", "-")
         means[name] = (float(weighted.mean()), float(weighted.std()) / len(weighted) ** 0.5)
-        curves[name] = _binned_means(log_snr, errors)
+        curves[name] = binned_means(log_snr, errors)
         if split == parts[0]:
             low, high = _middle_half(log_snr, weighted)
             said.append(f"half of it between log-SNR {low:.1f} and {high:.1f}")
-    save_png(loss_by_log_snr_figure(EDGES, curves), path)
+    save_png(loss_by_log_snr_figure(LOG_SNR_EDGES, curves), path)
     text = " and ".join(f"{mean:.4f} ± {error:.4f} on {name} images" for name, (mean, error) in means.items())
     return (
         f"Loss, weighted as in training: {text}; {said[0]}. By log-SNR, unweighted (the outer "
         f"bins with all that lies beyond): {path}"
     )
-
-
-@torch.no_grad()
-def errors_by_timestep(subject: Subject, split: Split) -> tuple[Tensor, Tensor]:
-    """Unweighted squared errors of `_SAMPLES` noisy images of one part of the data, and their timesteps."""
-    data, scheduler = subject.data, subject.scheduler
-    available = len(data) if split == "train" else data.num_held_out
-    repeats = math.ceil(_SAMPLES / available)
-    errors, drawn, seen = [], [], 0
-    for batch in data.in_order(split, _BATCH, min(available, _SAMPLES)):
-        for _ in range(repeats):
-            numbers = np.arange(seen, seen + len(batch.clean))
-            seen += len(numbers)
-            timesteps = torch.from_numpy(draw_timesteps(0, numbers, len(scheduler)))
-            noise, generator = torch.empty_like(batch.clean), torch.Generator()
-            for row, seed in zip(noise, sample_seeds(0, numbers, "inspect noise").tolist(), strict=True):
-                row.normal_(generator=generator.manual_seed(seed))
-            noisy = scheduler.add_noise(batch.clean, noise, timesteps)
-            output, _ = predict(subject.unet, scheduler, noisy, timesteps, batch.condition.get("class_labels"))
-            errors.append(squared_errors(scheduler, output, batch.clean, noise, timesteps).double())
-            drawn.append(timesteps)
-    return torch.cat(errors), torch.cat(drawn)
-
-
-def _binned_means(log_snr: Tensor, values: Tensor) -> list[float]:
-    places = _places(log_snr)
-    return [float(values[places == k].mean()) for k in range(len(EDGES) - 1)]
-
-
-def _places(log_snr: Tensor) -> Tensor:
-    """The bin of each value."""
-    inside = log_snr.clamp(EDGES[0] + 1e-3, EDGES[-1] - 1e-3)
-    return torch.bucketize(inside, torch.tensor(EDGES, dtype=inside.dtype)) - 1
 
 
 def _middle_half(log_snr: Tensor, values: Tensor) -> tuple[float, float]:

@@ -11,27 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from diffusers.models.unets.unet_2d import UNet2DModel
 from PIL import Image
-from torch import Tensor
-from tqdm import tqdm
 
 from logsnr.checkpoint import write_atomically
-from logsnr.consistency import ConsistencyObjective
 from logsnr.data import ImageData
-from logsnr.denoising import Objective, draw_timesteps
+from logsnr.models.denoiser import Denoiser
+from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_timestep
+from logsnr.objectives.objective import Objective
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import image_grid, loss_by_log_snr_figure, save_png
 from logsnr.registry import Sampler, usual_steps
 
-LOG_SNR_EDGES = tuple(float(edge) for edge in range(-10, 11, 2))
-"""Bins of the held-out loss; the outer two take everything beyond."""
-
 _BIN_NAMES = [f"held_out/log_snr_{low:+.0f}_to_{high:+.0f}" for low, high in itertools.pairwise(LOG_SNR_EDGES)]
 _SAMPLE_STEPS, _SAMPLE_IMAGES, _SAMPLE_GUIDANCE = 25, 16, 2.0
-_HELD_OUT_SAMPLES, _HELD_OUT_BATCH = 512, 64
+_HELD_OUT_SAMPLES = 512
 
 
 class Log:
@@ -79,50 +74,16 @@ def read_held_out(run: Path) -> list[HeldOutLoss]:
     return [HeldOutLoss(v["step"], v["held_out/loss"], [v.get(name, math.nan) for name in _BIN_NAMES]) for v in values]
 
 
-def log_held_out(
-    log: Log, step: int, objective: Objective | ConsistencyObjective, unet: UNet2DModel, data: ImageData
-) -> None:
-    """Loss of the averaged weights on held-out images, with the same noise every time, whole and by log-SNR."""
+def log_held_out(log: Log, step: int, objective: Objective, denoiser: Denoiser, data: ImageData) -> None:
+    """Loss of the averaged weights on held-out samples, with the same noise every time, whole and by log-SNR."""
     if data.num_held_out == 0:
         return
-    scheduler = objective.scheduler
-    error, t = held_out_errors(objective, unet, data)
-    log_snr = scheduler.log_snr(t).clamp(LOG_SNR_EDGES[0] + 1e-3, LOG_SNR_EDGES[-1] - 1e-3)
-    places = torch.bucketize(log_snr, torch.tensor(LOG_SNR_EDGES, device=t.device)) - 1
-    values = [float(error[places == i].mean()) for i in range(len(LOG_SNR_EDGES) - 1)]
+    errors, t = errors_by_timestep(objective, denoiser, data, "held_out", _HELD_OUT_SAMPLES)
+    values = binned_means(objective.schedule.log_snr(t), errors)
     bins = {name: value for name, value in zip(_BIN_NAMES, values, strict=True) if math.isfinite(value)}
-    log.scalars(step, {"held_out/loss": float((error * objective.weights[t]).mean()), **bins})
+    log.scalars(step, {"held_out/loss": float((errors * objective.weights[t]).mean()), **bins})
     figure = loss_by_log_snr_figure(LOG_SNR_EDGES, {f"step {step}": values})
     save_png(figure, log.run / "logs" / "held_out_loss_by_log_snr.png")
-
-
-@torch.no_grad()
-def held_out_errors(
-    objective: Objective | ConsistencyObjective, unet: UNet2DModel, data: ImageData
-) -> tuple[Tensor, Tensor]:
-    """Squared errors on held-out images, and their timesteps; few images are taken again, with other noise."""
-    repeats = max(1, _HELD_OUT_SAMPLES // data.num_held_out)
-    total = min(repeats * data.num_held_out, _HELD_OUT_SAMPLES)
-    errors, timesteps, seen = [], [], 0
-    with tqdm(total=total, desc="Held-out loss", unit=" images", delay=2, leave=False) as bar:
-        for batch in data.in_order("held_out", batch_size=_HELD_OUT_BATCH):
-            if seen >= _HELD_OUT_SAMPLES:
-                break
-            count = len(batch.clean)
-            for start in range(0, repeats * count, _HELD_OUT_BATCH):
-                places = np.arange(start, min(start + _HELD_OUT_BATCH, repeats * count))
-                rows, positions = torch.from_numpy(places % count), seen + places
-                t = torch.from_numpy(draw_timesteps(0, positions, len(objective.scheduler))).to(objective.device)
-                labels = (
-                    None
-                    if batch.condition.get("class_labels") is None
-                    else batch.condition["class_labels"][rows].to(objective.device)
-                )
-                errors.append(objective.errors(unet, batch.clean[rows], labels, t, 0, positions, "held out"))
-                timesteps.append(t)
-                bar.update(len(places))
-            seen += repeats * count
-    return torch.cat(errors), torch.cat(timesteps)
 
 
 def log_samples(log: Log, step: int, unet: UNet2DModel, scheduler: Sampler, data: ImageData) -> None:

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from logsnr.config import SampleOptions
 from logsnr.film import Frame, record
-from logsnr.monitor import LOG_SNR_EDGES, HeldOutLoss
+from logsnr.monitor import HeldOutLoss
+from logsnr.objectives.held_out import LOG_SNR_EDGES
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import cell_size, image_grid, labelled_grid, loss_by_log_snr_figure, to_pil
 from logsnr.registry import usual_steps

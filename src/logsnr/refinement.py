@@ -31,7 +31,7 @@ from torch import Tensor
 from tqdm import trange
 
 from logsnr.schedulers.scheduling_few_step import HISTORY, Table
-from logsnr.trajectories import Sampler, Teacher, advance
+from logsnr.trajectories import Paths, Solutions, advance
 
 _FEWER, _FEWEST = 64, 10
 """Numbers of images that a first guess is fitted to, and that its first timestep is tried on."""
@@ -43,7 +43,7 @@ _RATES = 0.7, 0.12
 """Share of the full step that the first and the last round take."""
 
 
-def best_path(teacher: Teacher, n: int) -> list[int]:
+def best_path(teacher: Solutions, n: int) -> list[int]:
     """Indices into the grid of n timesteps, the first being 0: see stage 2 at the top of this file."""
     nodes = len(teacher.timesteps)
     gram = torch.zeros(2 * nodes + 1, 2 * nodes + 1, dtype=torch.float64)
@@ -78,15 +78,15 @@ def best_path(teacher: Teacher, n: int) -> list[int]:
     return path[:0:-1]
 
 
-def least_squares_table(sampler: Sampler, teacher: Teacher, path: list[int], first: int) -> tuple[Table, float]:
+def least_squares_table(paths: Paths, teacher: Solutions, path: list[int], first: int) -> tuple[Table, float]:
     """Coefficients that bring each step nearest to the teacher's next state, from where the sampler is, and the RMSE
     at the end. The network sees the noise, which is the path's first state, at the grid's timestep `first`."""
-    labels = sampler.labels(len(teacher.noise))
-    xs, table = [teacher.noise] * len(sampler.guidances), []
+    condition = paths.conditions(len(teacher.noise))
+    xs, table = [teacher.noise] * len(paths.guidances), []
     histories: list[list[Tensor]] = [[] for _ in xs]
     for i, after in zip([first, *path[1:]], [*path[1:], None], strict=True):
         t = teacher.timesteps[i]
-        ds = [sampler.predict(x, t, w, labels) for x, w in zip(xs, sampler.guidances, strict=True)]
+        ds = [paths.predict(x, t, w, condition) for x, w in zip(xs, paths.guidances, strict=True)]
         recent = [[d, *history[: HISTORY - 1]] for d, history in zip(ds, histories, strict=True)]
         if after is None:
             b = _fit([[h - d for h in rest] for d, *rest in recent], teacher.ends - torch.stack(ds))
@@ -113,15 +113,15 @@ def _ridge(a: Tensor, b: Tensor, damping: float) -> Tensor:
     return solution
 
 
-def first_guess(sampler: Sampler, train: Teacher, n: int) -> tuple[list[int], Table]:
+def first_guess(paths: Paths, train: Solutions, n: int) -> tuple[list[int], Table]:
     """Stage 2 above: timesteps and least-squares coefficients, with the best first timestep."""
     path, few = best_path(train, n), train.images(_FEWEST)
-    first = min(range(path[1]), key=lambda node: least_squares_table(sampler, few, path, node)[1])
-    table, _ = least_squares_table(sampler, train.images(_FEWER), path, first)
+    first = min(range(path[1]), key=lambda node: least_squares_table(paths, few, path, node)[1])
+    table, _ = least_squares_table(paths, train.images(_FEWER), path, first)
     return [train.timesteps[i] for i in [first, *path[1:]]], table
 
 
-def refined(sampler: Sampler, train: Teacher, timesteps: list[int], table: Table) -> tuple[list[int], Table]:
+def refined(paths: Paths, train: Solutions, timesteps: list[int], table: Table) -> tuple[list[int], Table]:
     """Stage 3 above, with a progress bar."""
     n, generator = len(timesteps), torch.Generator().manual_seed(len(timesteps))
     free, values = _free(n), torch.tensor([[t, *row] for t, row in zip(timesteps, table, strict=True)]).double()
@@ -132,16 +132,16 @@ def refined(sampler: Sampler, train: Teacher, timesteps: list[int], table: Table
         if len(order) < BATCH:
             order = torch.randperm(len(train.noise), generator=generator)
         batch, order = order[:BATCH], order[BATCH:]
-        loss, gradient, gauss_newton = _derivatives(sampler, train, batch, values, free, generator)
+        loss, gradient, gauss_newton = _derivatives(paths, train, batch, values, free, generator)
         normal, weight = 0.9 * normal + gauss_newton, 0.9 * weight + 1
         step = -_ridge(normal / weight, gradient, 1e-2)
         step *= _RATES[0] * (_RATES[1] / _RATES[0]) ** (i / (ROUNDS - 1))
         moves = float(step @ (normal / weight) @ step)  # the ends by so much, squared; outside, J is another
         values += (free @ step * min(1.0, math.sqrt(0.25 * loss / moves))).view_as(values)
-        values[:, 0] = _apart(values[:, 0], len(sampler.scheduler))
+        values[:, 0] = _apart(values[:, 0], len(paths.scheduler))
         mean += values / len(last) * (i in last)
     rounded = [round(t) for t in mean[:, 0].tolist()]
-    return rounded, _with_contrast(sampler, train, rounded, mean[:, 1:].tolist())
+    return rounded, _with_contrast(paths, train, rounded, mean[:, 1:].tolist())
 
 
 def _free(n: int) -> Tensor:
@@ -159,10 +159,10 @@ def _free(n: int) -> Tensor:
     return torch.stack(directions, 1)
 
 
-def _with_contrast(sampler: Sampler, train: Teacher, timesteps: list[int], table: Table) -> Table:
+def _with_contrast(paths: Paths, train: Solutions, timesteps: list[int], table: Table) -> Table:
     """The table whose ends have the teacher's variance over an image's pixels, by scaling the last row."""
-    labels = sampler.labels(len(train.noise))
-    ends = torch.stack([sampler.run(timesteps, table, w, train.noise, labels) for w in sampler.guidances])
+    condition = paths.conditions(len(train.noise))
+    ends = torch.stack([paths.run(timesteps, table, w, train.noise, condition) for w in paths.guidances])
     scale = float((train.ends.flatten(3).var(-1).sum() / ends.flatten(3).var(-1).sum()).sqrt())
     return [*table[:-1], [scale * value for value in table[-1]]]
 
@@ -175,21 +175,21 @@ def _apart(timesteps: Tensor, total: int) -> Tensor:
 
 
 def _derivatives(
-    sampler: Sampler, train: Teacher, batch: Tensor, values: Tensor, free: Tensor, generator: torch.Generator
+    paths: Paths, train: Solutions, batch: Tensor, values: Tensor, free: Tensor, generator: torch.Generator
 ) -> tuple[float, Tensor, Tensor]:
     """Mean square distance to the teacher's ends; half its gradient; and J^T J, estimated: along `free` directions."""
-    labels, total = sampler.labels(len(train.noise)), len(batch) * train.ends[0, 0].numel() * len(sampler.guidances)
+    conditions, total = paths.conditions(len(train.noise)), len(batch) * train.ends[0, 0].numel() * len(paths.guidances)
     loss, count = 0.0, free.shape[1]
     gradient, normal = torch.zeros(count, dtype=torch.float64), torch.zeros(count, count, dtype=torch.float64)
-    at_once = max(1, _PIXELS_AT_ONCE // (sampler.shape[-1] * sampler.shape[-2]))
-    for guidance, ends in zip(sampler.guidances, train.ends, strict=True):
+    at_once = max(1, _PIXELS_AT_ONCE // (paths.shape[-1] * paths.shape[-2]))
+    for guidance, ends in zip(paths.guidances, train.ends, strict=True):
         for part in batch.split(at_once):
             with torch.inference_mode(False), torch.enable_grad():
                 # the same values for every image, as variables of its own
-                copies = values.float().to(sampler.device)[:, :, None].repeat(1, 1, len(part)).requires_grad_()
+                copies = values.float().to(paths.device)[:, :, None].repeat(1, 1, len(part)).requires_grad_()
                 rows = copies[:, 1:, :, None, None, None]
-                x, classes = train.noise[part].clone(), None if labels is None else labels[part].clone()
-                end = sampler.run(copies[:, 0], rows, guidance, x, classes)
+                x, condition = train.noise[part].clone(), {name: c[part].clone() for name, c in conditions.items()}
+                end = paths.run(copies[:, 0], rows, guidance, x, condition)
                 residual = end.detach() - ends[part].clone()
                 random = torch.randn(end.shape, generator=generator).to(end.device)
                 (of_residual,) = torch.autograd.grad(end, copies, residual, retain_graph=True)

@@ -14,12 +14,12 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from logsnr.checkpoint import export_model, load_latest, locked, read_json, replacing_folder, write_atomically
 from logsnr.config import FREE, RunConfig, differences, from_json, to_json
-from logsnr.consistency import kept_contrasts
 from logsnr.data import ImageData, open_data
 from logsnr.effort import note_model_step
 from logsnr.errors import CheckpointError, ConfigError
-from logsnr.learned_schedule import learned_scheduler
-from logsnr.models import make_unet
+from logsnr.models.networks import make_unet
+from logsnr.objectives.consistency import kept_contrasts
+from logsnr.objectives.schedule_learner import learned_scheduler
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.precision import resolve_precision
 from logsnr.registry import Sampler, consistency_scheduler, make_scheduler

@@ -9,7 +9,6 @@ from k. A run that was killed and started again therefore ends with the same wei
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import signal
 from collections.abc import Iterator
@@ -28,14 +27,15 @@ from tqdm import tqdm
 
 from logsnr.checkpoint import Checkpoint, Tensors, export_model, load_latest, save_checkpoint
 from logsnr.config import RunConfig
-from logsnr.consistency import ConsistencyObjective
 from logsnr.data import open_data, sample_seed
-from logsnr.denoising import Objective
 from logsnr.effort import Clock, note_model_step
 from logsnr.errors import CheckpointError, TrainingError
 from logsnr.interrupt import Interrupt
-from logsnr.models import make_unet
+from logsnr.models.denoiser import Denoiser
+from logsnr.models.networks import conditioner_of, make_unet
 from logsnr.monitor import Log, log_held_out, log_samples
+from logsnr.objectives.build import make_objective
+from logsnr.objectives.objective import Context, Objective
 from logsnr.precision import fast_attention, resolve_precision
 from logsnr.registry import make_scheduler
 from logsnr.runs import claim, hold, portable_config, require_tracker
@@ -92,12 +92,18 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     unet.to(accelerator.device).train()
     ema = EMAModel(unet.parameters(), decay=options.ema_decay, foreach=True)
     ema.to(accelerator.device)
-    objective: Objective | ConsistencyObjective
-    if config.distill is None:
-        objective = Objective(config, scheduler, data.class_names, data.bits, accelerator.device)
-    else:
-        teacher = copy.deepcopy(unet).eval().requires_grad_(False)
-        objective = ConsistencyObjective(config, scheduler, data.class_names, teacher, accelerator)
+    conditioner = conditioner_of(unet)
+    averaged = Denoiser(unet, scheduler, conditioner)  # of the averaged weights, while they are in the network
+    context = Context(
+        seed=options.seed,
+        condition_dropout=(config.objective if config.distill is None else config.distill).label_dropout,
+        bits=data.bits,
+        shape=(data.channels, data.resolution, data.resolution),
+        device=accelerator.device,
+        denoiser=averaged,
+        autocast=accelerator.autocast,
+    )
+    objective = make_objective(config, scheduler, context)
 
     with (
         _explained(config, run),
@@ -124,7 +130,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
 
         # What a step needs
         model, optimizer = accelerator.prepare(unet, optimizer)
-        network = torch.compile(model) if options.compile else model
+        denoiser = Denoiser(torch.compile(model) if options.compile else model, scheduler, conditioner)
         images_per_step = options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
         batches = data.batches(
             seed=options.seed,
@@ -157,7 +163,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
             for micro in range(options.gradient_accumulation_steps):
                 last = micro == options.gradient_accumulation_steps - 1
                 with contextlib.nullcontext() if last else accelerator.no_sync(model):
-                    part = objective.loss(network, next(batches)) / options.gradient_accumulation_steps
+                    part = objective.loss(denoiser, next(batches)) / options.gradient_accumulation_steps
                     accelerator.backward(part)
                     loss += part.detach()
 
@@ -166,7 +172,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             ema.step(unet.parameters())
-            objective.learn(accelerator, done / options.num_steps)
+            objective.after_step(accelerator.gather, done / options.num_steps)
             done += 1
             losses.append(loss)
             bar.update()
@@ -189,13 +195,13 @@ def train(config: RunConfig, run: Path) -> TrainResult:
                 losses, norms = [], []
             if at_end:
                 with _averaged(unet, ema), accelerator.autocast(), _said(bar, "contrast" if config.distill else ""):
-                    objective.settle(unet)
+                    objective.finish(averaged)
             if log is not None and options.held_out_every and (done % options.held_out_every == 0 or at_end):
                 with _averaged(unet, ema), accelerator.autocast(), _said(bar, "held-out loss"):
-                    log_held_out(log, done, objective, unet, data)
+                    log_held_out(log, done, objective, averaged, data)
             if log is not None and options.sample_every and (done % options.sample_every == 0 or at_end):
                 with _averaged(unet, ema), accelerator.autocast(), _said(bar, "samples"):
-                    log_samples(log, done, unet, objective.model_scheduler, data)
+                    log_samples(log, done, unet, objective.sampler, data)
             if due or stopped_by is not None:
                 with together(accelerator), _said(bar, "checkpoint"):
                     if clock is not None:
@@ -208,12 +214,12 @@ def train(config: RunConfig, run: Path) -> TrainResult:
         if finished:
             with together(accelerator), _said(bar, "export"):
                 if main:
-                    folders = export_model(run, _averaged_unet(unet, ema), objective.model_scheduler, data.class_names)
+                    folders = export_model(run, _averaged_unet(unet, ema), objective.sampler, data.class_names)
                     note_model_step(run, done)
         bar.close()
 
         # The wrapped network goes before the process group, or freeing it waits for a thread that waits for Python
-        del model, network
+        del model, denoiser
         accelerator.free_memory()
         accelerator.state.destroy_process_group()
         return TrainResult(done, finished, None if finished else stopped_by, folders)
@@ -235,9 +241,7 @@ def describe(accelerator: Accelerator) -> str:
     return f"{count}{name}, {precision}"
 
 
-def _state(
-    step: int, unet: UNet2DModel, ema: EMAModel, optimizer: Any, objective: Objective | ConsistencyObjective
-) -> Checkpoint:
+def _state(step: int, unet: UNet2DModel, ema: EMAModel, optimizer: Any, objective: Objective) -> Checkpoint:
     names = [name for name, _ in unet.named_parameters()]
     moments: Tensors = {}
     for name, parameter in unet.named_parameters():
@@ -252,7 +256,7 @@ def _restore(
     unet: UNet2DModel,
     ema: EMAModel,
     optimizer: torch.optim.Optimizer,
-    objective: Objective | ConsistencyObjective,
+    objective: Objective,
 ) -> None:
     unet.load_state_dict(checkpoint.unet)
     for (name, parameter), shadow in zip(unet.named_parameters(), ema.shadow_params, strict=True):

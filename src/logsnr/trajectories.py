@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from logsnr.data import Condition
 from logsnr.errors import ModelError
+from logsnr.models.denoiser import Denoiser, Guided
+from logsnr.models.networks import conditioner_of
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.schedulers.scheduling_few_step import HISTORY, FewStepScheduler, Table, adams_table
 
@@ -18,7 +21,7 @@ GRID, SUBSTEPS = 50, 2
 
 
 @dataclass(frozen=True)
-class Teacher:
+class Solutions:
     """Fine solutions from some noise: states and predictions at `timesteps`, (guidances, nodes, images, ...)."""
 
     timesteps: list[int]
@@ -31,25 +34,27 @@ class Teacher:
         """Where they begin, (images, ...)."""
         return self.states[0, 0]
 
-    def images(self, count: int) -> Teacher:
+    def images(self, count: int) -> Solutions:
         """The first `count`."""
-        return Teacher(self.timesteps, self.states[:, :, :count], self.predictions[:, :, :count], self.ends[:, :count])
+        return Solutions(
+            self.timesteps, self.states[:, :, :count], self.predictions[:, :, :count], self.ends[:, :count]
+        )
 
 
-class Sampler:
+class Paths:
     """The model as a function x_t -> x_0, and multistep recursions over it; in float32 on the model's device."""
 
     def __init__(self, pipeline: PixelDiffusionPipeline, guidance_scale: float) -> None:
         if pipeline.scheduler.config.get("_consistency") is not None:
             raise ModelError("This model is distilled for few steps already. Tune the one that it was made from.")
-        self.unet = pipeline.unet.eval().requires_grad_(False)
-        self.device = pipeline.unet.device
-        self.num_classes = pipeline.num_classes
-        self.guidances = [1.0] if self.num_classes is None else [1.0, guidance_scale]
+        unet = pipeline.unet.eval().requires_grad_(False)
         config = {k: v for k, v in pipeline.scheduler.config.items() if k != "_few_step"}
         self.scheduler = few_step_scheduler(config)
-        size, channels = self.unet.config["sample_size"], self.unet.config["in_channels"]
-        if self.unet.config["out_channels"] != channels:
+        self.denoiser = Denoiser(unet, self.scheduler, conditioner_of(unet))
+        self.device = self.denoiser.device
+        self.guidances = [1.0, guidance_scale] if self.conditions(1) else [1.0]
+        size, channels = unet.config["sample_size"], unet.config["in_channels"]
+        if unet.config["out_channels"] != channels:
             raise ModelError("A model with learned variance has no deterministic sampler to tune yet.")
         self.shape = (channels, *((size, size) if isinstance(size, int) else size))
 
@@ -57,29 +62,19 @@ class Sampler:
         """Standard normal, the same on every device."""
         return torch.randn(count, *self.shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
 
-    def labels(self, count: int) -> Tensor | None:
-        """The classes taken in turn."""
-        return None if self.num_classes is None else torch.arange(count, device=self.device) % self.num_classes
+    def conditions(self, count: int) -> Condition:
+        """Those of `count` samples, all that there are in turn."""
+        return self.denoiser.conditioner.in_turn(count, self.device)
 
-    def output(self, x: Tensor, t: Any, guidance: float, labels: Tensor | None) -> Tensor:
+    def output(self, x: Tensor, t: Any, guidance: float, condition: Condition) -> Tensor:
         """Of the network at timestep t, one for all or (images,)."""
-        if labels is None or self.num_classes is None:
-            plain: Tensor = self.unet(x, t).sample
-            return plain
-        if guidance == 1:
-            conditional: Tensor = self.unet(x, t, labels).sample
-            return conditional
-        both = torch.cat([torch.full_like(labels, self.num_classes), labels])
-        t = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
-        null, conditional = self.unet(torch.cat([x, x]), t, both).sample.chunk(2)
-        guided: Tensor = null + guidance * (conditional - null)
-        return guided
+        return Guided(self.denoiser, guidance)(x, t, condition).output
 
-    def predict(self, x: Tensor, t: Tensor | int, guidance: float, labels: Tensor | None) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor | int, guidance: float, condition: Condition) -> Tensor:
         """x_0 of x at timestep t."""
-        return self.scheduler.to_original(self.output(x, t, guidance, labels), t, x)
+        return self.scheduler.to_original(self.output(x, t, guidance, condition), t, x)
 
-    def teacher(self, count: int, seed: int, name: str) -> Teacher:
+    def teacher(self, count: int, seed: int, name: str) -> Solutions:
         """Fine solutions with every guidance, with a progress bar."""
         # from T - 1, where sampling begins; even, for rounded steps of 1 and 2 in turn would upset the extrapolation
         fine = self.scheduler.default_timesteps(min(GRID * SUBSTEPS, len(self.scheduler)))
@@ -90,26 +85,26 @@ class Sampler:
                 x, seen = noise, []
                 history: list[Tensor] = []
                 for t, row in zip(fine, rows, strict=True):
-                    d = self.predict(x, t, guidance, self.labels(count))
+                    d = self.predict(x, t, guidance, self.conditions(count))
                     seen.append((x, d))
                     x, history = advance(row, x, d, history)
                     bar.update()
                 states.append(torch.stack([x for x, _ in seen[::SUBSTEPS]]))
                 predictions.append(torch.stack([d for _, d in seen[::SUBSTEPS]]))
                 ends.append(x)
-        return Teacher(fine[::SUBSTEPS], torch.stack(states), torch.stack(predictions), torch.stack(ends))
+        return Solutions(fine[::SUBSTEPS], torch.stack(states), torch.stack(predictions), torch.stack(ends))
 
-    def run(self, timesteps: Any, table: Any, guidance: float, x: Tensor, labels: Tensor | None) -> Tensor:
+    def run(self, timesteps: Any, table: Any, guidance: float, x: Tensor, condition: Condition) -> Tensor:
         """The end of the recursion: lists as the scheduler has them, or tensors whose last axis is that of images."""
         history: list[Tensor] = []
         for t, row in zip(timesteps, table, strict=True):
-            x, history = advance(row, x, self.predict(x, t, guidance, labels), history)
+            x, history = advance(row, x, self.predict(x, t, guidance, condition), history)
         return x
 
-    def errors(self, timesteps: list[int], table: Table, teacher: Teacher) -> list[float]:
+    def errors(self, timesteps: list[int], table: Table, teacher: Solutions) -> list[float]:
         """RMSE to the teacher's ends, one a guidance."""
-        labels = self.labels(len(teacher.noise))
-        ends = [self.run(timesteps, table, w, teacher.noise, labels) for w in self.guidances]
+        condition = self.conditions(len(teacher.noise))
+        ends = [self.run(timesteps, table, w, teacher.noise, condition) for w in self.guidances]
         return [float((x - end).square().mean().sqrt()) for x, end in zip(ends, teacher.ends, strict=True)]
 
 

@@ -32,7 +32,7 @@ from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.refinement import first_guess, refined
 from logsnr.sample import choose_device
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler, Table, adams_table
-from logsnr.trajectories import Sampler, Teacher, few_step_scheduler
+from logsnr.trajectories import Paths, Solutions, few_step_scheduler
 
 TRAIN, HELD_OUT = 128, 48
 """Numbers of images' noise that tuning learns from, and is judged on."""
@@ -66,23 +66,23 @@ def tune(source: str | Path, options: TuneOptions, out: Path | None = None) -> l
         _copy(source, place)
     folder, kept = _folders(place, options)
     pipeline = load(folder).to(choose_device())
-    sampler = Sampler(pipeline, options.guidance_scale)
+    paths = Paths(pipeline, options.guidance_scale)
     with torch.inference_mode():
         teachers = []
         for name, count, seed in (("train", TRAIN, options.seed), ("held_out", HELD_OUT, options.seed + 1)):
             path = kept / f"{name}.safetensors"
             if not path.exists():
-                _save(sampler.teacher(count, seed, name), path)
-            teachers.append(_load(path, sampler.device))
+                _save(paths.teacher(count, seed, name), path)
+            teachers.append(_load(path, paths.device))
         for n in sorted(set(options.steps)):
             path = kept / f"steps-{n}.json"
             if not path.exists():
-                _keep(_tune_steps(sampler, n, *teachers), path)
+                _keep(_tune_steps(paths, n, *teachers), path)
             tuned = Tuned(**read_json(path))
             if tuned.stock is None:
-                _keep(dataclasses.replace(tuned, stock=_stock(pipeline, sampler, n, teachers[1])), path)
+                _keep(dataclasses.replace(tuned, stock=_stock(pipeline, paths, n, teachers[1])), path)
     found = {t.steps: t for t in (Tuned(**read_json(path)) for path in kept.glob("steps-*.json"))}
-    _write(folder, sampler.scheduler, [found[n] for n in sorted(found)], options)
+    _write(folder, paths.scheduler, [found[n] for n in sorted(found)], options)
     return [found[n] for n in sorted(set(options.steps))]
 
 
@@ -98,7 +98,7 @@ def plan(source: str | Path, options: TuneOptions, out: Path | None = None) -> s
     place = _place(source, out)
     new = not place.exists()
     folder, kept = (place, place / "tuning") if new else _folders(place, options)
-    guidances = Sampler(load(source if new else folder), options.guidance_scale).guidances
+    guidances = Paths(load(source if new else folder), options.guidance_scale).guidances
     steps = sorted(set(options.steps))
     there = [n for n in steps if (kept / f"steps-{n}.json").exists()]
     passes = sum(2 if w not in (0, 1) else 1 for w in guidances)
@@ -156,18 +156,18 @@ def _folders(source: Path, options: TuneOptions) -> tuple[Path, Path]:
     return folder, source / "tuning" / _digest(folder, options)
 
 
-def _tune_steps(sampler: Sampler, n: int, train: Teacher, held_out: Teacher) -> Tuned:
-    default = sampler.scheduler.default_timesteps(n)
-    default_errors = sampler.errors(default, adams_table(sampler.scheduler.angles[default].tolist()), held_out)
-    found = refined(sampler, train, *first_guess(sampler, train, n))
-    return Tuned(n, *found, default_errors, sampler.errors(*found, held_out))
+def _tune_steps(paths: Paths, n: int, train: Solutions, held_out: Solutions) -> Tuned:
+    default = paths.scheduler.default_timesteps(n)
+    default_errors = paths.errors(default, adams_table(paths.scheduler.angles[default].tolist()), held_out)
+    found = refined(paths, train, *first_guess(paths, train, n))
+    return Tuned(n, *found, default_errors, paths.errors(*found, held_out))
 
 
-def _stock(pipeline: PixelDiffusionPipeline, sampler: Sampler, n: int, held_out: Teacher) -> dict[str, list[float]]:
+def _stock(pipeline: PixelDiffusionPipeline, paths: Paths, n: int, held_out: Solutions) -> dict[str, list[float]]:
     """Distances of the stock schedulers that can, one a guidance, with a progress bar."""
     noise, errors = held_out.noise, {}
-    labels = sampler.labels(len(noise))
-    outputs = [partial(sampler.output, guidance=w, labels=labels) for w in sampler.guidances]
+    condition = paths.conditions(len(noise))
+    outputs = [partial(paths.output, guidance=w, condition=condition) for w in paths.guidances]
     for name, scheduler in tqdm(stock_schedulers(pipeline).items(), f"{n} steps, stock", delay=2, dynamic_ncols=True):
         ends = [drive(scheduler, output, noise, n) for output in outputs]
         found = [rmse(x, end) for x, end in zip(ends, held_out.ends, strict=True) if x is not None]
@@ -183,15 +183,15 @@ def _keep(tuned: Tuned, path: Path) -> None:
     write_atomically(path, json.dumps(dataclasses.asdict(tuned)) + "\n")
 
 
-def _save(teacher: Teacher, path: Path) -> None:
+def _save(teacher: Solutions, path: Path) -> None:
     tensors = {name: getattr(teacher, name).contiguous().cpu() for name in ("states", "predictions", "ends")}
     with replacing_file(path) as temporary:
         save_file({**tensors, "timesteps": torch.tensor(teacher.timesteps)}, temporary)
 
 
-def _load(path: Path, device: torch.device) -> Teacher:
+def _load(path: Path, device: torch.device) -> Solutions:
     tensors = load_file(path, device=str(device))
-    return Teacher(tensors.pop("timesteps").tolist(), **tensors)
+    return Solutions(tensors.pop("timesteps").tolist(), **tensors)
 
 
 def _digest(folder: Path, options: TuneOptions) -> str:

@@ -29,8 +29,7 @@ def bound(subject: Subject, options: EvaluateOptions, split: Split) -> dict[str,
         subject.folder / f"elbo-{decisive}.json",
         lambda: dataclasses.asdict(
             elbo(
-                subject.unet,
-                subject.scheduler,
+                subject.denoiser,
                 subject.data.in_order(split, _BATCH, images),
                 num_images=images,
                 bits=subject.data.bits,
@@ -48,8 +47,7 @@ def flow(subject: Subject, options: EvaluateOptions, split: Split) -> dict[str, 
         subject.folder / f"ode-{_decisive(subject, images, split)}.json",
         lambda: dataclasses.asdict(
             ode_likelihood(
-                subject.unet,
-                subject.scheduler,
+                subject.denoiser,
                 subject.data.in_order(split, _BATCH, images),
                 num_images=images,
                 bits=subject.data.bits,

@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +27,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from logsnr.data import Batch, sample_seeds
-from logsnr.errors import ConfigError, ModelError
-from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.variational_bound import VariationalBound
+from logsnr.errors import ConfigError
+from logsnr.models.denoiser import Denoiser
+from logsnr.noise import normal_like
+from logsnr.objectives.variational_bound import VariationalBound
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ class Elbo:
 
 @torch.no_grad()
 def elbo(
-    model: Any,
-    scheduler: BetaScheduler,
+    denoiser: Denoiser,
     batches: Iterable[Batch],
     *,
     num_images: int,
@@ -79,10 +78,9 @@ def elbo(
     """The bound for the first `num_images` of `batches`, with a progress bar.
 
     Args:
-        model: a `UNet2DModel`, or what is called as one; evaluated as it is, in its own precision.
-        scheduler: the model's own.
-        batches: images with labels and positions k, as `ImageData.in_order` gives them. Labels are used where the model
-            has classes; without them it gets the null label.
+        denoiser: the model under its own schedule; evaluated as it is, in its own precision.
+        batches: samples with conditions and positions k, as `ImageData.in_order` gives them. Where a sample has no
+            condition, the network gets the null one.
         num_images: at least 2.
         bits: depth of the images; None for continuous data.
         timesteps: n, KL divergences evaluated an image; all when not given.
@@ -96,7 +94,7 @@ def elbo(
     if timesteps is not None and timesteps < 1:
         raise ConfigError(f"timesteps must be at least 1, and is {timesteps}.")
     try:
-        bound = VariationalBound(scheduler, bits, respace)
+        bound = VariationalBound(denoiser.schedule, bits, respace)
     except ValueError as error:
         raise ConfigError(f"respace: {error}") from error
     steps = len(bound) - 1
@@ -106,13 +104,14 @@ def elbo(
     with tqdm(
         total=num_images * (evaluations + 1), desc="ELBO", unit=" evaluations", leave=False, delay=2, dynamic_ncols=True
     ) as bar:
-        for images, labels, positions in first_images(batches, num_images):
+        for batch in first_samples(batches, num_images):
+            images, positions = batch.clean, batch.positions.numpy()
             kl = torch.zeros(len(images), dtype=torch.float64)
             for j in range(-1, evaluations):  # -1 is the decoder
                 chosen = torch.zeros(len(images), dtype=torch.int64)
                 if j >= 0:
                     chosen = torch.from_numpy(_systematic(seed, positions, j, evaluations, steps))
-                term = _term(model, scheduler, bound, images, labels, chosen, seed, positions)
+                term = _term(denoiser, bound, batch, chosen, seed)
                 if j < 0:
                     decoder = term
                 else:
@@ -142,26 +141,15 @@ def elbo(
     )
 
 
-def _term(
-    model: Any,
-    scheduler: BetaScheduler,
-    bound: VariationalBound,
-    images: Tensor,
-    labels: Tensor | None,
-    steps: Tensor,
-    seed: int,
-    positions: NDArray[np.int64],
-) -> Tensor:
-    """The term of each image's step, (batch,): one evaluation of the network."""
-    timesteps = bound.timesteps[steps]
-    noise, generator = torch.empty_like(images), torch.Generator()
-    seeds = sample_seeds(seed, (positions << 32) + timesteps.numpy(), "likelihood noise")
-    for row, value in zip(noise, seeds.tolist(), strict=True):
-        row.normal_(generator=generator.manual_seed(value))
-    noisy = scheduler.add_noise(images, noise, timesteps)
-    output, variance_output = predict(model, scheduler, noisy, timesteps, labels)
-    x_0 = scheduler.convert(output, noisy, timesteps, scheduler.prediction_type, "sample")
-    return bound.terms(images, scheduler.clip_original_sample(x_0), variance_output, steps)
+def _term(denoiser: Denoiser, bound: VariationalBound, batch: Batch, steps: Tensor, seed: int) -> Tensor:
+    """The term of each sample's step, (batch,): one evaluation of the network."""
+    schedule, timesteps = denoiser.schedule, bound.timesteps[steps]
+    numbers = (batch.positions.numpy() << 32) + timesteps.numpy()
+    noise = normal_like(batch.clean, sample_seeds(seed, numbers, "likelihood noise"))
+    noisy = schedule.add_noise(batch.clean, noise, timesteps)
+    output, variance = denoiser(noisy, timesteps, denoiser.conditioner.encode(batch.condition, denoiser.device))
+    x_0 = schedule.convert(output, noisy, timesteps, schedule.prediction_type, "sample")
+    return bound.terms(batch.clean, schedule.clip_original_sample(x_0), variance, steps)
 
 
 def _systematic(seed: int, positions: NDArray[np.int64], j: int, count: int, steps: int) -> NDArray[np.int64]:
@@ -170,40 +158,14 @@ def _systematic(seed: int, positions: NDArray[np.int64], j: int, count: int, ste
     return np.minimum(1 + np.floor(steps * ((j + u) / count)).astype(np.int64), steps)
 
 
-def first_images(
-    batches: Iterable[Batch], num_images: int
-) -> Iterator[tuple[Tensor, Tensor | None, NDArray[np.int64]]]:
-    """The first `num_images`, batch by batch: images in float64, labels, positions. ConfigError if there are fewer."""
+def first_samples(batches: Iterable[Batch], num_samples: int) -> Iterator[Batch]:
+    """The first `num_samples`, batch by batch, in float64. ConfigError if there are fewer."""
     seen = 0
     for batch in batches:
-        count = min(len(batch.clean), num_images - seen)
+        count = min(len(batch.clean), num_samples - seen)
         seen += count
-        labels = None if "class_labels" not in batch.condition else batch.condition["class_labels"][:count]
-        yield batch.clean[:count].double(), labels, batch.positions[:count].numpy()
-        if seen == num_images:
+        first = batch.take(torch.arange(count), batch.positions[:count])
+        yield Batch(first.clean.double(), first.condition, first.positions)
+        if seen == num_samples:
             return
-    raise ConfigError(f"num_images is {num_images}, and there are {seen} images.")
-
-
-def predict(
-    model: Any, scheduler: BetaScheduler, sample: Tensor, timesteps: Tensor, labels: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """What the network says of x_t, and of the variance where it is learned, in float64 on the CPU.
-
-    The network sees its own dtype and device, and for a label the image's, the null label, or nothing.
-    """
-    extra = {}
-    embeds = model.config["num_class_embeds"]
-    if embeds is not None:
-        extra["class_labels"] = torch.full((len(sample),), embeds - 1) if labels is None else labels
-    moved = {name: value.to(model.device) for name, value in extra.items()}
-    output = model(sample.to(model.device, model.dtype), timesteps.to(model.device), return_dict=False, **moved)[0]
-    learned = scheduler.variance_type == "learned_range"
-    channels = sample.shape[1] * (2 if learned else 1)
-    if output.shape[1] != channels:
-        raise ModelError(
-            f"The scheduler's variance_type {scheduler.variance_type} needs a network with {channels} output channels, "
-            f"and this one has {output.shape[1]}."
-        )
-    output = output.cpu().double()
-    return (output[:, : sample.shape[1]], output[:, sample.shape[1] :]) if learned else (output, None)
+    raise ConfigError(f"num_images is {num_samples}, and there are {seen} images.")

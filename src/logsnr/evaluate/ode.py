@@ -37,7 +37,7 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -46,10 +46,11 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 from tqdm import tqdm
 
-from logsnr.data import Batch, sample_seeds
+from logsnr.data import Batch, Condition, sample_seeds
 from logsnr.errors import ConfigError, ModelError
-from logsnr.evaluate.likelihood import first_images, predict
-from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.evaluate.likelihood import first_samples
+from logsnr.models.denoiser import Denoiser
+from logsnr.noise import signs_like, uniform_like
 
 Trace = Literal["hutchinson", "exact"]
 
@@ -83,8 +84,7 @@ class OdeLikelihood:
 
 
 def ode_likelihood(
-    model: Any,
-    scheduler: BetaScheduler,
+    denoiser: Denoiser,
     batches: Iterable[Batch],
     *,
     num_images: int,
@@ -97,7 +97,7 @@ def ode_likelihood(
     """The likelihood of the first `num_images` of `batches`, with a progress bar.
 
     Args:
-        model, scheduler, batches, num_images, bits, seed: as for `logsnr.evaluate.likelihood.elbo`.
+        denoiser, batches, num_images, bits, seed: as for `logsnr.evaluate.likelihood.elbo`.
         trace: `exact` costs as many backward passes as an image has values.
         repeats: draws of the dequantising noise and of the trace's probe an image.
         tolerance: of the solver, per step, absolute.
@@ -110,21 +110,23 @@ def ode_likelihood(
         raise ConfigError(f"repeats must be at least 1, and is {repeats}.")
     if not 0 < tolerance < 0.1:
         raise ConfigError(f"tolerance must be in (0, 0.1), and is {tolerance}.")
-    flow = _Flow(model, scheduler, trace)
+    flow = _Flow(denoiser, trace)
     figures: list[Tensor] = []
     evaluations, solver_error = 0.0, None
     with tqdm(
         total=num_images * repeats, desc="ODE likelihood", unit=" images", leave=False, delay=2, dynamic_ncols=True
     ) as bar:
-        for images, labels, positions in first_images(batches, num_images):
+        for batch in first_samples(batches, num_images):
+            images, positions = batch.clean, batch.positions.numpy()
+            condition = denoiser.conditioner.encode(batch.condition, denoiser.device)
             bpd = torch.zeros(repeats, len(images), dtype=torch.float64)
             for r in range(repeats):
                 x, offset = _dequantised(images, bits, sample_seeds(seed, positions, f"dequantisation {r}"))
-                probes = _signs(images, sample_seeds(seed, positions, f"trace {r}"))
-                bpd[r], used = flow.bits_per_dim(x, labels, probes, tolerance)
+                probes = signs_like(images, sample_seeds(seed, positions, f"trace {r}"))
+                bpd[r], used = flow.bits_per_dim(x, condition, probes, tolerance)
                 evaluations += used * len(images) / (num_images * repeats)
                 if solver_error is None:
-                    looser, _ = flow.bits_per_dim(x, labels, probes, 10 * tolerance)
+                    looser, _ = flow.bits_per_dim(x, condition, probes, 10 * tolerance)
                     solver_error = float((looser - bpd[r]).mean().abs())
                 bar.update(len(images))
             figures.append(bpd.mean(0) + offset)
@@ -145,20 +147,20 @@ def ode_likelihood(
 class _Flow:
     """The ODE of one model."""
 
-    def __init__(self, model: Any, scheduler: BetaScheduler, trace: Trace) -> None:
-        self.model, self.scheduler, self.trace = model, scheduler, trace
-        bar = scheduler.alphas_cumprod.double()
+    def __init__(self, denoiser: Denoiser, trace: Trace) -> None:
+        self.denoiser, self.schedule, self.trace = denoiser, denoiser.schedule, trace
+        bar = self.schedule.alphas_cumprod.double()
         self.angles = torch.atan2((1 - bar).sqrt(), bar.sqrt()).numpy()
 
     def bits_per_dim(
-        self, images: Tensor, labels: Tensor | None, probes: Tensor, tolerance: float
+        self, images: Tensor, condition: Condition, probes: Tensor, tolerance: float
     ) -> tuple[Tensor, int]:
         """-log2 p of continuous images, per dimension, (batch,), and the evaluations of the network."""
         count, size = len(images), images[0].numel()
 
         def derivative(angle: float, state: NDArray[np.float64]) -> NDArray[np.float64]:
             x = torch.from_numpy(state[: count * size]).view_as(images)
-            velocity, divergence = self._velocity(x, angle, labels, probes)
+            velocity, divergence = self._velocity(x, angle, condition, probes)
             return torch.cat([velocity.flatten(), divergence / math.sqrt(size)]).numpy()
 
         state = torch.cat([images.flatten(), torch.zeros(count, dtype=torch.float64)]).numpy()
@@ -174,11 +176,11 @@ class _Flow:
         log_prob = log_prior + torch.from_numpy(divergence) / math.sqrt(size)
         return -log_prob / math.log(2), evaluations
 
-    def _velocity(self, x: Tensor, angle: float, labels: Tensor | None, probes: Tensor) -> tuple[Tensor, Tensor]:
+    def _velocity(self, x: Tensor, angle: float, condition: Condition, probes: Tensor) -> tuple[Tensor, Tensor]:
         """v, in the shape of x, and its divergence (batch,)."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            v = self._v(x, angle, labels)
+            v = self._v(x, angle, condition)
             if self.trace == "hutchinson":
                 (product,) = torch.autograd.grad((v * probes).sum(), x)
                 return v.detach(), (product * probes).flatten(1).sum(1)
@@ -189,16 +191,16 @@ class _Flow:
                 divergence += row.flatten(1)[:, d]
             return v.detach(), divergence
 
-    def _v(self, x: Tensor, angle: float, labels: Tensor | None) -> Tensor:
+    def _v(self, x: Tensor, angle: float, condition: Condition) -> Tensor:
         at = max(angle, float(self.angles[0]))
         timestep = float(np.interp(at, self.angles, np.arange(len(self.angles))))
-        output, _ = predict(self.model, self.scheduler, x, torch.full((len(x),), timestep), labels)
+        output, _ = self.denoiser(x, torch.full((len(x),), timestep), condition)
         a, s = math.cos(at), math.sin(at)
-        if self.scheduler.prediction_type == "epsilon":
+        if self.schedule.prediction_type == "epsilon":
             v = (output - s * x) / a
-        elif self.scheduler.prediction_type == "sample":
+        elif self.schedule.prediction_type == "sample":
             v = (a * x - output) / s
-        elif self.scheduler.prediction_type == "v_prediction":
+        elif self.schedule.prediction_type == "v_prediction":
             v = output
         else:
             x_0 = (x + s * output) / (a + s)
@@ -213,15 +215,4 @@ def _dequantised(images: Tensor, bits: int | None, seeds: NDArray[np.int64]) -> 
     if bits is None:
         return images, 0.0
     width = 2 / (2**bits - 1)
-    noise, generator = torch.empty_like(images), torch.Generator()
-    for row, value in zip(noise, seeds.tolist(), strict=True):
-        row.uniform_(-0.5, 0.5, generator=generator.manual_seed(value))
-    return images + width * noise, -math.log2(width)
-
-
-def _signs(images: Tensor, seeds: NDArray[np.int64]) -> Tensor:
-    """Rademacher vectors, one an image, from its own seed."""
-    signs, generator = torch.empty_like(images), torch.Generator()
-    for row, value in zip(signs, seeds.tolist(), strict=True):
-        row.bernoulli_(0.5, generator=generator.manual_seed(value))
-    return 2 * signs - 1
+    return images + width * uniform_like(images, seeds), -math.log2(width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -18,6 +19,10 @@ from logsnr.data import ImageData, open_data
 from logsnr.errors import CheckpointError, DataError, ModelError
 from logsnr.evaluate.extractors import digest_of
 from logsnr.hub import load
+from logsnr.models.denoiser import Denoiser
+from logsnr.models.networks import conditioner_of
+from logsnr.objectives.build import make_objective
+from logsnr.objectives.objective import Context, Objective
 from logsnr.registry import Sampler, noise_schedule, resolve_scheduler_class
 from logsnr.sample import choose_device
 from logsnr.schedulers.scheduling_beta import BetaScheduler
@@ -37,6 +42,19 @@ class Subject:
     """What the model is sampled with: that, or of a distilled model its own."""
     digest: str
     """Of the model's weights and schedule."""
+
+    @functools.cached_property
+    def denoiser(self) -> Denoiser:
+        """The network under its noise schedule."""
+        return Denoiser(self.unet, self.scheduler, conditioner_of(self.unet))
+
+    @functools.cached_property
+    def objective(self) -> Objective:
+        """The loss that it was trained with."""
+        data = self.data
+        shape = (data.channels, data.resolution, data.resolution)
+        context = Context(bits=data.bits, shape=shape, device=self.denoiser.device, denoiser=self.denoiser)
+        return make_objective(self.config, self.scheduler, context)
 
     @property
     def folder(self) -> Path:

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
+from logsnr.conditions.class_label import ClassLabel
+from logsnr.conditions.conditioner import Conditioner, Unconditioned
 from logsnr.config import DataConfig, ModelConfig
 from logsnr.errors import ConfigError, ModelError
 from logsnr.locate import locate, read_json_object
@@ -15,6 +17,12 @@ from logsnr.locate import locate, read_json_object
 def num_class_embeds(class_names: list[str] | None) -> int | None:
     """Embeddings of a conditional model: one a class, and the last for "no class", which guidance needs."""
     return None if class_names is None else len(class_names) + 1
+
+
+def conditioner_of(unet: UNet2DModel) -> Conditioner:
+    """What a U-Net can be conditioned on."""
+    embeds = unet.config["num_class_embeds"]
+    return Unconditioned() if embeds is None else ClassLabel(embeds - 1)
 
 
 def make_unet(

@@ -1,13 +1,7 @@
-"""Prediction targets and loss weightings, in log-SNR: what training minimises.
+"""How much each noise level counts: weights as functions of the log-SNR.
 
-A network may predict the noise, the clean image, v or x_0 - eps; given x_t each determines the others by an affine
-map, so an error in one is a multiple of an error in another. With lambda = log_snr, snr = e^lambda, a and s as in
-`scheduling_beta`:
-
-    |x_0 - x_0'|^2  =  f(lambda) |target - target'|^2
-    f: epsilon 1 / snr,  sample 1,  v_prediction s^2 = 1 / (1 + snr),  x0_minus_noise (s / (a + s))^2
-
-A weighting is therefore stated once, as a weight w on |x_0 - x_0'|^2, and is the same loss for every target:
+A weighting is stated once, as a weight w on |x_0 - x_0'|^2, and is the same loss for every target (see
+`logsnr.objectives.targets`):
 
     snr            snr                               DDPM's loss on the noise (Ho et al., 2006.11239, eq. 14)
     truncated_snr  max(snr, 1)                       (Salimans and Ho, 2202.00512, section 4)
@@ -31,18 +25,8 @@ import torch
 from torch import Tensor
 
 from logsnr.config import ObjectiveConfig
+from logsnr.objectives.targets import squared_error_in_sample
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-
-
-def squared_error_in_sample(prediction_type: str, log_snr: Tensor) -> Tensor:
-    """f of the module's text: how much a squared error in the target is in x_0. Same shape as `log_snr`."""
-    half = 0.5 * log_snr
-    return {
-        "epsilon": torch.exp(-log_snr),
-        "sample": torch.ones_like(log_snr),
-        "v_prediction": torch.sigmoid(-log_snr),
-        "x0_minus_noise": torch.sigmoid(-half).square(),  # s / (a + s) = 1 / (1 + a / s)
-    }[prediction_type]
 
 
 def sample_weights(log_snr: Tensor, config: ObjectiveConfig) -> Tensor:
@@ -82,23 +66,3 @@ def loss_weights(scheduler: BetaScheduler, config: ObjectiveConfig) -> Tensor:
         return torch.ones(len(log_snr))
     factor = squared_error_in_sample(scheduler.prediction_type, log_snr)
     return (sample_weights(log_snr, config) * factor).float()
-
-
-def target(scheduler: BetaScheduler, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """What the network should say for x_t made from `images` and `noise`, both (batch, channels, height, width)."""
-    if scheduler.prediction_type == "epsilon":
-        return noise
-    if scheduler.prediction_type == "sample":
-        return images
-    if scheduler.prediction_type == "v_prediction":
-        velocity: Tensor = scheduler.get_velocity(images, noise, timesteps)
-        return velocity
-    return images - noise
-
-
-def squared_errors(
-    scheduler: BetaScheduler, model_output: Tensor, images: Tensor, noise: Tensor, timesteps: Tensor
-) -> Tensor:
-    """Mean squared error of each image's prediction, unweighted, in float32: (batch,)."""
-    error = model_output.float() - target(scheduler, images, noise, timesteps)
-    return error.square().flatten(1).mean(1)

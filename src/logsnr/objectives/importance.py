@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
+
+from logsnr.objectives.objective import Gather
 
 _HISTORY, _UNIFORM = 10, 1e-3
 
@@ -46,9 +47,9 @@ class ImportanceSampler:
         """Remember a batch, its losses without their 1 / (T p_t), until `learn`."""
         self._kept.append(torch.stack([timesteps.float(), losses.detach()]))
 
-    def learn(self, accelerator: Accelerator) -> None:
+    def learn(self, gather: Gather) -> None:
         """Record the batches since the last call, of all processes, in the order of the samples."""
-        gathered = accelerator.gather(torch.stack(self._kept)[None])  # (process, batch, 2, sample)
+        gathered = gather(torch.stack(self._kept)[None])  # (process, batch, 2, sample)
         timesteps, losses = gathered.permute(2, 1, 0, 3).flatten(1).tolist()
         self.record([int(t) for t in timesteps], losses)
         self._kept = []

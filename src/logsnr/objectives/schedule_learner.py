@@ -28,9 +28,9 @@ The curve stands still in the second half of a run, so that the network ends on 
 from __future__ import annotations
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
+from logsnr.objectives.objective import Gather
 from logsnr.schedulers.scheduling_beta import BetaScheduler, betas_from_log_snr
 
 SEGMENTS = 20
@@ -38,7 +38,7 @@ _BINS, _MEMORY, _EVEN, _LEARNING_RATE = 40, 0.99, 0.1, 0.02
 
 
 class LearnedCurve(torch.nn.Module):
-    """lambda(u) of the module's text for timesteps 0 .. T - 1; a straight line at first."""
+    """The curve lambda(u) for timesteps 0 .. T - 1; a straight line at first."""
 
     def __init__(self, total: int, start: float, end: float) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class ScheduleLearner:
         differentiated."""
         self._kept.append((timesteps, log_snr, slope, losses.detach()))
 
-    def learn(self, accelerator: Accelerator, progress: float) -> bool:
+    def learn(self, gather: Gather, progress: float) -> bool:
         """Move the curve by the batches since the last call, in all processes; whether it moved.
 
         `progress` is the share of the run's steps that are done.
@@ -108,25 +108,25 @@ class ScheduleLearner:
         timesteps, slope, losses = (torch.cat([batch[i] for batch in kept]) for i in (0, 2, 3))
         log_snr = torch.cat([batch[1] for batch in kept]).detach()
         if self.teacher == "losses":
-            return self._follow(accelerator, log_snr, losses / slope)
+            return self._follow(gather, log_snr, losses / slope)
         gradients = torch.cat([_gradient(batch[1]) for batch in kept]) * len(
             losses
         )  # what was differentiated is a mean
         now, steepness = self.curve(timesteps)
         change = 2 * losses * (gradients * now + losses / slope * steepness)
         (gradient,) = torch.autograd.grad(change.mean() / losses.mean().square(), self.curve.weights)
-        self.curve.weights.grad = accelerator.reduce(gradient, "mean")
+        self.curve.weights.grad = gather(gradient[None]).mean(0)
         for group in self.optimizer.param_groups:
             group["lr"] = _LEARNING_RATE * (1 - 2 * progress)
         self.optimizer.step()
         return True
 
-    def _follow(self, accelerator: Accelerator, log_snr: Tensor, h: Tensor) -> bool:
+    def _follow(self, gather: Gather, log_snr: Tensor, h: Tensor) -> bool:
         """Put the curve's knots where the root of the second moment of h has passed each K-th of its integral."""
         curve = self.curve
         bins = ((curve.start - log_snr) / curve.range * _BINS).long().clamp(0, _BINS - 1)
         new = torch.stack([torch.bincount(bins, weight, _BINS) for weight in (h.square(), torch.ones_like(h))])
-        self.moments.mul_(_MEMORY).add_(accelerator.reduce(new.float(), "sum"))
+        self.moments.mul_(_MEMORY).add_(gather(new.float()[None]).sum(0))
         root = (self.moments[0] / self.moments[1]).sqrt()
         if not bool(torch.isfinite(root).all()):  # a bin that hasn't been seen
             return False

@@ -1,0 +1,1 @@
+"""What a model is conditioned on, one file a kind of condition."""

@@ -1,0 +1,1 @@
+"""Networks, the noise schedules that they are trained under, and the one place that calls them."""

@@ -1,0 +1,49 @@
+"""The squared error and, beside it, the variational bound: what trains a learned variance.
+
+    w_t |target - output|^2 + vlb_weight T L_t        (Nichol and Dhariwal, 2102.09672, eq. 16)
+
+L_t is the bound's term at t in bits per dimension, so that T times its mean is the bound; the predicted mean in it is
+held fixed, and it moves the learned variance alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from logsnr.config import ObjectiveConfig
+from logsnr.data import Batch
+from logsnr.models.denoiser import Denoiser
+from logsnr.objectives.objective import Context, Fixed, noised, shown_condition
+from logsnr.objectives.targets import squared_errors, target_errors
+from logsnr.objectives.timesteps import draw_timesteps
+from logsnr.objectives.variational_bound import VariationalBound
+from logsnr.objectives.weightings import loss_weights
+from logsnr.schedulers.scheduling_beta import BetaScheduler
+
+
+class HybridObjective(Fixed):
+    """The squared error for the mean, the bound for the variance."""
+
+    def __init__(self, schedule: BetaScheduler, settings: ObjectiveConfig, context: Context | None = None) -> None:
+        self.schedule = self.sampler = schedule
+        self.context = context or Context()
+        device = self.context.device
+        self.weights = loss_weights(schedule, settings).to(device)
+        self.vlb_weight = settings.vlb_weight
+        self.bound = VariationalBound(schedule, self.context.bits, device=device, dtype=torch.float32)
+
+    def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+        seed, device = self.context.seed, self.context.device
+        drawn = torch.from_numpy(draw_timesteps(seed, batch.positions.numpy(), len(self.schedule)))
+        t = drawn.to(device)
+        clean, noise = noised(batch, seed, "noise", device)
+        x_t = self.schedule.add_noise(clean, noise, t)
+        output, variance = denoiser(x_t, t, shown_condition(denoiser, batch, self.context))
+        x_0 = self.schedule.convert(output.detach(), x_t, t, self.schedule.prediction_type, "sample")
+        terms = len(self.schedule) * self.bound.terms(clean, x_0, variance, drawn)
+        squared = squared_errors(self.schedule, output, clean, noise, t) * self.weights[t]
+        return (squared + self.vlb_weight * terms).mean()
+
+    def errors(self, denoiser: Denoiser, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+        return target_errors(denoiser, self.schedule, batch, timesteps, stream)

@@ -1,0 +1,94 @@
+"""The weighted squared error under a noise schedule that is learned along: see `logsnr.objectives.schedule_learner`.
+
+Each sample has a log-SNR of its own on the curve as it is now, which gathers the gradient that moves the curve; the
+weighting is one of those whose mean doesn't depend on the schedule.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from logsnr.config import ObjectiveConfig, Teacher
+from logsnr.data import Batch
+from logsnr.models.denoiser import Denoiser
+from logsnr.objectives.objective import Context, Gather, noised, shown_condition
+from logsnr.objectives.schedule_learner import ScheduleLearner, learned_scheduler
+from logsnr.objectives.targets import squared_error_in_sample, target_errors
+from logsnr.objectives.timesteps import draw_timesteps
+from logsnr.objectives.weightings import integral_weights, loss_weights
+from logsnr.schedulers.scheduling_beta import BetaScheduler
+
+
+class LearnedScheduleObjective:
+    """The weighted squared error, and a curve that makes it least noisy."""
+
+    def __init__(
+        self,
+        schedule: BetaScheduler,
+        settings: ObjectiveConfig,
+        context: Context | None = None,
+        teacher: Teacher = "variance",
+    ) -> None:
+        self.settings = settings
+        self.context = context or Context()
+        self.learner = ScheduleLearner(schedule, teacher, self.context.device)
+        self._first = schedule
+        self._follow(schedule)
+
+    def _follow(self, schedule: BetaScheduler) -> None:
+        self._schedule, self._moved = schedule, False
+        self._weights = loss_weights(schedule, self.settings).to(self.context.device)
+
+    @property
+    def schedule(self) -> BetaScheduler:
+        if self._moved:
+            self._follow(learned_scheduler(self._first, self.learner.state()))
+        return self._schedule
+
+    @property
+    def sampler(self) -> BetaScheduler:
+        return self.schedule
+
+    @property
+    def weights(self) -> Tensor:
+        assert self.schedule is self._schedule
+        return self._weights
+
+    def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+        seed, device = self.context.seed, self.context.device
+        t = torch.from_numpy(draw_timesteps(seed, batch.positions.numpy(), len(self._schedule))).to(device)
+        clean, noise = noised(batch, seed, "noise", device)
+        log_snr, slope = self.learner.log_snr(t)
+        shape = (-1, *[1] * (clean.ndim - 1))
+        a, s = (c.sqrt().view(shape) for c in (torch.sigmoid(log_snr), torch.sigmoid(-log_snr)))
+        output, _ = denoiser(a * clean + s * noise, t, shown_condition(denoiser, batch, self.context))
+        prediction_type = self._schedule.prediction_type
+        target = {
+            "epsilon": noise,
+            "sample": clean,
+            "v_prediction": a * noise - s * clean,
+            "x0_minus_noise": clean - noise,
+        }[prediction_type]
+        weights = integral_weights(log_snr, slope * log_snr.exp(), self.settings)
+        squared = (output - target).square().flatten(1).mean(1)
+        losses = squared * squared_error_in_sample(prediction_type, log_snr) * weights
+        self.learner.keep(t, log_snr, slope, losses)
+        return losses.mean()
+
+    def errors(self, denoiser: Denoiser, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+        return target_errors(denoiser, self.schedule, batch, timesteps, stream)
+
+    def after_step(self, gather: Gather, progress: float) -> None:
+        """Move the curve by the batches since the last call."""
+        self._moved = self.learner.learn(gather, progress) or self._moved
+
+    def finish(self, denoiser: Denoiser) -> None:
+        """Nothing is measured."""
+
+    def state(self) -> dict[str, Tensor]:
+        return self.learner.state()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.learner.restore(state)
+        self._moved = True

@@ -1,0 +1,120 @@
+"""What the training loop, the held-out loss and a checkpoint need of a loss, and nothing else of it.
+
+A loss is a class with these methods. It is made of a noise schedule, its own settings and a `Context`, and everything
+random about it comes from (seed, n), the number of the sample in the run; see `logsnr.data`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from logsnr.data import Batch, Condition, sample_seeds
+from logsnr.models.denoiser import Denoiser
+from logsnr.noise import normal_like
+from logsnr.schedulers.scheduling_beta import BetaScheduler
+
+Gather = Callable[[Tensor], Tensor]
+"""The values of all processes, one after the other along the first axis; of a single process its own."""
+
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a loss is told beside its schedule and its settings."""
+
+    seed: int = 0
+    """Of timesteps, noise and dropped conditions."""
+    condition_dropout: float = 0.1
+    """Share of the conditions that are dropped, which guidance needs."""
+    bits: int | None = None
+    """Depth of the data, whose values are then 2 k / (2^bits - 1) - 1; None takes them as continuous."""
+    shape: tuple[int, ...] = ()
+    """Of a clean sample; only a loss that draws samples needs it."""
+    device: torch.device = _CPU
+    denoiser: Denoiser | None = None
+    """The network that training begins with; only a loss that learns from it needs it."""
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    """The precision in which such a loss evaluates that network."""
+
+
+class Objective(Protocol):
+    """A loss."""
+
+    @property
+    def schedule(self) -> BetaScheduler:
+        """The noise schedule as it is now."""
+        ...
+
+    @property
+    def sampler(self) -> Any:
+        """The scheduler that the model is saved and sampled with; the schedule itself, or a sampler on it."""
+        ...
+
+    @property
+    def weights(self) -> Tensor:
+        """The weight of a held-out error at each timestep, (T,)."""
+        ...
+
+    def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+        """The mean loss of a training batch."""
+        ...
+
+    def errors(self, denoiser: Denoiser, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+        """Unweighted errors (batch,) at given timesteps; the noise of position n comes from (0, n) and `stream`."""
+        ...
+
+    def after_step(self, gather: Gather, progress: float) -> None:
+        """Learn from the batches since the last call; `progress` is the share of the steps that are done."""
+        ...
+
+    def finish(self, denoiser: Denoiser) -> None:
+        """Measure of the finished network what its sampler needs."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """What the loss has learned so far; a run that goes on needs it."""
+        ...
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        ...
+
+
+def noised(batch: Batch, seed: int, stream: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The clean samples of a batch and their noise, on the device; the noise of each comes from its own seed."""
+    clean = batch.clean.to(device)
+    return clean, normal_like(clean, sample_seeds(seed, batch.positions.numpy(), stream))
+
+
+def shown_condition(denoiser: Denoiser, batch: Batch, context: Context) -> Condition:
+    """The condition of a training batch, encoded, some of it dropped."""
+    condition = denoiser.conditioner.encode(batch.condition, context.device)
+    if not condition:
+        return condition
+    coins = sample_seeds(context.seed, batch.positions.numpy(), "label dropout") < context.condition_dropout * 2.0**63
+    return denoiser.conditioner.drop(condition, torch.from_numpy(coins).to(context.device))
+
+
+class Fixed:
+    """The part of a loss that learns nothing itself, and whose sampler needs no measuring."""
+
+    def after_step(self, gather: Gather, progress: float) -> None:
+        """Nothing is learned."""
+
+    def finish(self, denoiser: Denoiser) -> None:
+        """Nothing is measured."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing is kept."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Nothing was kept."""

@@ -1,0 +1,63 @@
+"""The variational bound itself, its timesteps drawn where it is large and uncertain.
+
+    L_t / p_t,   t drawn with probability p_t        (Nichol and Dhariwal, 2102.09672, eq. 18)
+
+L_t is the bound's term at t in bits per dimension. It moves the mean and, where that is learned, the variance. What is
+drawn depends on the losses before: see `logsnr.objectives.importance`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from logsnr.config import ObjectiveConfig
+from logsnr.data import Batch
+from logsnr.models.denoiser import Denoiser
+from logsnr.objectives.importance import ImportanceSampler
+from logsnr.objectives.objective import Context, Gather, noised, shown_condition
+from logsnr.objectives.targets import target_errors
+from logsnr.objectives.timesteps import uniform
+from logsnr.objectives.variational_bound import VariationalBound
+from logsnr.objectives.weightings import loss_weights
+from logsnr.schedulers.scheduling_beta import BetaScheduler
+
+
+class VlbObjective:
+    """T times the mean of the bound's terms, by importance."""
+
+    def __init__(self, schedule: BetaScheduler, settings: ObjectiveConfig, context: Context | None = None) -> None:
+        self.schedule = self.sampler = schedule
+        self.context = context or Context()
+        device = self.context.device
+        self.weights = loss_weights(schedule, settings).to(device)
+        self.bound = VariationalBound(schedule, self.context.bits, device=device, dtype=torch.float32)
+        self.importance = ImportanceSampler(len(schedule))
+
+    def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+        seed, device = self.context.seed, self.context.device
+        drawn, share = self.importance.draw(uniform(seed, batch.positions.numpy()))
+        at, t = torch.from_numpy(drawn), torch.from_numpy(drawn).to(device)
+        clean, noise = noised(batch, seed, "noise", device)
+        x_t = self.schedule.add_noise(clean, noise, t)
+        output, variance = denoiser(x_t, t, shown_condition(denoiser, batch, self.context))
+        x_0 = self.schedule.convert(output, x_t, t, self.schedule.prediction_type, "sample")
+        terms = self.bound.terms(clean, x_0, variance, at)
+        self.importance.keep(t, terms)
+        return (len(self.schedule) * terms * torch.from_numpy(share).float().to(device)).mean()
+
+    def errors(self, denoiser: Denoiser, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+        return target_errors(denoiser, self.schedule, batch, timesteps, stream)
+
+    def after_step(self, gather: Gather, progress: float) -> None:
+        """Let the losses since the last call say where timesteps are drawn next."""
+        self.importance.learn(gather)
+
+    def finish(self, denoiser: Denoiser) -> None:
+        """Nothing is measured."""
+
+    def state(self) -> dict[str, Tensor]:
+        return self.importance.state()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.importance.restore(state)

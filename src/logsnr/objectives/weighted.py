@@ -1,0 +1,38 @@
+"""The squared error of what the network predicts, weighted by noise level: w_t |target - output|^2.
+
+(Ho et al., 2006.11239, eq. 14, is the weighting `simple` of the target `epsilon`.)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from logsnr.config import ObjectiveConfig
+from logsnr.data import Batch
+from logsnr.models.denoiser import Denoiser
+from logsnr.objectives.objective import Context, Fixed, noised, shown_condition
+from logsnr.objectives.targets import squared_errors, target_errors
+from logsnr.objectives.timesteps import draw_timesteps
+from logsnr.objectives.weightings import loss_weights
+from logsnr.schedulers.scheduling_beta import BetaScheduler
+
+
+class WeightedObjective(Fixed):
+    """The weighted squared error."""
+
+    def __init__(self, schedule: BetaScheduler, settings: ObjectiveConfig, context: Context | None = None) -> None:
+        self.schedule = self.sampler = schedule
+        self.context = context or Context()
+        self.weights = loss_weights(schedule, settings).to(self.context.device)
+
+    def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+        seed, device = self.context.seed, self.context.device
+        t = torch.from_numpy(draw_timesteps(seed, batch.positions.numpy(), len(self.schedule))).to(device)
+        clean, noise = noised(batch, seed, "noise", device)
+        x_t = self.schedule.add_noise(clean, noise, t)
+        output, _ = denoiser(x_t, t, shown_condition(denoiser, batch, self.context))
+        return (squared_errors(self.schedule, output, clean, noise, t) * self.weights[t]).mean()
+
+    def errors(self, denoiser: Denoiser, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+        return target_errors(denoiser, self.schedule, batch, timesteps, stream)
