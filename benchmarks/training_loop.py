@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from logsnr.denoising import Objective
-from logsnr.models import make_unet
+from logsnr.models.networks import make_unet
+from logsnr.objectives.weighted import WeightedObjective
 from logsnr.precision import resolve_precision
 from logsnr.presets import PRESETS
 from logsnr.train import train
@@ -25,7 +25,7 @@ BLOCK, BLOCKS = 10, 16
 
 
 class Alternating:
-    """Takes the place of `Objective.loss`: before every BLOCK-th call it runs and times a bare block."""
+    """Takes the place of `WeightedObjective.loss`: before every BLOCK-th call it runs and times a bare block."""
 
     def __init__(self, batch_size: int) -> None:
         config = PRESETS["mnist"][1]
@@ -39,7 +39,7 @@ class Alternating:
         self.started = 0.0
         self.bare: list[float] = []
         self.ours: list[float] = []
-        self.loss = Objective.loss
+        self.loss = WeightedObjective.loss
 
     def bare_block(self) -> float:
         start = time.perf_counter()
@@ -51,21 +51,21 @@ class Alternating:
             self.optimizer.zero_grad(set_to_none=True)
         return time.perf_counter() - start
 
-    def __call__(self, objective: Objective, model: Any, batch: Any) -> torch.Tensor:
+    def __call__(self, objective: WeightedObjective, denoiser: Any, batch: Any) -> torch.Tensor:
         if self.calls % BLOCK == 0:
             if self.calls:
                 self.ours.append(time.perf_counter() - self.started)
             self.bare.append(self.bare_block())
             self.started = time.perf_counter()
         self.calls += 1
-        return self.loss(objective, model, batch)
+        return self.loss(objective, denoiser, batch)
 
 
 def main() -> None:
     config = PRESETS["mnist"][1]
     options = dataclasses.replace(config.train, num_steps=BLOCK * BLOCKS + 1, held_out_every=0, sample_every=0)
     alternating = Alternating(options.batch_size)
-    Objective.loss = lambda self, model, batch: alternating(self, model, batch)  # type: ignore[method-assign]
+    WeightedObjective.loss = lambda self, denoiser, batch: alternating(self, denoiser, batch)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         train(dataclasses.replace(config, train=options), Path(folder) / "run")
     pairs = list(zip(alternating.ours, alternating.bare, strict=False))[2:]

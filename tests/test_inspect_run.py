@@ -12,7 +12,8 @@ from commands import Finished, run
 from PIL import Image
 
 from logsnr.film import Frame
-from logsnr.inspect_run import EDGES, _binned_means, _bits_in_bins, _middle_half, _settled
+from logsnr.inspect_run import _bits_in_bins, _middle_half, _settled
+from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means
 
 Run = Callable[..., Finished]
 
@@ -49,9 +50,9 @@ def test_dry_run_draws_nothing(trained: Path, logsnr: Run, tmp_path: Path) -> No
 def test_bins_take_what_lies_beyond() -> None:
     log_snr = torch.tensor([-30.0, -9.5, -0.5, 0.5, 9.5, 30.0, -torch.inf]).double()
     values = torch.tensor([1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 2.0]).double()
-    found = _binned_means(log_snr, values)
-    assert len(found) == len(EDGES) - 1 == 20
-    assert (found[0], found[9], found[10], found[-1]) == (2.0, 5.0, 7.0, 10.0)
+    found = binned_means(log_snr, values)
+    assert len(found) == len(LOG_SNR_EDGES) - 1 == 10
+    assert (found[0], found[4], found[5], found[-1]) == (2.0, 5.0, 7.0, 10.0)
 
 
 def test_bits_in_bins_are_all_the_bits_wherever_they_lie() -> None:

@@ -23,11 +23,14 @@ from safetensors.torch import load_file
 import logsnr.train
 from logsnr.config import FREE, DataConfig, ModelConfig, RunConfig, TrainConfig, differences, from_json
 from logsnr.data import open_data
-from logsnr.denoising import Objective, draw_timesteps
 from logsnr.evaluate.likelihood import elbo
 from logsnr.hub import load
-from logsnr.models import make_unet
-from logsnr.monitor import held_out_errors
+from logsnr.models.denoiser import Denoiser
+from logsnr.models.networks import conditioner_of, make_unet
+from logsnr.objectives.held_out import errors_by_timestep
+from logsnr.objectives.objective import Context
+from logsnr.objectives.timesteps import draw_timesteps
+from logsnr.objectives.weighted import WeightedObjective
 from logsnr.registry import make_scheduler
 from logsnr.schedulers.scheduling_beta import LearnedBetaScheduler
 from logsnr.train import learning_rate
@@ -135,19 +138,20 @@ def test_few_held_out_images_are_seen_at_many_noise_levels_in_whole_batches(fold
     (held_out,) = data.in_order("held_out", 3)
     model = ModelConfig(block_out_channels=(8,), attention_levels=())
     config = RunConfig(data=DataConfig(source=str(folder), resolution=8), model=model)
-    objective = Objective(config, make_scheduler(config.schedule), data.class_names, data.bits, torch.device("cpu"))
+    schedule = make_scheduler(config.schedule)
+    objective = WeightedObjective(schedule, config.objective, Context(seed=5))
     unet = make_unet(config.data, model, data.class_names, 0).eval()
     batches: list[int] = []
     unet.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
-    errors, timesteps = held_out_errors(objective, unet, data)
+    denoiser = Denoiser(unet, schedule, conditioner_of(unet))
+    errors, timesteps = errors_by_timestep(objective, denoiser, data, "held_out", 512)
     assert batches == [64] * 7 + [62]
 
     assert timesteps.tolist() == draw_timesteps(0, np.arange(510), 1000).tolist()
-    labels = held_out.condition["class_labels"]
     with torch.no_grad():
         for k in (0, 1, 2, 63, 64, 65, 400, 509):
-            row, t = slice(k % 3, k % 3 + 1), timesteps[k : k + 1]
-            alone = objective.errors(unet, held_out.clean[row], labels[row], t, 0, np.array([k]), "held out")
+            single = held_out.take(torch.tensor([k % 3]), torch.tensor([k]))
+            alone = objective.errors(denoiser, single, timesteps[k : k + 1], "held out")
             torch.testing.assert_close(errors[k : k + 1], alone, rtol=1e-4, atol=1e-6)
 
 
@@ -170,7 +174,12 @@ def test_a_learned_variance_is_trained_sampled_and_measured(
 
     pipeline = load(run)
     data = open_data(DataConfig(str(folder), resolution=8, held_out_fraction=0.4))
-    found = elbo(pipeline.unet, pipeline.scheduler, data.in_order("held_out", 16), num_images=16, bits=8)
+    found = elbo(
+        Denoiser(pipeline.unet, pipeline.scheduler, conditioner_of(pipeline.unet)),
+        data.in_order("held_out", 16),
+        num_images=16,
+        bits=8,
+    )
     assert 0 < found.bits_per_dim.total < 20
     assert found.kl_evaluations == 19
 

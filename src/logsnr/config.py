@@ -89,7 +89,7 @@ class ScheduleConfig:
     needs objective.loss hybrid or vlb)."""
     teacher: Teacher = "variance"
     """What moves the curve of the schedule `learned`, in the first half of the steps: the gradient of the loss's
-    variance, or each noise level's losses directly (see logsnr.learned_schedule)."""
+    variance, or each noise level's losses directly (see logsnr.objectives.schedule_learner)."""
 
     def __post_init__(self) -> None:
         _require(self.num_train_timesteps >= 2, "schedule.num_train_timesteps", "at least 2", self.num_train_timesteps)
@@ -145,10 +145,10 @@ class ObjectiveConfig:
     """What is minimised."""
 
     weighting: Weighting = "min_snr"
-    """Weight of each noise level, as a function of the log-SNR (see logsnr.objectives); vlb has its own."""
+    """Weight of each noise level, as a function of the log-SNR (see logsnr.objectives.weightings); vlb has its own."""
     loss: Loss = "weighted"
     """weighted: the squared error, weighted. hybrid: that and `vlb_weight` times the variational bound, which moves
-    the learned variance alone. vlb: the bound itself, timesteps drawn by importance (see logsnr.denoising)."""
+    the learned variance alone. vlb: the bound itself, timesteps drawn by importance (see logsnr.objectives)."""
     vlb_weight: float = 1e-3
     """Weight of the variational bound, in bits per dimension, in the hybrid loss."""
     min_snr_gamma: float = 5.0
@@ -224,7 +224,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Distillation of a trained model for few steps (see logsnr.consistency), and which model it was."""
+    """Distillation of a trained model for few steps (see logsnr.objectives.consistency), and which model it was."""
 
     base_digest: Annotated[str, tyro.conf.Suppress] = ""
     """Hash of the weights and the noise schedule that it began with."""

@@ -1,7 +1,7 @@
 """`logsnr distill RUN`: the configuration of a run that distils the model of another.
 
 The result is a run like any other: same trainer, data, schedule and network, begun with the weights of RUN/model, and
-with the objective of `logsnr.consistency`.
+with the objective of `logsnr.objectives.consistency`.
 """
 
 from __future__ import annotations

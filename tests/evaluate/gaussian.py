@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from logsnr.data import Batch
+from logsnr.models.denoiser import Denoiser
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 
 DOUBLE = torch.float64
@@ -59,22 +60,19 @@ def gaussian(dimensions: int, seed: int = 0, smallest: float = 0.1, largest: flo
     return Gaussian(SHAPES[dimensions], mean, std.square(), basis)
 
 
-class ExactModel:
+class ExactModel(torch.nn.Module):
     """E[target | x_t] with a U-Net's call; between timesteps the noise level is interpolated in arctan(s / a).
 
     With `variance_output` it has twice the channels, the second half that number.
     """
 
-    config = {"num_class_embeds": None}
-    device = torch.device("cpu")
-    dtype = DOUBLE
-
     def __init__(self, data: Gaussian, scheduler: BetaScheduler, variance_output: float | None = None) -> None:
+        super().__init__()
         self.data, self.prediction_type, self.variance_output = data, scheduler.prediction_type, variance_output
         bar = scheduler.alphas_cumprod.double()
         self.angle = torch.atan2((1 - bar).sqrt(), bar.sqrt()).numpy()
 
-    def __call__(self, sample: Tensor, timesteps: Tensor, return_dict: bool) -> tuple[Tensor]:
+    def forward(self, sample: Tensor, timesteps: Tensor, return_dict: bool) -> tuple[Tensor]:
         assert not return_dict
         data = self.data
         angle = np.interp(timesteps.double().numpy(), np.arange(len(self.angle)), self.angle)
@@ -88,3 +86,8 @@ class ExactModel:
         if self.variance_output is None:
             return (result,)
         return (torch.cat([result, torch.full_like(result, self.variance_output)], 1),)
+
+
+def exact(data: Gaussian, scheduler: BetaScheduler, variance_output: float | None = None) -> Denoiser:
+    """The exact model under its schedule."""
+    return Denoiser(ExactModel(data, scheduler, variance_output), scheduler)

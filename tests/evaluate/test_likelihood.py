@@ -11,16 +11,18 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from gaussian import DOUBLE, SHAPES, ExactModel, Gaussian, gaussian
+from gaussian import DOUBLE, SHAPES, ExactModel, Gaussian, exact, gaussian
 from torch import Tensor
 
+from logsnr.conditions.class_label import ClassLabel
 from logsnr.config import PredictionType
 from logsnr.data import Batch
 from logsnr.errors import ConfigError, ModelError
 from logsnr.evaluate.likelihood import elbo
+from logsnr.models.denoiser import Denoiser
+from logsnr.objectives.variational_bound import VariationalBound, discretised_gaussian_log_prob
 from logsnr.registry import known_schedules, resolve_scheduler_class
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning, VarianceType
-from logsnr.variational_bound import VariationalBound, discretised_gaussian_log_prob
 
 TARGETS: tuple[PredictionType, ...] = get_args(PredictionType)
 VARIANCES: tuple[VarianceType, ...] = get_args(VarianceType)
@@ -69,9 +71,9 @@ def test_the_bound_is_the_closed_form_s(dimensions: int) -> None:
     scores = []
     for case, (name, target, variance) in enumerate(itertools.product(known_schedules(), TARGETS, VARIANCES)):
         s = scheduler(name, target, variance)
-        model = ExactModel(data, s, LEARNED if variance == "learned_range" else None)
+        model = exact(data, s, LEARNED if variance == "learned_range" else None)
         result = elbo(
-            model, s, data.batches(count, 1000 + case),
+            model, data.batches(count, 1000 + case),
             num_images=count, bits=None, respace=12, timesteps=(None, 4)[case % 2], seed=case,
         )  # fmt: skip
         prior, kl, decoder = closed_form(data, s, 12)
@@ -88,8 +90,8 @@ def test_the_bound_is_the_closed_form_s(dimensions: int) -> None:
 @pytest.mark.parametrize("variance", VARIANCES)
 def test_each_term_is_the_closed_form_s(variance: VarianceType) -> None:
     data, s = gaussian(16), scheduler("linear", "epsilon", variance)
-    model = ExactModel(data, s, LEARNED if variance == "learned_range" else None)
-    found = elbo(model, s, data.batches(600, 1, 600), num_images=600, bits=None, respace=10).bits_per_dim
+    model = exact(data, s, LEARNED if variance == "learned_range" else None)
+    found = elbo(model, data.batches(600, 1, 600), num_images=600, bits=None, respace=10).bits_per_dim
     prior, kl, decoder = closed_form(data, s, 10)
     assert found.prior == pytest.approx(prior, rel=0.2)
     assert found.decoder == pytest.approx(decoder, abs=0.03)
@@ -99,7 +101,7 @@ def test_each_term_is_the_closed_form_s(variance: VarianceType) -> None:
 
 def test_zero_terminal_snr_has_no_prior_term() -> None:
     data, s = gaussian(16), scheduler("cosine", zero_terminal_snr=True)
-    found = elbo(ExactModel(data, s), s, data.batches(128, 1), num_images=128, bits=None, respace=20)
+    found = elbo(exact(data, s), data.batches(128, 1), num_images=128, bits=None, respace=20)
     prior, kl, decoder = closed_form(data, s, 20)
     assert found.bits_per_dim.prior == prior == 0
     assert abs(found.bits_per_dim.total - sum(kl) - decoder) < 4 * found.bits_per_dim.standard_error
@@ -196,14 +198,14 @@ def test_the_decoder_s_term_on_quantised_data_by_quadrature(bits: int) -> None:
     largest = 2**bits - 1
     k = torch.tensor([0, largest // 4, largest // 2 + 1, largest], dtype=DOUBLE)
     images = (2 * k / largest - 1).repeat(500).view(-1, 1, 1, 1)
-    model = ExactModel(gaussian(1), s)
+    model = exact(gaussian(1), s)
     batch = Batch(images, {}, torch.arange(len(images)))
-    found = elbo(model, s, [batch], num_images=2000, bits=bits, timesteps=1).bits_per_dim.decoder
+    found = elbo(model, [batch], num_images=2000, bits=bits, timesteps=1).bits_per_dim.decoder
     bar = s.alphas_cumprod.double()
     a, sigma = bar[0].sqrt(), (1 - bar[0]).sqrt()
     x_0, noise = images[:4].flatten(), torch.linspace(-6, 6, 401, dtype=DOUBLE)
     x_t = a * x_0[:, None] + sigma * noise
-    mean, var = float(model.data.mean), float(model.data.variances)
+    mean, var = float(model.network.data.mean), float(model.network.data.variances)
     predicted = mean + a * var / (a**2 * var + sigma**2) * (x_t - a * mean)
     beta = 1 - bar[1] / bar[0]
     std = (beta * sigma**2 / (1 - bar[1])).sqrt()
@@ -222,29 +224,29 @@ def test_the_decoder_s_term_on_quantised_data_by_quadrature(bits: int) -> None:
 # Images, batches, seeds
 
 
-def each_image(model: Any, s: BetaScheduler, images: Tensor, size: int, **options: Any) -> list[float]:
+def each_image(model: Denoiser, images: Tensor, size: int, **options: Any) -> list[float]:
     """An image's own figure is what it changes in the mean."""
     k = torch.arange(len(images))
     batches = [Batch(images[i : i + size], {}, k[i : i + size]) for i in range(0, len(images), size)]
     n = len(images)
     means = [
-        n_ * elbo(model, s, batches, num_images=n_, bits=None, **options).bits_per_dim.total for n_ in range(2, n + 1)
+        n_ * elbo(model, batches, num_images=n_, bits=None, **options).bits_per_dim.total for n_ in range(2, n + 1)
     ]
     return [b - a for a, b in itertools.pairwise(means)]
 
 
 def test_an_image_s_figure_does_not_depend_on_its_batch() -> None:
     data, s = gaussian(16), scheduler("cosine")
-    model, images = ExactModel(data, s), data.sample(7, 0)
-    whole = each_image(model, s, images, 7, respace=6, timesteps=3)
-    assert whole == pytest.approx(each_image(model, s, images, 2, respace=6, timesteps=3), rel=1e-9)
-    assert whole != pytest.approx(each_image(model, s, images, 7, respace=6, timesteps=3, seed=1), rel=1e-3)
+    model, images = exact(data, s), data.sample(7, 0)
+    whole = each_image(model, images, 7, respace=6, timesteps=3)
+    assert whole == pytest.approx(each_image(model, images, 2, respace=6, timesteps=3), rel=1e-9)
+    assert whole != pytest.approx(each_image(model, images, 7, respace=6, timesteps=3, seed=1), rel=1e-3)
 
 
 def test_all_steps_are_a_sample_of_all_of_them() -> None:
     data, s = gaussian(1), scheduler("cosine")
     results = [
-        elbo(ExactModel(data, s), s, data.batches(5, 0), num_images=5, bits=None, respace=9, timesteps=n)
+        elbo(exact(data, s), data.batches(5, 0), num_images=5, bits=None, respace=9, timesteps=n)
         for n in (None, 8, 1000)
     ]
     assert results[0] == results[1] == results[2]
@@ -253,11 +255,9 @@ def test_all_steps_are_a_sample_of_all_of_them() -> None:
 
 def test_steps_are_sampled_evenly() -> None:
     data, s = gaussian(1), scheduler("cosine")
-    result = elbo(
-        ExactModel(data, s), s, data.batches(2000, 0, 2000), num_images=2000, bits=None, respace=8, timesteps=3
-    )
+    result = elbo(exact(data, s), data.batches(2000, 0, 2000), num_images=2000, bits=None, respace=8, timesteps=3)
     assert all(term is not None for term in result.bits_per_dim.kl_terms)
-    few = elbo(ExactModel(data, s), s, data.batches(2, 0), num_images=2, bits=None, timesteps=3)
+    few = elbo(exact(data, s), data.batches(2, 0), num_images=2, bits=None, timesteps=3)
     assert sum(term is not None for term in few.bits_per_dim.kl_terms) <= 6
     assert len(few.bits_per_dim.kl_terms) == 999
     json.dumps(dataclasses.asdict(few), allow_nan=False)
@@ -269,7 +269,7 @@ def test_clipping_is_part_of_the_model() -> None:
     clipped = type(plain).from_config(plain.config, clip_sample=True)
     inside = data.sample(500, 0).clamp(-1, 1)
     figures = [
-        elbo(ExactModel(data, s), s, [Batch(inside, {}, torch.arange(500))], num_images=500, bits=8, respace=20)
+        elbo(exact(data, s), [Batch(inside, {}, torch.arange(500))], num_images=500, bits=8, respace=20)
         for s in (plain, clipped)
     ]
     assert figures[1].bits_per_dim.total < figures[0].bits_per_dim.total - 0.02
@@ -278,11 +278,9 @@ def test_clipping_is_part_of_the_model() -> None:
 class Labelled(ExactModel):
     """Keeps the labels that it is given."""
 
-    config = {"num_class_embeds": 4}
-
-    def __call__(self, sample: Tensor, timesteps: Tensor, return_dict: bool, class_labels: Tensor) -> tuple[Tensor]:  # type: ignore[override]
+    def forward(self, sample: Tensor, timesteps: Tensor, return_dict: bool, class_labels: Tensor) -> tuple[Tensor]:  # type: ignore[override]
         self.labels = class_labels
-        return super().__call__(sample, timesteps, return_dict)
+        return super().forward(sample, timesteps, return_dict)
 
 
 def test_labels_are_the_images_or_the_null_label() -> None:
@@ -290,8 +288,7 @@ def test_labels_are_the_images_or_the_null_label() -> None:
     model, images, k = Labelled(data, s), data.sample(4, 0), torch.arange(4)
     for labels, wanted in [(torch.tensor([2, 0, 1, 2]), [2, 0, 1]), (None, [3, 3, 3])]:
         elbo(
-            model,
-            s,
+            Denoiser(model, s, ClassLabel(3)),
             [Batch(images, {} if labels is None else {"class_labels": labels}, k)],
             num_images=3,
             bits=None,
@@ -302,7 +299,7 @@ def test_labels_are_the_images_or_the_null_label() -> None:
 
 def test_what_can_t_be_is_said() -> None:
     data, s = gaussian(1), scheduler("cosine")
-    model = ExactModel(data, s)
+    model = exact(data, s)
     for options, words in [
         ({"num_images": 1}, "num_images must be at least 2"),
         ({"num_images": 20}, "num_images is 20, and there are 8 images"),
@@ -311,6 +308,11 @@ def test_what_can_t_be_is_said() -> None:
         ({"respace": 1001}, "not to 1001"),
     ]:
         with pytest.raises(ConfigError, match=words):
-            elbo(model, s, data.batches(8, 0), **{"num_images": 8, "bits": None, "respace": 3, **options})
+            elbo(model, data.batches(8, 0), **{"num_images": 8, "bits": None, "respace": 3, **options})
     with pytest.raises(ModelError, match="learned_range needs a network with 2 output channels, and this one has 1"):
-        elbo(model, scheduler("cosine", variance="learned_range"), data.batches(8, 0), num_images=8, bits=None)
+        elbo(
+            Denoiser(model.network, scheduler("cosine", variance="learned_range")),
+            data.batches(8, 0),
+            num_images=8,
+            bits=None,
+        )

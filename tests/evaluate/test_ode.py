@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
-from gaussian import DOUBLE, SHAPES, ExactModel, gaussian
+from gaussian import DOUBLE, SHAPES, exact, gaussian
 from test_likelihood import TARGETS, scheduler
 from torch import Tensor
 
@@ -20,6 +20,8 @@ from logsnr.data import Batch
 from logsnr.errors import ConfigError
 from logsnr.evaluate.likelihood import elbo
 from logsnr.evaluate.ode import OdeLikelihood, ode_likelihood
+from logsnr.models.denoiser import Denoiser
+from logsnr.models.networks import conditioner_of
 from logsnr.registry import known_schedules
 
 COUNTS = {1: 100, 16: 48, 192: 24}
@@ -29,9 +31,9 @@ def bits(log_prob: Tensor, dimensions: int) -> float:
     return -float(log_prob.mean()) / dimensions / math.log(2)
 
 
-def measure(model: Any, s: Any, images: Tensor, **options: Any) -> OdeLikelihood:
+def measure(model: Denoiser, images: Tensor, **options: Any) -> OdeLikelihood:
     batch = Batch(images, {}, torch.arange(len(images)))
-    return ode_likelihood(model, s, [batch], **{"num_images": len(images), "bits": None, **options})
+    return ode_likelihood(model, [batch], **{"num_images": len(images), "bits": None, **options})
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -44,7 +46,7 @@ def test_the_likelihood_is_exact(target: str, zero: bool) -> None:
     for name in ("linear", "cosine", "sigmoid"):
         s = scheduler(name, target, zero_terminal_snr=zero)
         for images in data.sample(4, 1).split(2):
-            found = measure(ExactModel(data, s), s, images, trace="exact", tolerance=1e-5)
+            found = measure(exact(data, s), images, trace="exact", tolerance=1e-5)
             bound = 5e-5 if zero else 3e-3 if name == "linear" else 3e-4
             assert abs(found.bits_per_dim.total - bits(data.log_prob(images), 16)) < bound
             assert found.bits_per_dim.solver_error < 1e-4
@@ -57,7 +59,7 @@ def test_the_likelihood_is_the_entropy_in_expectation() -> None:
         # laplace's first step has noise of 0.2: data must be smooth on that scale
         data = gaussian(d, smallest=0.3, largest=0.7)
         s = scheduler(name, target)
-        found = measure(ExactModel(data, s), s, data.sample(COUNTS[d], 500 + case), tolerance=1e-3, seed=case)
+        found = measure(exact(data, s), data.sample(COUNTS[d], 500 + case), tolerance=1e-3, seed=case)
         scores.append((found.bits_per_dim.total - data.entropy()) / found.bits_per_dim.standard_error)
     z = torch.tensor(scores)
     assert z.abs().max() < 4
@@ -71,8 +73,8 @@ def test_with_the_exact_score_it_is_at_most_the_bound(name: str, variance: str) 
     data = gaussian(16, smallest=0.3, largest=0.7)
     s = scheduler(name, variance=variance)
     batches = list(data.batches(64, 3))
-    ode = ode_likelihood(ExactModel(data, s), s, batches, num_images=64, bits=None, tolerance=1e-3)
-    bound = elbo(ExactModel(data, s), s, batches, num_images=64, bits=None, timesteps=40)
+    ode = ode_likelihood(exact(data, s), batches, num_images=64, bits=None, tolerance=1e-3)
+    bound = elbo(exact(data, s), batches, num_images=64, bits=None, timesteps=40)
     assert ode.bits_per_dim.total < bound.bits_per_dim.total
 
 
@@ -80,14 +82,14 @@ def test_the_solver_s_error_is_about_what_it_says() -> None:
     data = gaussian(16)
     s = scheduler("linear", "v_prediction")
     images = data.sample(8, 0)
-    exact = measure(ExactModel(data, s), s, images, tolerance=1e-9).bits_per_dim.total
+    wanted = measure(exact(data, s), images, tolerance=1e-9).bits_per_dim.total
     previous = 0.0
     for tolerance in (1e-1 / 2, 1e-2, 1e-3, 1e-4):
-        found = measure(ExactModel(data, s), s, images, tolerance=tolerance)
-        assert abs(found.bits_per_dim.total - exact) < 3 * found.bits_per_dim.solver_error + 1e-6
+        found = measure(exact(data, s), images, tolerance=tolerance)
+        assert abs(found.bits_per_dim.total - wanted) < 3 * found.bits_per_dim.solver_error + 1e-6
         assert found.evaluations >= previous
         previous = found.evaluations
-    assert abs(found.bits_per_dim.total - exact) < 1e-4
+    assert abs(found.bits_per_dim.total - wanted) < 1e-4
 
 
 # Dequantisation and trace
@@ -99,7 +101,7 @@ def test_dequantised_data_cost_the_mass_of_their_bins(depth: int) -> None:
     data, largest = gaussian(1), 2**depth - 1
     s = scheduler("cosine", zero_terminal_snr=True)
     images = ((data.sample(300, 0).clamp(-1, 1) + 1) / 2 * largest).round() * 2 / largest - 1
-    found = measure(ExactModel(data, s), s, images, bits=depth, repeats=2, tolerance=1e-5)
+    found = measure(exact(data, s), images, bits=depth, repeats=2, tolerance=1e-5)
     mean, std = float(data.mean), float(data.variances.sqrt())
     low, high = ((images.flatten() + side / largest - mean) / std for side in (-1, 1))
     mass = torch.special.ndtr(high) - torch.special.ndtr(low)
@@ -113,16 +115,16 @@ def test_dequantised_data_cost_the_mass_of_their_bins(depth: int) -> None:
 def test_the_trace_s_estimate_is_unbiased_and_an_image_s_own() -> None:
     data = gaussian(16)
     s = scheduler("cosine", zero_terminal_snr=True)
-    model, images = ExactModel(data, s), data.sample(6, 0)
-    exact = measure(model, s, images, trace="exact").bits_per_dim.total
-    each = [measure(model, s, images, tolerance=1e-3, seed=seed).bits_per_dim.total for seed in range(30)]
-    assert abs(np.mean(each) - exact) < 4 * np.std(each) / 30**0.5
+    model, images = exact(data, s), data.sample(6, 0)
+    wanted = measure(model, images, trace="exact").bits_per_dim.total
+    each = [measure(model, images, tolerance=1e-3, seed=seed).bits_per_dim.total for seed in range(30)]
+    assert abs(np.mean(each) - wanted) < 4 * np.std(each) / 30**0.5
     assert np.std(each) > 1e-3
 
     k = torch.arange(6)
     parts = [Batch(images[i : i + 2], {}, k[i : i + 2]) for i in (0, 2, 4)]
-    split = ode_likelihood(model, s, parts, num_images=6, bits=None, tolerance=1e-6)
-    whole = measure(model, s, images, tolerance=1e-6)
+    split = ode_likelihood(model, parts, num_images=6, bits=None, tolerance=1e-6)
+    whole = measure(model, images, tolerance=1e-6)
     assert split.bits_per_dim.total == pytest.approx(whole.bits_per_dim.total, abs=1e-5)
     assert split.bits_per_dim.standard_error == pytest.approx(whole.bits_per_dim.standard_error, rel=1e-3)
 
@@ -130,8 +132,8 @@ def test_the_trace_s_estimate_is_unbiased_and_an_image_s_own() -> None:
 def test_repeats_are_draws_of_the_noise() -> None:
     data = gaussian(16)
     s = scheduler("cosine")
-    found = measure(ExactModel(data, s), s, data.sample(4, 0), repeats=3, tolerance=1e-2)
-    one = [measure(ExactModel(data, s), s, data.sample(4, 0), tolerance=1e-2, seed=seed) for seed in range(2)]
+    found = measure(exact(data, s), data.sample(4, 0), repeats=3, tolerance=1e-2)
+    one = [measure(exact(data, s), data.sample(4, 0), tolerance=1e-2, seed=seed) for seed in range(2)]
     assert one[0].bits_per_dim.total != one[1].bits_per_dim.total
     assert found.repeats == 3
     assert found.evaluations == pytest.approx(one[0].evaluations, rel=0.3)
@@ -150,13 +152,14 @@ def test_a_u_net_in_float32() -> None:
     images = gaussian(16).sample(3, 0)
     batch = Batch(images.float(), {"class_labels": torch.tensor([0, 1, 0])}, torch.arange(3))
     options: dict[str, Any] = {"num_images": 3, "bits": 8, "tolerance": 1e-2}
-    exact = ode_likelihood(unet, s, [batch], trace="exact", **options)
-    guess = ode_likelihood(unet, s, [batch], trace="hutchinson", **options)
-    assert exact.bits_per_dim.total == pytest.approx(guess.bits_per_dim.total, abs=0.5)
-    assert exact.dequantisation == "uniform, 8 bit"
+    model = Denoiser(unet, s, conditioner_of(unet))
+    whole = ode_likelihood(model, [batch], trace="exact", **options)
+    guess = ode_likelihood(model, [batch], trace="hutchinson", **options)
+    assert whole.bits_per_dim.total == pytest.approx(guess.bits_per_dim.total, abs=0.5)
+    assert whole.dequantisation == "uniform, 8 bit"
     assert all(p.grad is None for p in unet.parameters())
-    json.dumps(dataclasses.asdict(exact), allow_nan=False)
-    bound = elbo(unet, s, [batch], num_images=3, bits=8, timesteps=5)
+    json.dumps(dataclasses.asdict(whole), allow_nan=False)
+    bound = elbo(model, [batch], num_images=3, bits=8, timesteps=5)
     assert math.isfinite(bound.bits_per_dim.total)
 
 
@@ -171,4 +174,4 @@ def test_what_can_t_be_is_said() -> None:
         ({"tolerance": 0.0}, r"tolerance must be in \(0, 0.1\)"),
     ]:
         with pytest.raises(ConfigError, match=words):
-            measure(ExactModel(data, s), s, images, **options)
+            measure(exact(data, s), images, **options)

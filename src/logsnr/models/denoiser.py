@@ -72,7 +72,7 @@ class Denoiser:
         timesteps = t.to(weights.device) if isinstance(t, Tensor) else t
         said = self.network(x_t.to(weights.device, weights.dtype), timesteps, return_dict=False, **keywords)[0]
         output: Tensor = said.to(x_t.device, x_t.dtype)
-        variance_type = getattr(self.schedule, "variance_type", "none")  # which a deterministic sampler hasn't
+        variance_type = self.schedule.config.get("variance_type")
         learned = variance_type == "learned_range"
         channels = x_t.shape[1] * (2 if learned else 1)
         if output.shape[1] != channels:

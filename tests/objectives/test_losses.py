@@ -1,4 +1,4 @@
-"""logsnr.denoising: timesteps, noise and label dropout belong to samples, and are what they claim to be."""
+"""The losses: timesteps, noise and label dropout belong to samples, and are what they claim to be."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
+from logsnr.conditions.class_label import ClassLabel
 from logsnr.config import (
     DataConfig,
     Loss,
@@ -22,21 +22,25 @@ from logsnr.config import (
     Weighting,
 )
 from logsnr.data import Batch, open_data
-from logsnr.denoising import Objective, draw_timesteps
-from logsnr.objectives import loss_weights
+from logsnr.models.denoiser import Denoiser
+from logsnr.objectives.build import make_objective
+from logsnr.objectives.objective import Context
+from logsnr.objectives.timesteps import draw_timesteps
+from logsnr.objectives.variational_bound import VariationalBound
+from logsnr.objectives.weightings import loss_weights
 from logsnr.registry import make_scheduler
-from logsnr.variational_bound import VariationalBound
 
 CONFIG = RunConfig(schedule=ScheduleConfig(num_train_timesteps=100), train=TrainConfig(seed=3))
 
 
-class Spy:
+class Spy(torch.nn.Module):
     """A network that keeps what it is shown and predicts zero."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = []
 
-    def __call__(
+    def forward(
         self, sample: torch.Tensor, timestep: torch.Tensor, return_dict: bool, class_labels: torch.Tensor | None = None
     ) -> tuple[torch.Tensor]:
         assert not return_dict
@@ -44,9 +48,15 @@ class Spy:
         return (torch.zeros_like(sample),)
 
 
-def objective(config: RunConfig = CONFIG, classes: int | None = 3) -> Objective:
-    names = None if classes is None else [str(i) for i in range(classes)]
-    return Objective(config, make_scheduler(config.schedule), names, 8, torch.device("cpu"))
+def objective(config: RunConfig = CONFIG) -> Any:
+    context = Context(seed=config.train.seed, condition_dropout=config.objective.label_dropout, bits=8)
+    return make_objective(config, make_scheduler(config.schedule), context)
+
+
+def shown(o: Any, network: torch.nn.Module, b: Batch) -> torch.Tensor:
+    """The loss of a batch, of three classes where it has labels."""
+    loss: torch.Tensor = o.loss(Denoiser(network, o.schedule, ClassLabel(3) if b.condition else None), b)
+    return loss
 
 
 def batch(start: int, count: int, labels: bool = True) -> Batch:
@@ -55,10 +65,10 @@ def batch(start: int, count: int, labels: bool = True) -> Batch:
     return Batch(images, {"class_labels": n % 3} if labels else {}, n)
 
 
-def spied(o: Objective, *batches: Batch) -> list[torch.Tensor]:
+def spied(o: Any, *batches: Batch) -> list[torch.Tensor]:
     spy = Spy()
     for b in batches:
-        o.loss(spy, b)
+        shown(o, spy, b)
     return [torch.cat(column) for column in zip(*spy.seen, strict=True)]  # type: ignore[arg-type]
 
 
@@ -113,8 +123,8 @@ def test_everything_random_belongs_to_the_sample_not_to_the_batch() -> None:
     parts = spied(o, batch(0, 4), batch(4, 8))
     for a, b in zip(whole, parts, strict=True):
         assert torch.equal(a, b)
-    losses = [o.loss(Spy(), batch(start, 4)) for start in (0, 4, 8)]
-    torch.testing.assert_close(o.loss(Spy(), batch(0, 12)), torch.stack(losses).mean())
+    losses = [shown(o, Spy(), batch(start, 4)) for start in (0, 4, 8)]
+    torch.testing.assert_close(shown(o, Spy(), batch(0, 12)), torch.stack(losses).mean())
     other = spied(objective(replace(CONFIG, train=TrainConfig(seed=4))), batch(0, 12))
     assert not torch.equal(whole[0], other[0])
     torch.manual_seed(1)  # nothing comes from the global generator
@@ -125,7 +135,7 @@ def test_noisy_images_have_the_statistics_of_the_forward_process() -> None:
     o = objective()
     b = batch(0, 6000)
     noisy, t, _ = spied(o, b)
-    alpha_bar = o.scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
+    alpha_bar = o.schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
     noise = (noisy - alpha_bar.sqrt() * b.clean) / (1 - alpha_bar).sqrt()
     size = noise.numel()
     assert abs(noise.mean()) < 4 / size**0.5
@@ -140,12 +150,12 @@ def test_the_loss_is_the_weighted_squared_error() -> None:
     config = replace(CONFIG, objective=ObjectiveConfig("min_snr"))
     o, b = objective(config), batch(7, 16)
     noisy, t, _ = spied(o, b)
-    alpha_bar = o.scheduler.alphas_cumprod[t].double().view(-1, 1, 1, 1)
+    alpha_bar = o.schedule.alphas_cumprod[t].double().view(-1, 1, 1, 1)
     noise = (noisy - alpha_bar.sqrt() * b.clean) / (1 - alpha_bar).sqrt()
     velocity = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * b.clean
-    weights = loss_weights(o.scheduler, config.objective)[t]
+    weights = loss_weights(o.schedule, config.objective)[t]
     wanted = (weights * velocity.square().flatten(1).mean(1)).mean()  # the spy predicts 0
-    assert torch.isclose(o.loss(Spy(), b).double(), wanted, rtol=1e-3)
+    assert torch.isclose(shown(o, Spy(), b).double(), wanted, rtol=1e-3)
 
 
 # Labels
@@ -168,7 +178,7 @@ def test_dropped_labels_do_not_depend_on_the_timestep() -> None:
 
 def test_without_classes_the_network_gets_no_labels() -> None:
     spy = Spy()
-    objective(classes=None).loss(spy, batch(0, 4, labels=False))
+    shown(objective(), spy, batch(0, 4, labels=False))
     assert spy.seen[0][2] is None
 
 
@@ -188,28 +198,27 @@ def test_the_same_image_meets_all_noise_levels(folder: Path) -> None:
 # The variational bound in the loss
 
 
-class Said:
+class Said(torch.nn.Module):
     """A network that says the same of every image: a value for the target and one for the variance."""
 
     def __init__(self, value: float = 0.1, variance: float = 0.3) -> None:
-        self.output = torch.tensor([value, variance], requires_grad=True)
+        super().__init__()
+        self.output = torch.nn.Parameter(torch.tensor([value, variance]))
 
-    def __call__(self, sample: torch.Tensor, timestep: torch.Tensor, return_dict: bool) -> tuple[torch.Tensor]:
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, return_dict: bool) -> tuple[torch.Tensor]:
         self.sample, self.timestep = sample, timestep
         return (self.output.view(1, 2, 1, 1).expand(len(sample), 2, *sample.shape[2:]),)
 
 
-def learning(
-    loss: Loss, prediction_type: PredictionType = "v_prediction", weighting: Weighting = "simple"
-) -> Objective:
+def learning(loss: Loss, prediction_type: PredictionType = "v_prediction", weighting: Weighting = "simple") -> Any:
     schedule = replace(CONFIG.schedule, variance_type="learned_range", prediction_type=prediction_type)
     config = replace(CONFIG, schedule=schedule, objective=ObjectiveConfig(weighting, loss=loss))
-    return objective(config, None)
+    return objective(config)
 
 
-def gradient(o: Objective, b: Batch) -> torch.Tensor:
+def gradient(o: Any, b: Batch) -> torch.Tensor:
     said = Said()
-    o.loss(said, b).backward()
+    shown(o, said, b).backward()
     assert said.output.grad is not None
     return said.output.grad
 
@@ -218,11 +227,11 @@ def gradient(o: Objective, b: Batch) -> torch.Tensor:
 def test_the_vlb_loss_is_the_bound(prediction_type: PredictionType) -> None:
     """T times the mean of the terms, as they are in float64; uniform draws, as none has been learned from yet."""
     o, said, b = learning("vlb", prediction_type), Said(), batch(0, 128, labels=False)
-    loss = o.loss(said, b)
+    loss = shown(o, said, b)
     noisy, t = said.sample.double(), said.timestep
     output, variance = (v.expand(128, 1, 8, 8).double() for v in said.output.detach().view(2, 1, 1, 1))
-    x_0 = o.scheduler.convert(output, noisy, t, prediction_type, "sample")
-    terms = VariationalBound(o.scheduler, 8).terms(b.clean.double(), x_0, variance, t)
+    x_0 = o.schedule.convert(output, noisy, t, prediction_type, "sample")
+    terms = VariationalBound(o.schedule, 8).terms(b.clean.double(), x_0, variance, t)
     assert bool((t == 0).any())
     assert loss.item() == pytest.approx(100 * float(terms.mean()), rel=1e-3)
 
@@ -230,10 +239,9 @@ def test_the_vlb_loss_is_the_bound(prediction_type: PredictionType) -> None:
 def test_the_hybrid_loss_moves_the_variance_by_the_bound_alone() -> None:
     b = batch(0, 64, labels=False)
     hybrid, vlb = gradient(learning("hybrid"), b), gradient(learning("vlb"), b)
-    plain = Said()
-    o = learning("hybrid")
-    o.bound = None  # what is left is the squared error
-    o.loss(plain, b).backward()
+    plain, o = Said(), learning("hybrid")
+    o.vlb_weight = 0.0  # what is left is the squared error
+    shown(o, plain, b).backward()
     assert plain.output.grad is not None
     assert torch.equal(hybrid[0], plain.output.grad[0])
     assert hybrid[1] == pytest.approx(1e-3 * float(vlb[1]), rel=1e-4)
@@ -244,7 +252,7 @@ def test_the_variance_that_is_learned_is_the_best_one() -> None:
     """The KL divergence to the posterior is least where var = v + k^2 E|x_0 - x_0'|^2; its slope vanishes there."""
     o = learning("hybrid", "sample")
     t = 60
-    bar = o.scheduler.alphas_cumprod.double()
+    bar = o.schedule.alphas_cumprod.double()
     beta = 1 - bar[t] / bar[t - 1]
     small, k = beta * (1 - bar[t - 1]) / (1 - bar[t]), bar[t - 1].sqrt() * beta / (1 - bar[t])
     images = torch.full((1, 1, 8, 8), 0.5)
@@ -252,7 +260,6 @@ def test_the_variance_that_is_learned_is_the_best_one() -> None:
     fraction = (best / small).log() / (beta / small).log()
     assert 0 < fraction < 1
     said = torch.full_like(images, float(2 * fraction - 1)).requires_grad_()
-    assert o.bound is not None
     for off, sign in [(0.0, 0), (0.5, 1), (-0.5, -1)]:
         term = o.bound.terms(images, images - 0.4, said + off, torch.tensor([t]))
         (slope,) = torch.autograd.grad(term.sum(), said)
@@ -260,24 +267,23 @@ def test_the_variance_that_is_learned_is_the_best_one() -> None:
 
 
 def test_importance_is_learned_from_the_losses_in_the_samples_order() -> None:
-    o, accelerator = learning("vlb"), Accelerator(cpu=True)
-    assert o.sampler is not None
+    o = learning("vlb")
     for start in range(0, 1152, 64):
-        o.loss(Said(), batch(start, 32, labels=False))
-        o.loss(Said(), batch(start + 32, 32, labels=False))
-        o.learn(accelerator, 0.1)
-    assert o.sampler.seen.sum() == 1152
-    p = o.sampler.probabilities()
+        shown(o, Said(), batch(start, 32, labels=False))
+        shown(o, Said(), batch(start + 32, 32, labels=False))
+        o.after_step(lambda values: values, 0.1)
+    assert o.importance.seen.sum() == 1152
+    p = o.importance.probabilities()
     assert p[0] > 3 * p[50]
     said = Said()
-    o.loss(said, batch(1152, 3000, labels=False))
+    shown(o, said, batch(1152, 3000, labels=False))
     found = np.bincount(said.timestep.numpy(), minlength=100) / 3000
     np.testing.assert_allclose(found, p, atol=0.002)  # a low discrepancy sequence through the inverse distribution
 
     other = learning("vlb")
     other.restore({name: value.clone() for name, value in o.state().items()})
     again = Said()
-    other.loss(again, batch(1152, 3000, labels=False))
+    shown(other, again, batch(1152, 3000, labels=False))
     assert torch.equal(again.timestep, said.timestep)
     assert learning("hybrid").state() == {}
 
@@ -285,8 +291,6 @@ def test_importance_is_learned_from_the_losses_in_the_samples_order() -> None:
 def test_the_held_out_error_is_that_of_the_target_alone() -> None:
     o, b = learning("hybrid"), batch(0, 4, labels=False)
     t = torch.tensor([3, 30, 60, 90])
-    first, second = (
-        o.errors(Said(0.1, variance), b.clean, None, t, 0, b.positions.numpy(), "noise") for variance in (-1.0, 1.0)
-    )
+    first, second = (o.errors(Denoiser(Said(0.1, variance), o.schedule), b, t, "noise") for variance in (-1.0, 1.0))
     assert torch.equal(first, second)
     assert first.shape == (4,)

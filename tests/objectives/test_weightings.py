@@ -1,4 +1,4 @@
-"""logsnr.objectives against the formulas of the papers, none of them read from the implementation."""
+"""Targets and weightings against the formulas of the papers, none of them read from the implementation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from logsnr.config import ObjectiveConfig, PredictionType, ScheduleConfig, Weighting
-from logsnr.objectives import loss_weights, sample_weights, squared_error_in_sample, squared_errors, target
+from logsnr.objectives.targets import squared_error_in_sample, squared_errors, target
+from logsnr.objectives.weightings import loss_weights, sample_weights
 from logsnr.registry import known_schedules, make_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
 

@@ -1,16 +1,15 @@
-"""logsnr.learned_schedule: a monotone curve that finds the least variance of the loss, known here in closed form."""
+"""A monotone curve that finds the least variance of the loss, known here in closed form."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
 from logsnr.config import ObjectiveConfig
-from logsnr.denoising import draw_timesteps
-from logsnr.learned_schedule import SEGMENTS, LearnedCurve, ScheduleLearner, learned_scheduler
-from logsnr.objectives import integral_weights
+from logsnr.objectives.schedule_learner import SEGMENTS, LearnedCurve, ScheduleLearner, learned_scheduler
+from logsnr.objectives.timesteps import draw_timesteps
+from logsnr.objectives.weightings import integral_weights
 from logsnr.schedulers.scheduling_beta import LearnedBetaScheduler
 
 T, PIXELS, VARIANCE = 200, 16, 0.25**2
@@ -20,7 +19,12 @@ def scheduler(total: int = T) -> LearnedBetaScheduler:
     return LearnedBetaScheduler(total, log_snr_start=9.0, log_snr_end=-9.0, prediction_type="v_prediction")
 
 
-def step(learner: ScheduleLearner, accelerator: Accelerator, k: int, steps: int, batch: int = 128) -> torch.Tensor:
+def alone(values: torch.Tensor) -> torch.Tensor:
+    """What a single process gathers."""
+    return values
+
+
+def step(learner: ScheduleLearner, k: int, steps: int, batch: int = 128) -> torch.Tensor:
     """The elbo-weighted loss of Gaussian pixels with the exact denoiser; the curve learns from it."""
     n = np.arange(k * batch, (k + 1) * batch)
     timesteps = torch.from_numpy(draw_timesteps(0, n, T))
@@ -34,7 +38,7 @@ def step(learner: ScheduleLearner, accelerator: Accelerator, k: int, steps: int,
     losses = weights * (x_0 - predicted).square().mean(1)
     learner.keep(timesteps, log_snr, slope, losses)
     losses.mean().backward()
-    learner.learn(accelerator, k / steps)
+    learner.learn(alone, k / steps)
     return losses.detach()
 
 
@@ -49,12 +53,12 @@ def second_moment(curve: LearnedCurve) -> float:
 
 @pytest.mark.parametrize("teacher", ["variance", "losses"])
 def test_the_curve_finds_the_least_variance(teacher: str) -> None:
-    learner, accelerator = ScheduleLearner(scheduler(), teacher, torch.device("cpu")), Accelerator(cpu=True)
+    learner = ScheduleLearner(scheduler(), teacher, torch.device("cpu"))
     assert second_moment(learner.curve) > 2.4
-    losses = [step(learner, accelerator, k, 800) for k in range(500)]
+    losses = [step(learner, k, 800) for k in range(500)]
     assert second_moment(learner.curve) < 1.25  # as near as 20 segments get, a tenth of each being fixed
     straight = ScheduleLearner(scheduler(), teacher, torch.device("cpu"))
-    first = torch.cat([step(straight, accelerator, k, 1) for k in range(1, 100)])
+    first = torch.cat([step(straight, k, 1) for k in range(1, 100)])
     last = torch.cat(losses[-100:])
     assert last.std() < 0.6 * first.std()
     spread = (first.var() / len(first) + last.var() / len(last)).sqrt()
@@ -91,7 +95,7 @@ def test_the_gradient_is_that_of_the_second_moment() -> None:
     value = losses(log_snr, slope)
     learner.keep(timesteps, log_snr, slope, value)
     value.mean().backward()
-    learner.learn(Accelerator(cpu=True), 0.0)
+    learner.learn(alone, 0.0)
     found = learner.curve.weights.grad
     assert found is not None
     mean = value.detach().double().mean()
@@ -108,9 +112,9 @@ def test_the_gradient_is_that_of_the_second_moment() -> None:
 
 
 def test_what_is_exported_is_the_curve() -> None:
-    learner, accelerator = ScheduleLearner(scheduler(), "losses", torch.device("cpu")), Accelerator(cpu=True)
+    learner = ScheduleLearner(scheduler(), "losses", torch.device("cpu"))
     for k in range(20):
-        step(learner, accelerator, k, 100)
+        step(learner, k, 100)
     made = learned_scheduler(scheduler(), learner.state())
     assert isinstance(made, LearnedBetaScheduler)
     with torch.no_grad():
@@ -125,16 +129,15 @@ def test_what_is_exported_is_the_curve() -> None:
 
 @pytest.mark.parametrize("teacher", ["variance", "losses"])
 def test_the_state_is_all_of_it_and_the_second_half_stands_still(teacher: str) -> None:
-    accelerator = Accelerator(cpu=True)
     learner, other = (ScheduleLearner(scheduler(), teacher, torch.device("cpu")) for _ in range(2))
     for k in range(10):
-        step(learner, accelerator, k, 40)
+        step(learner, k, 40)
     other.restore({name: value.clone() for name, value in learner.state().items()})
     for k in range(10, 25):
         if k == 20:
             half = learner.curve.weights.detach().clone()
         for one in (learner, other):
-            step(one, accelerator, k, 40)
+            step(one, k, 40)
     for a, b in zip(learner.state().values(), other.state().values(), strict=True):
         assert torch.equal(a, b)
     assert torch.equal(learner.curve.weights, half)

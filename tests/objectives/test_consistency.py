@@ -1,4 +1,4 @@
-"""logsnr.consistency on Gaussian data, where paths are known: loss and gradient vanish at the exact function.
+"""The consistency loss on Gaussian data, where paths are known: loss and gradient vanish at the exact function.
 
 And `logsnr distill` from a run to images, by way of kill and resume.
 """
@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from commands import Command, Finished
 
-from logsnr.config import DataConfig, DistillConfig, RunConfig, ScheduleConfig, from_json, to_json
-from logsnr.consistency import ConsistencyObjective
+from logsnr.config import DistillConfig, RunConfig, ScheduleConfig, from_json, to_json
 from logsnr.data import Batch
 from logsnr.distill import distilled
 from logsnr.errors import ConfigError
 from logsnr.hub import load
+from logsnr.models.denoiser import Denoiser
+from logsnr.objectives.consistency import ConsistencyObjective
+from logsnr.objectives.objective import Context
 from logsnr.registry import make_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
@@ -53,7 +54,6 @@ class Exact(Teacher):
     def __init__(self, scheduler: BetaScheduler, timesteps: list[int]) -> None:
         super().__init__(scheduler)
         self.factor = torch.nn.Parameter(torch.ones(()))
-        self.config = {"in_channels": 1, "sample_size": 8}
         self.after = dict(zip(timesteps, [*timesteps[1:], -1], strict=True))
 
     def x_0(self, x: torch.Tensor, t: torch.Tensor, a: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
@@ -64,12 +64,15 @@ class Exact(Teacher):
         return self.factor * (reached - r / s * x) / (b - r / s * a)
 
 
+def made_of(config: RunConfig) -> ConsistencyObjective:
+    assert config.distill is not None
+    schedule = make_scheduler(config.schedule)
+    context = Context(shape=(1, 8, 8), denoiser=Denoiser(Teacher(schedule), schedule))
+    return ConsistencyObjective(schedule, config.distill, context)
+
+
 def objective(**options: Any) -> ConsistencyObjective:
-    config = RunConfig(
-        data=DataConfig(resolution=8), schedule=ScheduleConfig(clip_sample=False), distill=DistillConfig(**options)
-    )
-    scheduler = make_scheduler(config.schedule)
-    return ConsistencyObjective(config, scheduler, None, Teacher(scheduler), Accelerator(cpu=True))
+    return made_of(RunConfig(schedule=ScheduleConfig(clip_sample=False), distill=DistillConfig(**options)))
 
 
 def batch(size: int = 64, start: int = 0) -> Batch:
@@ -83,16 +86,16 @@ def test_loss_and_gradient_vanish_at_the_exact_function(steps: int) -> None:
     errors, gradients = [], []
     for count in (8, 32):
         made = objective(steps=steps, teacher_steps=count)
-        model = Exact(made.scheduler, made.model_scheduler.timesteps.tolist())
+        model = Denoiser(Exact(made.schedule, made.sampler.timesteps.tolist()), made.schedule)
         given = batch()
         images, noise = given.clean, torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-        squared = made.squared_errors(model, images, noise, None, torch.arange(64) % steps)
+        squared = made.squared_errors(model, images, noise, {}, torch.arange(64) % steps)
         errors.append(float(squared.detach().mean().sqrt()))
         loss = made.loss(model, given)
-        (gradient,) = torch.autograd.grad(loss, model.factor)
+        (gradient,) = torch.autograd.grad(loss, model.network.factor)
         gradients.append(abs(float(gradient)))
         with torch.no_grad():
-            model.factor.mul_(1.2)
+            model.network.factor.mul_(1.2)
             assert float(made.loss(model, given)) > 3 * float(loss)
     assert errors[1] < 0.02 * STD
     assert errors[1] < errors[0] / 8
@@ -101,7 +104,7 @@ def test_loss_and_gradient_vanish_at_the_exact_function(steps: int) -> None:
 
 def test_the_segments_are_those_of_sampling_and_taken_in_turn() -> None:
     made = objective(steps=3, teacher_steps=4)
-    starts = made.model_scheduler.timesteps.tolist()
+    starts = made.sampler.timesteps.tolist()
     assert starts == [999, 666, 332]
     assert made.grid[0][:, 0].tolist() == starts
     assert made.grid[1][:-1, -1].tolist() == made.grid[1][1:, 0].tolist()
@@ -115,20 +118,20 @@ def test_the_segments_are_those_of_sampling_and_taken_in_turn() -> None:
             seen.append(t.tolist())
             return super().forward(x, t, *rest, **more)
 
-    model = Listening(made.scheduler, starts)
+    model = Denoiser(Listening(made.schedule, starts), made.schedule)
     made.loss(model, batch(6, start=4))
     assert seen == [[666, 332, 999, 666, 332, 999]]
     # the held-out errors at any timestep are those of its segment
     t = torch.tensor([999, 667, 666, 400, 333, 332, 0])
-    made.errors(model, batch(7).clean, None, t, 0, np.arange(7), "held out")
+    made.errors(model, batch(7), t, "held out")
     assert seen[1] == [999, 999, 666, 666, 666, 332, 332]
 
 
 def test_the_last_segment_s_teacher_reaches_the_image() -> None:
     made = objective(steps=2, teacher_steps=40)
     x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    bar = made.scheduler.alphas_cumprod[499]
-    reached = made.path(x, None, torch.ones(4, dtype=torch.int64), made.grid)
+    bar = made.schedule.alphas_cumprod[499]
+    reached = made.path(x, {}, torch.ones(4, dtype=torch.int64), made.grid)
     torch.testing.assert_close(reached, STD / (bar * STD**2 + 1 - bar).sqrt() * x, rtol=3e-3, atol=1e-3)
 
 
@@ -139,9 +142,12 @@ def test_too_many_evaluations_for_the_schedule_are_refused() -> None:
     linear = dataclasses.replace(ten, name="linear")  # its angles crowd at the end of noise
     config = RunConfig(schedule=linear, distill=DistillConfig(steps=2, teacher_steps=4))
     with pytest.warns(ScheduleWarning):
-        scheduler = make_scheduler(config.schedule)
-    with pytest.raises(ConfigError, match=r"need more timesteps than the schedule has, 10\. Use fewer"):
-        ConsistencyObjective(config, scheduler, None, Teacher(scheduler), Accelerator(cpu=True))
+        make_scheduler(config.schedule)
+    with (
+        pytest.warns(ScheduleWarning),
+        pytest.raises(ConfigError, match=r"need more timesteps than the schedule has, 10\. Use fewer"),
+    ):
+        made_of(config)
 
 
 def test_a_configuration_comes_back_and_what_cannot_be_distilled_is_refused() -> None:
@@ -158,19 +164,19 @@ def test_a_loss_of_contrast_is_measured_and_made_up_for() -> None:
     """Where f is 0.8 of what it should be, in the first step and then from where that one should have landed."""
     made = objective(steps=3, teacher_steps=80)
     assert made.state() == {}
-    assert made.model_scheduler.contrasts is None
-    model = Exact(made.scheduler, made.model_scheduler.timesteps.tolist())
+    assert made.sampler.contrasts is None
+    model = Denoiser(Exact(made.schedule, made.sampler.timesteps.tolist()), made.schedule)
     with torch.no_grad():
-        model.factor.mul_(0.8)
-    made.settle(model)
-    assert made.model_scheduler.contrasts == pytest.approx([1.25] * 3, rel=5e-3)
+        model.network.factor.mul_(0.8)
+    made.finish(model)
+    assert made.sampler.contrasts == pytest.approx([1.25] * 3, rel=5e-3)
     other = objective(steps=3)
     other.restore(made.state())
-    assert other.model_scheduler.config == made.model_scheduler.config
-    scheduler = other.model_scheduler
+    assert other.sampler.config == made.sampler.config
+    scheduler = other.sampler
     x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    (output,) = model(x, torch.full((4,), 999), False)
-    (exact,) = Exact(made.scheduler, scheduler.timesteps.tolist())(x, torch.full((4,), 999), False)
+    (output,) = model.network(x, torch.full((4,), 999), False)
+    (exact,) = Exact(made.schedule, scheduler.timesteps.tolist())(x, torch.full((4,), 999), False)
     plain = ConsistencyScheduler.from_config(scheduler.config, contrasts=None)
     expected = plain.step(exact, 999, x).prev_sample
     torch.testing.assert_close(scheduler.step(output, 999, x).prev_sample, expected, rtol=0, atol=0.01)

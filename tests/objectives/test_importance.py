@@ -1,11 +1,11 @@
-"""logsnr.importance: timesteps in proportion to the root of their loss's second moment, evenly spread, and unbiased."""
+"""Timesteps in proportion to the root of their loss's second moment, evenly spread, and unbiased."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from logsnr.importance import ImportanceSampler
+from logsnr.objectives.importance import ImportanceSampler
 
 
 def filled(scale: np.ndarray, draws: int = 10) -> ImportanceSampler:
