@@ -2,8 +2,8 @@
 
 - `loss.png`: its error on held-out and on training images, by log-SNR: where it could be better, and where it has
   learned the training images rather than what they have in common.
-- `bits.png`: what each noise level costs of the variational bound (see `logsnr.objectives.variational_bound`). Bits are spent on
-  what can be seen as well as on what can't: most go to the last, faintest noise.
+- `bits.png`: what each noise level costs of the variational bound (see `logsnr.objectives.variational_bound`). Bits are
+  spent on what can be seen as well as on what can't: most go to the last, faintest noise.
 - `film.png`: how two images come out of noise, x_t above and the clean image that the network foresees below.
 """
 

@@ -1,8 +1,8 @@
 """The variational bound (ELBO) of a trained model in bits per dimension, by term, with its standard error.
 
 It bounds the chain that the scheduler samples at eta = 1, clipping of the predicted clean image included (see
-`logsnr.objectives.variational_bound` for the terms). The prior is known; the decoder is one evaluation of the network an image;
-the K - 1 KL divergences are either all evaluated, or n of them: those of the steps
+`logsnr.objectives.variational_bound` for the terms). The prior is known; the decoder is one evaluation of the network
+an image; the K - 1 KL divergences are either all evaluated, or n of them: those of the steps
 
     i_j = 1 + floor((K - 1) (j + u) / n),   j = 0 .. n - 1,   u uniform in [0, 1), one for each image,
 
