@@ -11,9 +11,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from logsnr.checkpoint import read_json
 from logsnr.config import DistillConfig, RunConfig, TrainConfig, from_json
 from logsnr.errors import CheckpointError, ConfigError
+from logsnr.files import read_json
 from logsnr.locate import model_folder
 
 COST = 2.6

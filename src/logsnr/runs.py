@@ -12,11 +12,12 @@ from typing import Any
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from logsnr.checkpoint import export_model, load_latest, locked, read_json, replacing_folder, write_atomically
+from logsnr.checkpoint import export_model, load_latest
 from logsnr.config import FREE, RunConfig, differences, from_json, to_json
 from logsnr.data import ImageData, open_data
 from logsnr.effort import note_model_step
 from logsnr.errors import CheckpointError, ConfigError
+from logsnr.files import locked, read_json, replacing_folder, write_atomically
 from logsnr.models.networks import make_unet
 from logsnr.objectives.consistency import kept_contrasts
 from logsnr.objectives.schedule_learner import learned_scheduler

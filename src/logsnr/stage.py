@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from logsnr.card import Subject, Training, public_words, render_card, render_stock_card
-from logsnr.checkpoint import read_json, replacing_folder
 from logsnr.config import to_json
 from logsnr.demo import stage_space
 from logsnr.effort import read_effort
 from logsnr.errors import PublishError
 from logsnr.evaluate.subject import model_digest
 from logsnr.few_evaluations import read_curve
+from logsnr.files import read_json, replacing_folder
 from logsnr.hub import load
 from logsnr.leaks import refuse_leaks
 from logsnr.locate import FEW_STEP_FOLDER, model_folder

@@ -22,10 +22,10 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from logsnr import refinement, trajectories
-from logsnr.checkpoint import read_json, replacing_file, replacing_folder, write_atomically
 from logsnr.config import TuneOptions
 from logsnr.errors import ConfigError, ModelError
 from logsnr.few_evaluations import TUNED, UNTUNED, Curve, drive, rmse, stock_schedulers
+from logsnr.files import read_json, replacing_file, replacing_folder, write_atomically
 from logsnr.hub import load
 from logsnr.locate import FEW_STEP_FOLDER, model_folder
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline

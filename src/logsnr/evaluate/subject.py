@@ -13,11 +13,10 @@ from typing import Any
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from logsnr.checkpoint import read_json, write_atomically
 from logsnr.config import RunConfig, from_json
 from logsnr.data import ImageData, open_data
 from logsnr.errors import CheckpointError, DataError, ModelError
-from logsnr.evaluate.extractors import digest_of
+from logsnr.files import digest_of, read_json, write_atomically
 from logsnr.hub import load
 from logsnr.models.denoiser import Denoiser
 from logsnr.models.networks import conditioner_of
