@@ -24,6 +24,7 @@ from logsnr.data import Batch
 from logsnr.distill import distilled
 from logsnr.errors import ConfigError
 from logsnr.hub import load
+from logsnr.model_folder import model_digest
 from logsnr.registry import make_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
@@ -255,7 +256,7 @@ def test_a_run_is_distilled_resumed_sampled_exported_and_staged(
     card = (staged / "main" / "README.md").read_text()
     assert "logsnr distill path/to/model --out runs/few" in card
     assert "num_inference_steps=2" in card
-    assert config.distill.base_digest in (staged / "main" / "run" / "config.json").read_text()
+    assert f"| distilled from | the model {model_digest(base / 'model')}, trained for" in card
     assert str(base) not in "".join(p.read_text() for p in staged.rglob("*.json"))
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from logsnr.errors import CheckpointError
 from logsnr.files import replacing_folder
+from logsnr.model_folder import MODEL, STOCK
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.registry import Sampler
 
@@ -103,9 +104,9 @@ def export_model(run: Path, unet: UNet2DModel, scheduler: Sampler, class_names: 
     """Write RUN/model, and RUN/stock for a conditional model whose target stock knows. Returns the folders."""
     id2label = None if class_names is None else dict(enumerate(class_names))
     pipeline = PixelDiffusionPipeline(unet, scheduler, id2label=id2label)
-    forms: dict[str, DiffusionPipeline] = {"model": pipeline}
+    forms: dict[str, DiffusionPipeline] = {MODEL: pipeline}
     if class_names is not None and scheduler.prediction_type != "x0_minus_noise":
-        forms["stock"] = pipeline.to_stock()
+        forms[STOCK] = pipeline.to_stock()
     for name, form in forms.items():
         with replacing_folder(run / name) as folder:
             form.save_pretrained(folder)
