@@ -32,13 +32,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from logsnr.checkpoint import replacing_file, write_atomically
 from logsnr.config import EvaluateOptions
 from logsnr.evaluate.distances import Figures
 from logsnr.evaluate.distribution import distribution, extractor_for
-from logsnr.evaluate.extractors import cache_folder, digest_of, digest_of_network
+from logsnr.evaluate.extractors import cache_folder, digest_of_network
 from logsnr.evaluate.subject import open_subject
 from logsnr.few_evaluations import drive, rmse, swapped
+from logsnr.files import digest_of, replacing_file, write_atomically
 from logsnr.hub import load
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import choose_device

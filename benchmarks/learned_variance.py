@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import logsnr
-from logsnr.checkpoint import write_atomically
 from logsnr.config import DataConfig
 from logsnr.data import ImageData, open_data
 from logsnr.evaluate.likelihood import elbo
+from logsnr.files import write_atomically
 
 _LEARNED = ["--schedule.variance-type", "learned_range"]
 LOSSES = {

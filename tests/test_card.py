@@ -43,7 +43,7 @@ from logsnr.monitor import HeldOutLoss
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import save_png
 from logsnr.presets import PRESETS
-from logsnr.provenance import data_origin, nearest_preset, public_config, training_command
+from logsnr.provenance import DataOrigin, data_origin, nearest_preset, public_config, training_command
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 
 Run = Callable[..., Finished]
@@ -317,10 +317,12 @@ def test_folders_become_placeholders_and_public_names_stay(at_hub: LoopbackHub) 
         hidden = public_config(record)
         assert (hidden.data.source, hidden.model.init_from) == ("path/to/images", "path/to/model")
         assert data_origin(hidden, None).hub_id is None
-    for name in ("mnist", "fashion-mnist"):
-        record = recorded(PRESETS[name][1], local=["data.source"])
+    for name, local in (("mnist", ["data.source"]), ("fashion-mnist", [])):
+        record = recorded(PRESETS[name][1], local=local)
         assert public_config(record) == PRESETS[name][1]
         assert data_origin(public_config(record), None).license
+    folder_of_that_name = public_config(recorded(PRESETS["fashion-mnist"][1], local=["data.source"]))
+    assert data_origin(folder_of_that_name, None) == DataOrigin("a folder of images that isn't public", None, None)
     card = ModelCard(render_card(subject(training=training(config=hub_names))))
     assert card.data.datasets == ["clinic/patients"]
     assert card.data.base_model == "runs/secret"

@@ -82,6 +82,7 @@ def test_presets(name: str) -> None:
     _, config = PRESETS[name]
     assert from_json(to_json(config)) == config
     assert list(json.loads(to_json(config))) == ["data", "schedule", "model", "objective", "train"]
+    assert not config.data.source.startswith(("/", "~"))  # a folder of one machine
 
 
 def test_differences_name_each_setting() -> None:

@@ -19,7 +19,7 @@ from loopback_hub import LoopbackHub
 from stock_python import link_packages, run_stock_python
 
 from logsnr.errors import LogsnrError
-from logsnr.evaluate.subject import model_digest
+from logsnr.model_folder import MODEL, model_digest
 from logsnr.publish import look, publish
 from logsnr.stage import Part, stage
 
@@ -329,7 +329,7 @@ def test_a_name_that_the_hub_does_not_take(name: str, tmp_path: Path, logsnr: Ru
 def test_figures_of_an_earlier_model_are_not_published(conditional: Path, tmp_path: Path, logsnr: Run) -> None:
     trained = tmp_path / "run"
     shutil.copytree(conditional, trained)
-    for measured, published in ((model_digest(trained), True), ("0123456789abcdef", False)):
+    for measured, published in ((model_digest(trained / MODEL), True), ("0123456789abcdef", False)):
         figures = {"fid": {"value": 1.0}, "protocol": {"model_hash": measured}}
         (trained / "metrics.json").write_text(json.dumps(figures))
         ended = logsnr("publish", trained, DIGITS, "--stage", tmp_path / str(published))

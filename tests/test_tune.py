@@ -22,7 +22,7 @@ from logsnr.config import SampleOptions, TuneOptions
 from logsnr.errors import ConfigError, ModelError
 from logsnr.few_evaluations import FILE, SAMPLERS, STOCK, TUNED, UNTUNED, Curve, read_curve, stock_schedulers
 from logsnr.hub import load
-from logsnr.locate import FEW_STEP_FOLDER
+from logsnr.model_folder import FEW_STEP_FOLDER
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.refinement import _derivatives, _free, best_path, first_guess, refined
 from logsnr.sample import sample

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from logsnr.checkpoint import write_atomically
 from logsnr.config import EvaluateOptions, RunConfig
 from logsnr.data import open_data
 from logsnr.errors import ConfigError
@@ -28,6 +27,7 @@ from logsnr.evaluate.bits import bound
 from logsnr.evaluate.distribution import distribution, extractor_for, features_name, number_of_images
 from logsnr.evaluate.extractors import find_extractor
 from logsnr.evaluate.subject import Subject, open_subject
+from logsnr.files import write_atomically
 from logsnr.plots import Compared, compare_figure, save_png
 from logsnr.registry import make_scheduler
 from logsnr.runs import require_same

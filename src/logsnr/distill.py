@@ -7,14 +7,13 @@ with the objective of `logsnr.objectives.consistency`.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
-from logsnr.checkpoint import read_json
 from logsnr.config import DistillConfig, RunConfig, TrainConfig, from_json
 from logsnr.errors import CheckpointError, ConfigError
-from logsnr.locate import model_folder
+from logsnr.files import read_json
+from logsnr.model_folder import find_model, model_digest
 
 COST = 2.6
 """Of a step, in steps of plain training: the teacher's three evaluations, without a gradient, take longer than one, and
@@ -32,7 +31,7 @@ def distilled(run: Path) -> RunConfig:
     base = from_json(json.dumps(read_json(run / "config.json")["config"]))
     if base.distill is not None:
         raise ConfigError(f"{run} is distilled already. Give the run that it came from.")
-    origin = DistillConfig(base_digest=_digest(model_folder(run)), base_steps=base.train.num_steps)
+    origin = DistillConfig(base_digest=model_digest(find_model(run)), base_steps=base.train.num_steps)
     model = dataclasses.replace(base.model, init_from=str(run))
     return dataclasses.replace(base, model=model, train=_shorter(base.train), distill=origin)
 
@@ -55,11 +54,3 @@ def _shorter(train: TrainConfig) -> TrainConfig:
         held_out_every=int(train.held_out_every * part),
         sample_every=int(train.sample_every * part),
     )
-
-
-def _digest(model: Path) -> str:
-    """Of the weights and the betas: what `DistillConfig.base_digest` says."""
-    hashed = hashlib.sha256((model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes())
-    betas = read_json(model / "scheduler" / "scheduler_config.json")["trained_betas"]
-    hashed.update(json.dumps(betas).encode())
-    return hashed.hexdigest()[:16]

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from logsnr.checkpoint import read_json, write_atomically
+from logsnr.files import read_json, write_atomically
 
 
 @dataclass(frozen=True)

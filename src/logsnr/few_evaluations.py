@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from logsnr.errors import ModelError
-from logsnr.locate import read_json_object
+from logsnr.model_folder import read_json_object
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.tables import aligned
 

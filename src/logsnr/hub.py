@@ -17,7 +17,8 @@ import diffusers
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from logsnr.errors import ModelError
-from logsnr.locate import FEW_STEP_FOLDER, locate, read_json_object
+from logsnr.locate import locate
+from logsnr.model_folder import FEW_STEP_CONFIG, INDEX, SCHEDULER_CONFIG, read_json_object
 from logsnr.models.networks import load_unet
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.registry import scheduler_class_named
@@ -36,15 +37,15 @@ def load(path_or_repo: str | Path, *, revision: str | None = None) -> PixelDiffu
     """
     source = str(path_or_repo)
     folder = locate(source, revision)
-    index = read_json_object(folder / "model_index.json")
-    config = read_json_object(folder / "scheduler" / "scheduler_config.json")
+    index = read_json_object(folder / INDEX)
+    config = read_json_object(folder / SCHEDULER_CONFIG)
     unet = load_unet(folder, source)
     with _explaining(f"{source}: its scheduler"):
-        few_step = folder / FEW_STEP_FOLDER / "scheduler_config.json"
+        few_step = folder / FEW_STEP_CONFIG
         if few_step.is_file():  # kept in the config, whatever the scheduler, for a swap to FewStepScheduler
             config["_few_step"] = read_json_object(few_step).get("_few_step")
         scheduler = _scheduler_class(config, source).from_config(config)
-    with _explaining(f"{source}: its model_index.json"):
+    with _explaining(f"{source}: its {INDEX}"):
         return PixelDiffusionPipeline(unet, scheduler, id2label=index.get("id2label"))
 
 

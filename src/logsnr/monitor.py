@@ -15,8 +15,8 @@ from accelerate import Accelerator
 from diffusers.models.unets.unet_2d import UNet2DModel
 from PIL import Image
 
-from logsnr.checkpoint import write_atomically
 from logsnr.data import ImageData
+from logsnr.files import write_atomically
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_timestep
 from logsnr.objectives.objective import Objective

@@ -27,11 +27,9 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         ),
     ),
     "fashion-mnist": (
-        "60,000 pictures of clothes, class-conditional, 28x28, from a folder of IDX files",
+        "60,000 pictures of clothes, class-conditional, 28x28, from the Hub",
         RunConfig(
-            data=DataConfig(
-                source="/usr/share/datasets/fashion-mnist", resolution=28, channels=1, horizontal_flip=True
-            ),
+            data=DataConfig(source="zalando-datasets/fashion_mnist", resolution=28, channels=1, horizontal_flip=True),
             model=ModelConfig(block_out_channels=(64, 128, 128), layers_per_block=2, attention_levels=(1, 2)),
             train=TrainConfig(num_steps=20_000, batch_size=128, learning_rate=5e-4, ema_decay=0.9995),
         ),

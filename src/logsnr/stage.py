@@ -21,16 +21,27 @@ from pathlib import Path
 from typing import Any
 
 from logsnr.card import Subject, Training, public_words, render_card, render_stock_card
-from logsnr.checkpoint import read_json, replacing_folder
 from logsnr.config import to_json
 from logsnr.demo import stage_space
 from logsnr.effort import read_effort
 from logsnr.errors import PublishError
-from logsnr.evaluate.subject import model_digest
 from logsnr.few_evaluations import read_curve
+from logsnr.files import read_json, replacing_folder
 from logsnr.hub import load
 from logsnr.leaks import refuse_leaks
-from logsnr.locate import FEW_STEP_FOLDER, model_folder
+from logsnr.model_folder import (
+    FEW_STEP_CONFIG,
+    FEW_STEP_FOLDER,
+    INDEX,
+    NETWORK,
+    SCHEDULER_CONFIG,
+    code_files,
+    data_files,
+    find_model,
+    is_model,
+    model_digest,
+    own_code,
+)
 from logsnr.monitor import read_held_out
 from logsnr.pictures import draw_film, draw_held_out_loss, draw_samples
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
@@ -39,7 +50,6 @@ from logsnr.provenance import public_config
 from logsnr.registry import noise_schedule
 from logsnr.sample import choose_device
 
-_OWN_CODE = "pipeline_pixel_*.py"
 _REASONS = {
     "README.md": "the card: what a reader sees",
     "images/samples.png": "on the card: what the model draws",
@@ -49,12 +59,12 @@ _REASONS = {
     "images/few_steps.png": "on the card: quality by number of network evaluations",
     "run/config.json": "configuration and data of the run, to repeat it",
     "run/metrics.json": "the figures, with their protocol",
-    "model_index.json": "the parts of the model and the names of its classes",
-    "unet/config.json": "the network's architecture",
-    "scheduler/scheduler_config.json": "the noise schedule, all its betas",
-    "scheduler_few_step/scheduler_config.json": "the sampler for few steps, tuned for this model",
-    "scheduler_few_step/config.json": "the name of that sampler's class, for AutoModel",
-    "scheduler_few_step/curve.json": "how near it comes with few evaluations, beside stock ones",
+    INDEX: "the parts of the model and the names of its classes",
+    f"{NETWORK}/config.json": "the network's architecture",
+    SCHEDULER_CONFIG: "the noise schedule, all its betas",
+    FEW_STEP_CONFIG: "the sampler for few steps, tuned for this model",
+    f"{FEW_STEP_FOLDER}/config.json": "the name of that sampler's class, for AutoModel",
+    f"{FEW_STEP_FOLDER}/curve.json": "how near it comes with few evaluations, beside stock ones",
 }
 _CODE = {"scheduler": "the schedule", FEW_STEP_FOLDER: "the sampler for few steps"}
 _REASONS_IN_SPACE = {
@@ -90,9 +100,9 @@ def stage(run: Path, repo_id: str, out: Path, license: str | None, data_license:
     """
     if not run.is_dir():
         raise PublishError(f"There is no folder {run}. Give the folder of a run, or of a model.")
-    if out.exists() and not (out / "main" / "model_index.json").is_file():
+    if out.exists() and not is_model(out / "main"):
         raise PublishError(f"{out} exists and wasn't staged by logsnr; it would be replaced. Name a new folder.")
-    source = model_folder(run)
+    source = find_model(run)
     pipeline = load(source)
     if noise_schedule(pipeline.scheduler) is None:
         raise PublishError(
@@ -140,27 +150,22 @@ def _copy_model(source: Path, pipeline: PixelDiffusionPipeline, main: Path) -> N
     saved anew.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        if not any(source.glob(_OWN_CODE)):
+        if not own_code(source):
             source = Path(scratch)
             pipeline.save_pretrained(source)
-        for name in _model_files(source):
-            (main / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, main / name)
+        _refuse_edited_code(source)
+        for path in [*data_files(source), *code_files(source)]:
+            copy = main / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
-def _model_files(folder: Path) -> Iterator[str]:
-    index = read_json(folder / "model_index.json")
-    yield from ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json")
-    yield from (str(path.relative_to(folder)) for path in sorted(folder.glob("unet/*.safetensors*")))
-    yield from (str(path.relative_to(folder)) for path in sorted(folder.glob(f"{FEW_STEP_FOLDER}/*")))
-    named = {value[0] for value in index.values() if isinstance(value, list) and isinstance(value[0], str)}
-    for path in sorted([*folder.glob("*.py"), *folder.glob("scheduler/*.py")]):
-        if path.stem in named or path.match(_OWN_CODE):
-            if hashlib.sha256(path.read_bytes()).hexdigest()[:8] != path.stem[-8:]:
-                raise PublishError(
-                    f"{path} was changed after it was saved: its name is made of its content. Save the model again."
-                )
-            yield str(path.relative_to(folder))
+def _refuse_edited_code(folder: Path) -> None:
+    for path in code_files(folder):
+        if hashlib.sha256(path.read_bytes()).hexdigest()[:8] != path.stem[-8:]:
+            raise PublishError(
+                f"{path} was changed after it was saved: its name is made of its content. Save the model again."
+            )
 
 
 def _training(run: Path) -> Training | None:
@@ -183,7 +188,7 @@ def _metrics(run: Path) -> dict[str, Any]:
     path = run / "metrics.json"
     metrics = read_json(path) if path.is_file() else {}
     measured = metrics.get("protocol", {}).get("model_hash")
-    if measured is not None and measured != model_digest(run):
+    if measured is not None and measured != model_digest(find_model(run)):
         warnings.warn(
             f"{path} is of an earlier state of the model, and is left out. logsnr evaluate {run} measures it anew.",
             stacklevel=2,
@@ -214,8 +219,8 @@ def _draw(
     curve = read_curve(main / FEW_STEP_FOLDER)
     if curve is not None and curve.tuned_steps:
         save_png(few_steps_figure(curve.lines()), images / "few_steps.png")
-    names_own_pipeline = isinstance(read_json(main / "model_index.json")["_class_name"], list)
-    (own,) = main.glob(_OWN_CODE)
+    names_own_pipeline = isinstance(read_json(main / INDEX)["_class_name"], list)
+    (own,) = own_code(main)
     return Subject(
         repo_id=repo_id,
         pipeline=pipeline,
@@ -254,7 +259,7 @@ def _listing(folder: Path) -> Iterator[StagedFile]:
 def _reason(part: str, name: str) -> str:
     if part == "space":
         return _REASONS_IN_SPACE[name]
-    if name.startswith("unet/diffusion_pytorch_model"):
+    if name.startswith(f"{NETWORK}/") and ".safetensors" in name:
         return "the weights"
     if name.endswith(".py"):
         return "code for trust_remote_code: " + _CODE.get(name.partition("/")[0], "the pipeline")

@@ -22,12 +22,12 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from logsnr import refinement, trajectories
-from logsnr.checkpoint import read_json, replacing_file, replacing_folder, write_atomically
 from logsnr.config import TuneOptions
 from logsnr.errors import ConfigError, ModelError
 from logsnr.few_evaluations import TUNED, UNTUNED, Curve, drive, rmse, stock_schedulers
+from logsnr.files import digest_of, read_json, replacing_file, replacing_folder, write_atomically
 from logsnr.hub import load
-from logsnr.locate import FEW_STEP_FOLDER, model_folder
+from logsnr.model_folder import FEW_STEP_FOLDER, find_model, is_model, model_digest
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.refinement import first_guess, refined
 from logsnr.sample import choose_device
@@ -128,7 +128,7 @@ def _place(source: str | Path, out: Path | None) -> Path:
                 "name a new one with --out DIR: it is copied there, and tuned."
             )
         return Path(source)
-    if (out / "model_index.json").is_file():
+    if is_model(out):
         if not _same(load(source), load(out)):
             raise ModelError(f"--out {out} holds another model than {source}. Name a new folder.")
     elif out.exists():
@@ -152,8 +152,8 @@ def _copy(source: str | Path, out: Path) -> None:
 
 def _folders(source: Path, options: TuneOptions) -> tuple[Path, Path]:
     """The model's, and that of what was found so far."""
-    folder = model_folder(source)
-    return folder, source / "tuning" / _digest(folder, options)
+    folder = find_model(source)
+    return folder, source / "tuning" / _key(folder, options)
 
 
 def _tune_steps(paths: Paths, n: int, train: Solutions, held_out: Solutions) -> Tuned:
@@ -194,13 +194,10 @@ def _load(path: Path, device: torch.device) -> Solutions:
     return Solutions(tensors.pop("timesteps").tolist(), **tensors)
 
 
-def _digest(folder: Path, options: TuneOptions) -> str:
-    """Of the model and of what tables depend on beside the number of steps."""
+def _key(folder: Path, options: TuneOptions) -> str:
+    """A hash of the model and of what tables depend on beside the number of steps."""
     decisive = (options.guidance_scale, options.seed, TRAIN, HELD_OUT, refinement.ROUNDS, refinement.BATCH)
-    digest = hashlib.blake2b(" ".join(map(str, decisive)).encode(), digest_size=8)
-    for path in sorted([*folder.glob("unet/*.safetensors"), folder / "scheduler" / "scheduler_config.json"]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return digest_of(repr((model_digest(folder), *decisive)).encode())
 
 
 def _write(folder: Path, scheduler: FewStepScheduler, results: list[Tuned], options: TuneOptions) -> None:

@@ -17,11 +17,11 @@ from logsnr.evaluate.extractors import (
     Features,
     as_rgb,
     cache_folder,
-    digest_of,
     features_of_data,
     features_of_images,
     make_extractor,
 )
+from logsnr.files import digest_of
 
 
 class Means:

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
-from logsnr.checkpoint import replacing_file
 from logsnr.config import DataConfig
 from logsnr.data import ImageData, open_data
 from logsnr.errors import ConfigError
-from logsnr.evaluate.extractors import Features, cache_folder, digest_of, digest_of_network
+from logsnr.evaluate.extractors import Features, cache_folder, digest_of_network
+from logsnr.files import digest_of, replacing_file
 from logsnr.precision import resolve_precision
 
 NUM_FEATURES = 128

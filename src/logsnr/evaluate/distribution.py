@@ -20,16 +20,10 @@ from logsnr.config import EvaluateOptions
 from logsnr.data import ImageData
 from logsnr.errors import DataError
 from logsnr.evaluate.distances import Figures, deviations, measure
-from logsnr.evaluate.extractors import (
-    FeatureExtractor,
-    Features,
-    digest_of,
-    features_of_data,
-    features_of_images,
-    make_extractor,
-)
+from logsnr.evaluate.extractors import FeatureExtractor, Features, features_of_data, features_of_images, make_extractor
 from logsnr.evaluate.generated import generate
 from logsnr.evaluate.subject import Subject, kept_json
+from logsnr.files import digest_of
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import choose_device, steps_of
 

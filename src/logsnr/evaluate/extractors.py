@@ -13,7 +13,6 @@ where `make_cells(data, config, device)` returns a `FeatureExtractor`.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 from collections.abc import Iterable
@@ -27,10 +26,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from logsnr.checkpoint import replacing_file
 from logsnr.config import DataConfig
 from logsnr.data import ImageData
 from logsnr.errors import ConfigError, did_you_mean
+from logsnr.files import digest_of, replacing_file
 
 GROUP = "logsnr.features"
 _BATCH = 128
@@ -127,14 +126,6 @@ def cache_folder() -> Path:
     What is in it can be made again, and may be deleted at any time.
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "logsnr"
-
-
-def digest_of(*parts: bytes) -> str:
-    """A hash of 16 hexadecimal digits."""
-    content = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        content.update(hashlib.blake2b(part).digest())
-    return content.hexdigest()
 
 
 def digest_of_network(network: nn.Module) -> str:

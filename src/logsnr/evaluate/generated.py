@@ -20,10 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from logsnr.checkpoint import replacing_file
 from logsnr.config import EvaluateOptions
 from logsnr.errors import ModelError
-from logsnr.evaluate.extractors import digest_of
+from logsnr.files import digest_of, replacing_file
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import require_steps, steps_of, swap
 

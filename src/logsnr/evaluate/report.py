@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from logsnr.checkpoint import write_atomically
 from logsnr.config import EvaluateOptions
 from logsnr.evaluate.bits import bound, flow, gap
 from logsnr.evaluate.distribution import (
@@ -32,6 +31,7 @@ from logsnr.evaluate.extractors import FeatureExtractor, features_of_data, find_
 from logsnr.evaluate.generated import prepare
 from logsnr.evaluate.memorisation import Memorisation, closest_pairs, memorisation, picture_of_pairs
 from logsnr.evaluate.subject import Subject
+from logsnr.files import write_atomically
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import save_png
 from logsnr.sample import steps_of

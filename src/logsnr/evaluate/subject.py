@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from typing import Any
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from logsnr.checkpoint import read_json, write_atomically
 from logsnr.config import RunConfig, from_json
 from logsnr.data import ImageData, open_data
 from logsnr.errors import CheckpointError, DataError, ModelError
-from logsnr.evaluate.extractors import digest_of
+from logsnr.files import read_json, write_atomically
 from logsnr.hub import load
+from logsnr.model_folder import find_model, is_model, model_digest
 from logsnr.models.denoiser import Denoiser
 from logsnr.models.networks import conditioner_of
 from logsnr.objectives.build import make_objective
@@ -41,7 +40,7 @@ class Subject:
     sampler: Sampler
     """What the model is sampled with: that, or of a distilled model its own."""
     digest: str
-    """Of the model's weights and schedule."""
+    """Of the model; `model_hash` of the figures that are measured of it."""
 
     @functools.cached_property
     def denoiser(self) -> Denoiser:
@@ -69,7 +68,7 @@ def open_subject(run: Path, source: str | None = None) -> Subject:
     """
     if not (run / "config.json").is_file():
         above = run.resolve().parent
-        if (run / "model_index.json").is_file() and (above / "config.json").is_file():
+        if is_model(run) and (above / "config.json").is_file():
             raise CheckpointError(f"{run} is the model of a run, not the run folder: use the folder above, {above}.")
         raise CheckpointError(f"{run} is no run folder: there is no config.json in it.")
     record = read_json(run / "config.json")
@@ -95,7 +94,7 @@ def open_subject(run: Path, source: str | None = None) -> Subject:
             f"or labels differ). Put the images back as they were in {config.data.source}, or say where they "
             "are: --source PATH."
         )
-    return Subject(run, config, data, pipeline.unet, scheduler, pipeline.scheduler, model_digest(run))
+    return Subject(run, config, data, pipeline.unet, scheduler, pipeline.scheduler, model_digest(find_model(run)))
 
 
 def kept_json(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -104,13 +103,3 @@ def kept_json(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         write_atomically(path, json.dumps(make(), indent=2) + "\n")
     kept: dict[str, Any] = read_json(path)
     return kept
-
-
-def model_digest(run: Path) -> str:
-    """Of the weights and the schedule of a run's model; `model_hash` of the figures that were measured of it."""
-    files = (run / "model" / "unet" / "diffusion_pytorch_model.safetensors", *(run / "model").glob("scheduler/*.json"))
-    digests = []
-    for path in files:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "blake2b").digest())
-    return digest_of(*digests)

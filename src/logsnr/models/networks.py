@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.utils.constants import SAFE_WEIGHTS_INDEX_NAME
 
 from logsnr.conditions.class_label import ClassLabel
 from logsnr.conditions.conditioner import Conditioner, Unconditioned
 from logsnr.config import DataConfig, ModelConfig
 from logsnr.errors import ConfigError, ModelError
-from logsnr.locate import locate, read_json_object
+from logsnr.locate import locate
+from logsnr.model_folder import NETWORK, read_json_object
 
 
 def num_class_embeds(class_names: list[str] | None) -> int | None:
@@ -63,13 +65,12 @@ def load_unet(folder: Path, source: str) -> UNet2DModel:
     Stock would follow an index to files of any kind, and a quantization_config to other libraries: of a repo of
     somebody's neither is read.
     """
-    index = folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"
     try:
-        if index.exists():
+        if (folder / NETWORK / SAFE_WEIGHTS_INDEX_NAME).exists():
             raise ValueError("its weights are in several files.")
-        if "quantization_config" in read_json_object(folder / "unet" / "config.json"):
+        if "quantization_config" in read_json_object(folder / NETWORK / "config.json"):
             raise ValueError("its weights are quantized.")
-        unet: UNet2DModel = UNet2DModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
+        unet: UNet2DModel = UNet2DModel.from_pretrained(folder, subfolder=NETWORK, use_safetensors=True)
     except Exception as error:  # what others wrote may be wrong in any way
         raise ModelError(f"{source}: its U-Net can't be loaded: {error}") from error
     return unet

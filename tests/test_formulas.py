@@ -1,7 +1,7 @@
-"""The wrong formulas of the source texts (shared/DOCUMENTS.md): each taken literally and shown to fail, beside ours.
+"""Formulas that are written wrongly here and there: each taken literally and shown to fail, beside ours.
 
-Numbers such as 004 name the text. Images here are one Gaussian pixel, x_0 ~ N(MEAN, STD^2), for which everything is
-known in closed form: the marginals, the best noise prediction and hence what a sampler must give back.
+Images here are one Gaussian pixel, x_0 ~ N(MEAN, STD^2), for which everything is known in closed form: the marginals,
+the best noise prediction and hence what a sampler must give back.
 """
 
 import math
@@ -44,11 +44,11 @@ def ours(scheduler: LinearBetaScheduler, eta: float) -> torch.Tensor:
     return x.flatten()
 
 
-# -- 1: 004, the loss ||x_0 - eps - eps_theta(x_t, t)||^2 -------------------------------------------------------------
+# -- the loss ||x_0 - eps - eps_theta(x_t, t)||^2 ---------------------------------------------------------------------
 
 
-def test_004_target_x0_minus_eps_is_not_the_noise(linear: LinearBetaScheduler) -> None:
-    """A network that is perfect for 004's loss says x_0 - eps; taken for the noise, as 004 then does, x_0 is lost."""
+def test_the_simple_loss_compares_noise_with_noise(linear: LinearBetaScheduler) -> None:
+    """A network that is perfect for that loss says x_0 - eps; where that is taken for the noise, x_0 is lost."""
     x_0, noise, t = 0.5 * normal(4, 1, 2, 2, seed=0), normal(4, 1, 2, 2, seed=1), torch.tensor([100, 400, 700, 900])
     x_t, learned = linear.add_noise(x_0, noise, t), x_0 - noise
     as_noise = linear.convert(learned, x_t, t, "epsilon", "sample")
@@ -60,7 +60,7 @@ def test_004_target_x0_minus_eps_is_not_the_noise(linear: LinearBetaScheduler) -
     torch.testing.assert_close(linear.convert(learned, x_t, t, "x0_minus_noise", "sample"), x_0, rtol=1e-12, atol=1e-12)
 
 
-def test_004_literal_target_samples_right_with_its_inversion() -> None:
+def test_the_target_x0_minus_noise_samples_right_with_its_own_inversion() -> None:
     scheduler = LinearBetaScheduler(clip_sample=False, prediction_type="x0_minus_noise")
     _, alpha_bar = chain(scheduler)
     scheduler.set_timesteps(200, eta=0.0)
@@ -73,10 +73,11 @@ def test_004_literal_target_samples_right_with_its_inversion() -> None:
     assert float(x.std()) == pytest.approx(STD, abs=0.01)
 
 
-# -- 2: 004, the reverse step -----------------------------------------------------------------------------------------
+# -- the reverse step with eta ----------------------------------------------------------------------------------------
 
 
-def test_004_product_of_betas_underflows_and_its_sigma_diverges(linear: LinearBetaScheduler) -> None:
+def test_alpha_bar_is_the_product_of_1_minus_beta(linear: LinearBetaScheduler) -> None:
+    """The product of the betas themselves underflows, and the sigma that is made of it diverges."""
     betas, alpha_bar = chain(linear)
     for dtype, last in ((torch.float32, 15), (torch.float64, 150)):
         product = torch.cumprod(betas.to(dtype), 0)
@@ -93,10 +94,10 @@ def test_004_product_of_betas_underflows_and_its_sigma_diverges(linear: LinearBe
 
 
 @pytest.mark.parametrize(("eta", "literal_std"), [(1.0, STD), (0.5, 0.12), (0.0, 0.0004)])
-def test_004_scaling_only_the_noise_collapses_the_samples(
+def test_eta_belongs_to_the_mean_as_well_as_to_the_noise(
     linear: LinearBetaScheduler, eta: float, literal_std: float
 ) -> None:
-    """004's mean (that of eta = 1) with the noise times eta; with DDIM's mean every eta gives the data's spread."""
+    """The mean of eta = 1 with the noise times eta loses the spread; with DDIM's mean every eta gives the data's."""
     betas, alpha_bar = chain(linear)
     x, z = normal(N, seed=0), normal(1000, N, seed=2)
     for t in reversed(range(1000)):
@@ -109,11 +110,11 @@ def test_004_scaling_only_the_noise_collapses_the_samples(
     assert float(samples.std()) == pytest.approx(STD, rel=0.04)
 
 
-# -- 3: 004, the constant schedule ------------------------------------------------------------------------------------
+# -- the constant schedule --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("total", [10, 100, 1000])
-def test_004_constant_schedule_adds_beta_min_of_noise_in_all(total: int) -> None:
+def test_a_constant_schedule_that_ends_at_1_minus_beta_min_hardly_adds_noise(total: int) -> None:
     """1 - prod(1 - beta_t) = beta_min whatever T: with 1e-4 the chain ends at an SNR of 9,999, in the image itself."""
     beta = torch.tensor(1 - (1 - 1e-4) ** (1 / total), dtype=torch.float64)
     last = float((1 - beta) ** total)
@@ -132,14 +133,14 @@ def test_004_constant_schedule_adds_beta_min_of_noise_in_all(total: int) -> None
     assert kurtosis == pytest.approx(3, abs=0.3)  # the limit is Gaussian; a uniform one would have 1.8
 
 
-# -- 4: 002, the reverse step and the noising of its code -------------------------------------------------------------
+# -- the reverse step, and noising at once ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("with_noise", "literal_divisor", "std"),
     [(False, True, 0.0029), (False, False, 0.0004), (True, True, 0.70), (True, False, STD)],
 )
-def test_002_reverse_step_needs_its_noise_and_the_divisor(
+def test_the_reverse_step_needs_its_noise_and_the_divisor(
     linear: LinearBetaScheduler, with_noise: bool, literal_divisor: bool, std: float
 ) -> None:
     """Without noise the samples collapse on the mean; with sqrt(1 - beta_t) in place of sqrt(1 - alpha_bar_t) too
@@ -158,8 +159,8 @@ def test_002_reverse_step_needs_its_noise_and_the_divisor(
     assert float(ours(linear, 1.0).std()) == pytest.approx(STD, rel=0.04)
 
 
-def test_002_code_noises_by_one_step_only(linear: LinearBetaScheduler) -> None:
-    """002's code noises x_0 by beta_t and calls it x_t: at t = T - 1 the image is still there, at an SNR of 49."""
+def test_x_t_has_the_noise_of_all_steps_up_to_t(linear: LinearBetaScheduler) -> None:
+    """Noised by beta_t alone x_0 is still there at t = T - 1, at an SNR of 49."""
     betas, alpha_bar = chain(linear)
     image, noise, t = normal(N, 1, seed=0), normal(N, 1, seed=1), torch.tensor(999)
     literal = (1 - betas[t]).sqrt() * image + betas[t].sqrt() * noise
@@ -170,7 +171,7 @@ def test_002_code_noises_by_one_step_only(linear: LinearBetaScheduler) -> None:
     assert abs(float(torch.corrcoef(torch.cat([right, image], 1).T)[0, 1])) < 0.06
 
 
-# -- 5: 002, the ELBO -------------------------------------------------------------------------------------------------
+# -- the ELBO ---------------------------------------------------------------------------------------------------------
 
 
 def kl(mean: torch.Tensor, var: torch.Tensor, mean_p: torch.Tensor, var_p: torch.Tensor) -> torch.Tensor:
@@ -178,14 +179,14 @@ def kl(mean: torch.Tensor, var: torch.Tensor, mean_p: torch.Tensor, var_p: torch
     return 0.5 * ((var + (mean - mean_p).square()) / var_p - 1 + (var_p / var).log())
 
 
-def test_002_elbo_terms_compare_the_posterior_given_x0(linear: LinearBetaScheduler) -> None:
+def test_the_terms_of_the_elbo_compare_with_the_posterior_given_x0(linear: LinearBetaScheduler) -> None:
     """With the exact reverse chain of Gaussian data the ELBO's terms sum to E[log p(x_0)], the data's entropy, when
-    they are q(x_{t-1} | x_t, x_0) for t >= 2, E log p(x_0 | x_1), and the prior term. As 002 writes them,
-    q(x_{t-1} | x_t), without x_0, each KL of the exact chain is 0, nothing of the data's cost remains.
+    they are q(x_{t-1} | x_t, x_0) for t >= 2, E log p(x_0 | x_1), and the prior term. With q(x_{t-1} | x_t),
+    without x_0, each KL of the exact chain is 0, and nothing of the data's cost remains.
     """
     _, alpha_bar = chain(linear)
-    # 0-based: alpha_bar[t] belongs to the text's x_{t+1}; exact p(x_{t-1} | x_t) = q(x_{t-1} | x_t) of Gaussian data
-    bar = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar])  # bar[t] of the text's x_t
+    # 0-based: alpha_bar[t] belongs to the formula's x_{t+1}; exact p(x_{t-1} | x_t) = q(x_{t-1} | x_t) of Gaussian data
+    bar = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar])  # bar[t] of the formula's x_t
     ratio = bar[1:] / bar[:-1]
     marginal = bar * STD**2 + 1 - bar
     prior_var = marginal[:-1]
@@ -213,10 +214,10 @@ def test_002_elbo_terms_compare_the_posterior_given_x0(linear: LinearBetaSchedul
     assert float(chain_terms.sum() + first + prior) == pytest.approx(entropy, abs=2e-3)
     assert float(chain_terms.min()) > 0
 
-    # 002's terms, q(x_{t-1} | x_t) against p, are 0 here: the "bound" would be 3 nats below the entropy, which none can
+    # the terms with q(x_{t-1} | x_t) are 0 here: the "bound" would be 3 nats below the entropy, which none can
     literal = kl(torch.zeros(()), reverse_var[1:], torch.zeros(()), reverse_var[1:]).sum() + first + prior
     assert float(literal) < entropy - 3
-    # 002's first term, log p(x_0), is the very quantity to be bounded, and its sum from t = 1 counts x_1 -> x_0 too,
+    # a first term log p(x_0) is the very quantity to be bounded, and a sum from t = 1 counts x_1 -> x_0 too,
     # where the posterior has no variance and the KL is infinite
     at_one = linear.posterior(unit[:1], zero[:1], t[:1])
     assert at_one.variance.item() == 0
@@ -227,10 +228,10 @@ def test_002_elbo_terms_compare_the_posterior_given_x0(linear: LinearBetaSchedul
     assert float(missing) > 0.01
 
 
-# -- 6: 001, multiplicative noise -------------------------------------------------------------------------------------
+# -- multiplicative noise ---------------------------------------------------------------------------------------------
 
 
-def test_001_multiplicative_noise_is_lognormal_and_never_forgets_the_sign(linear: LinearBetaScheduler) -> None:
+def test_multiplicative_noise_is_lognormal_and_never_forgets_the_sign(linear: LinearBetaScheduler) -> None:
     """dX = b X dW gives X_1 = X_0 exp(b W - b^2/2): log X is the Gaussian one, X is skewed and keeps its sign."""
     b, steps = 1.0, 400
     x = torch.ones(20000, dtype=torch.float64)

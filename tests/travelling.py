@@ -1,0 +1,43 @@
+"""What is known of the files that travel: those of schedulers/, pipelines/ and space/, and what each may import."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+TOP = Path(__file__).parents[1]
+_EVERYWHERE = {"torch", "numpy", "diffusers", *sys.stdlib_module_names}
+# PIL and huggingface_hub come with diffusers
+ALLOWED = {
+    "schedulers": _EVERYWHERE,
+    "pipelines": _EVERYWHERE | {"PIL", "transformers"},
+    "space": _EVERYWHERE | {"PIL", "gradio", "huggingface_hub"},
+}
+"""By room, the packages whose modules its files may import."""
+SCHEDULERS = sorted((TOP / "schedulers").glob("scheduling_*.py"))
+PIPELINES = sorted((TOP / "pipelines").glob("pipeline_*.py"))
+FILES = [path for room in ALLOWED for path in sorted((TOP / room).glob("*.py")) if path.name != "__init__.py"]
+
+
+def imported_packages(file: Path) -> set[str]:
+    """Top-level names of every import statement, wherever it stands; "." for a relative one."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add("." if node.level else str(node.module).split(".")[0])
+    return names
+
+
+def load_alone(file: Path) -> ModuleType:
+    """The module of a file, under its own name and not as a part of a package."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
