@@ -32,11 +32,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from logsnr.cache import cache_folder
 from logsnr.checkpoint import replacing_file, write_atomically
 from logsnr.config import EvaluateOptions
 from logsnr.evaluate.distances import Figures
 from logsnr.evaluate.distribution import distribution, extractor_for
-from logsnr.evaluate.extractors import cache_folder, digest_of, digest_of_network
+from logsnr.evaluate.extractors import digest_of, digest_of_network
 from logsnr.evaluate.subject import open_subject
 from logsnr.few_evaluations import drive, rmse, swapped
 from logsnr.hub import load

@@ -20,13 +20,13 @@ from commands import Command, Finished
 
 from logsnr.config import DataConfig, DistillConfig, RunConfig, ScheduleConfig, from_json, to_json
 from logsnr.consistency import ConsistencyObjective
-from logsnr.data import Batch
 from logsnr.distill import distilled
 from logsnr.errors import ConfigError
 from logsnr.hub import load
 from logsnr.registry import make_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
+from logsnr.seeded import Batch
 
 STD = 0.25
 

@@ -22,10 +22,10 @@ from safetensors.torch import load_file
 
 import logsnr.train
 from logsnr.config import FREE, DataConfig, ModelConfig, RunConfig, TrainConfig, differences, from_json
-from logsnr.data import open_data
 from logsnr.denoising import Objective, draw_timesteps
 from logsnr.evaluate.likelihood import elbo
 from logsnr.hub import load
+from logsnr.images import open_images
 from logsnr.models import make_unet
 from logsnr.monitor import held_out_errors
 from logsnr.registry import make_scheduler
@@ -130,13 +130,15 @@ def test_what_is_done_beside_the_steps_is_said(tiny: list[str], tmp_path: Path, 
 def test_few_held_out_images_are_seen_at_many_noise_levels_in_whole_batches(folder: Path) -> None:
     """As one by one, up to round-off: sample k shows image k mod the number of images, at a time and with noise of
     its own."""
-    data = open_data(DataConfig(source=str(folder), resolution=8, held_out_fraction=0.075))
+    data = open_images(DataConfig(source=str(folder), resolution=8, held_out_fraction=0.075))
     assert data.num_held_out == 3
     (held_out,) = data.in_order("held_out", 3)
     model = ModelConfig(block_out_channels=(8,), attention_levels=())
     config = RunConfig(data=DataConfig(source=str(folder), resolution=8), model=model)
-    objective = Objective(config, make_scheduler(config.schedule), data.class_names, data.bits, torch.device("cpu"))
-    unet = make_unet(config.data, model, data.class_names, 0).eval()
+    objective = Objective(
+        config, make_scheduler(config.schedule), data.examples.class_names, data.examples.bits, torch.device("cpu")
+    )
+    unet = make_unet(config.data, model, data.examples.class_names, 0).eval()
     batches: list[int] = []
     unet.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
     errors, timesteps = held_out_errors(objective, unet, data)
@@ -169,7 +171,7 @@ def test_a_learned_variance_is_trained_sampled_and_measured(
     assert moved[1] != 0
 
     pipeline = load(run)
-    data = open_data(DataConfig(str(folder), resolution=8, held_out_fraction=0.4))
+    data = open_images(DataConfig(str(folder), resolution=8, held_out_fraction=0.4))
     found = elbo(pipeline.unet, pipeline.scheduler, data.in_order("held_out", 16), num_images=16, bits=8)
     assert 0 < found.bits_per_dim.total < 20
     assert found.kl_evaluations == 19

@@ -15,11 +15,11 @@ from gaussian import DOUBLE, SHAPES, ExactModel, Gaussian, gaussian
 from torch import Tensor
 
 from logsnr.config import PredictionType
-from logsnr.data import Batch
 from logsnr.errors import ConfigError, ModelError
 from logsnr.evaluate.likelihood import elbo
 from logsnr.registry import known_schedules, resolve_scheduler_class
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning, VarianceType
+from logsnr.seeded import Batch
 from logsnr.variational_bound import VariationalBound, discretised_gaussian_log_prob
 
 TARGETS: tuple[PredictionType, ...] = get_args(PredictionType)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -27,10 +26,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from logsnr.cache import cache_folder
 from logsnr.checkpoint import replacing_file
 from logsnr.config import DataConfig
-from logsnr.data import ImageData
 from logsnr.errors import ConfigError, did_you_mean
+from logsnr.images import ImageData
 
 GROUP = "logsnr.features"
 _BATCH = 128
@@ -119,14 +119,6 @@ def _kept(extractor: FeatureExtractor, batches: Iterable[Tensor], count: int, pa
             save_file(tensors, temporary)
     kept = load_file(path)
     return Features(kept["features"], kept.get("logits"))
-
-
-def cache_folder() -> Path:
-    """Where networks and features of data are kept, for all runs: `logsnr` in the user's cache, `~/.cache` by default.
-
-    What is in it can be made again, and may be deleted at any time.
-    """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "logsnr"
 
 
 def digest_of(*parts: bytes) -> str:
