@@ -17,6 +17,7 @@ What was read is kept in the cache (see `logsnr.kept_pixels`), never in the sour
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 import warnings
@@ -183,23 +184,25 @@ def _read(images: FittedImages, present: _Present, store: Store, num_workers: in
     reasons: list[str] = []
     digest = hashlib.blake2b(digest_size=16)
     wanted = (_Wanted(index, present.content(index)) for index in np.flatnonzero(~present.known).tolist())
-    read = in_workers(images, wanted, num_workers)
-    for index in tqdm(range(count), "Reading images", leave=False, unit=" images", delay=2):
-        found = present.found(index) if present.known[index] else next(read)
-        if isinstance(found, DataError):
-            raise found
-        if found.image is None:
-            found = present.found(index)
-        contents[index] = np.frombuffer(found.hashed or bytes(16), np.uint8)
-        if isinstance(found.image, str):
-            reasons.append(found.image)
-            continue
-        assert found.image is not None
-        pixels = found.image.tobytes()
-        digest.update(found.image.dtype.str.encode() + pixels)
-        store.add(pixels)
-        depths[index] = found.image.itemsize
-        enlarged[index] = found.enlarged
+    shown = tqdm(range(count), "Reading images", leave=False, unit=" images", delay=2)
+    # closed at once if anything fails: worker processes that an error keeps alive keep this one from ending
+    with contextlib.closing(in_workers(images, wanted, num_workers)) as read:
+        for index in shown:
+            found = present.found(index) if present.known[index] else next(read)
+            if isinstance(found, DataError):
+                raise found
+            if found.image is None:
+                found = present.found(index)
+            contents[index] = np.frombuffer(found.hashed or bytes(16), np.uint8)
+            if isinstance(found.image, str):
+                reasons.append(found.image)
+                continue
+            assert found.image is not None
+            pixels = found.image.tobytes()
+            digest.update(found.image.dtype.str.encode() + pixels)
+            store.add(pixels)
+            depths[index] = found.image.itemsize
+            enlarged[index] = found.enlarged
     size = int(np.prod(images.shape))
     return store.finish(
         Reading(

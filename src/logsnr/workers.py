@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,7 +14,7 @@ Key = TypeVar("Key")
 Result = TypeVar("Result")
 
 
-def in_workers(function: Callable[[Key], Result], keys: Iterable[Key], num_workers: int) -> Iterator[Result]:
+def in_workers(function: Callable[[Key], Result], keys: Iterable[Key], num_workers: int) -> Generator[Result]:
     """`function(key)` for each key, in order, made ahead in `num_workers` processes (0: here, one after another).
 
     Errors that a user should meet are returned rather than raised: out of a worker they would come as a traceback.
