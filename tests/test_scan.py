@@ -278,7 +278,16 @@ def test_images_that_vanish_while_training_are_not_missed(files: list[Path]) -> 
     assert (all_pixels(data) == pixels).all()
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-30], lambda b: b"", lambda b: b[100:], lambda b: b[:-1] + b"?"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[:-30],
+        lambda b: b"",
+        lambda b: b[100:],
+        lambda b: b[:-1] + b"?",
+        lambda b: b[:-600] + bytes(400) + b[-200:],
+    ],
+)
 def test_a_damaged_file_is_as_good_as_none(files: list[Path], cache: Path, damage: Any) -> None:
     fingerprint = opened(files).fingerprint
     (kept,) = (cache / "images").iterdir()

@@ -17,6 +17,7 @@ import os
 import struct
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,7 @@ def kept(path: Path) -> Reading | None:
             if pixels is not None and pixels + length + _END.size != path.stat().st_size:
                 return None
             return dataclasses.replace(reading, pixels=_mapped(file, pixels))
-    except (OSError, ValueError, KeyError, struct.error):  # no such file; not one of ours; half of one
+    except (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile):  # none, not ours, or damaged
         return None
 
 
