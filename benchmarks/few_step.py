@@ -32,10 +32,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from logsnr.cache import cache_folder
 from logsnr.config import EvaluateOptions
 from logsnr.evaluate.distances import Figures
 from logsnr.evaluate.distribution import distribution, extractor_for
-from logsnr.evaluate.extractors import cache_folder, digest_of_network
+from logsnr.evaluate.extractors import digest_of_network
 from logsnr.evaluate.subject import open_subject
 from logsnr.few_evaluations import drive, rmse, swapped
 from logsnr.files import digest_of, replacing_file, write_atomically

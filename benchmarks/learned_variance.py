@@ -20,9 +20,9 @@ from typing import Any
 
 import logsnr
 from logsnr.config import DataConfig
-from logsnr.data import ImageData, open_data
 from logsnr.evaluate.likelihood import elbo
 from logsnr.files import write_atomically
+from logsnr.images import ImageData, open_images
 
 _LEARNED = ["--schedule.variance-type", "learned_range"]
 LOSSES = {
@@ -55,7 +55,7 @@ def measure(pipeline: Any, variance: str, data: ImageData, images: int, chain: i
         scheduler,
         data.in_order("held_out", 50),
         num_images=images,
-        bits=data.bits,
+        bits=data.examples.bits,
         timesteps=evaluations,
         respace=chain,
     )
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/learned_variance"))
     parser.add_argument("--out", type=Path, default=TABLE, help="the table")
     arguments = parser.parse_args()
-    data = open_data(DataConfig(class_conditional=False))
+    data = open_images(DataConfig(class_conditional=False))
     pipelines = {loss: train(loss, arguments.runs / loss, arguments.steps) for loss in LOSSES}
     kept = arguments.runs / f"figures-{arguments.images}.json"
     figures: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -191,16 +192,17 @@ def test_interrupted_before_training_it_just_ends(tiny: list[str], tmp_path: Pat
 
 
 def read_slowly() -> None:
-    import logsnr.data
+    import logsnr.scan
 
-    fit = logsnr.data.fit
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(dir=os.environ["XDG_CACHE_HOME"])  # nothing was read before
+    fit = logsnr.scan.fit
 
     def slow(*arguments: Any) -> Any:
         print("slowly", flush=True)
         time.sleep(0.1)
         return fit(*arguments)
 
-    logsnr.data.fit = slow
+    logsnr.scan.fit = slow
 
 
 # Dry runs

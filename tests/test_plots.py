@@ -26,12 +26,7 @@ from logsnr.plots import (
     schedule_figure,
 )
 from logsnr.registry import known_schedules, make_scheduler, resolve_scheduler_class
-from logsnr.schedulers.scheduling_beta import (
-    BetaScheduler,
-    CosineBetaScheduler,
-    LinearBetaScheduler,
-    ScheduleWarning,
-)
+from logsnr.schedulers.scheduling_beta import BetaScheduler, CosineBetaScheduler, LinearBetaScheduler, ScheduleWarning
 
 OWN_MODULE = """
 import torch

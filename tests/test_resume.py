@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -171,10 +173,11 @@ def test_a_damaged_newest_checkpoint_costs_only_time(
 
 
 def stream() -> None:
-    """Make each set too large for memory."""
-    import logsnr.data
+    """Make each set too large for memory and cache."""
+    import logsnr.scan
 
-    logsnr.data.MEMORY_LIMIT = 0
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(dir=os.environ["XDG_CACHE_HOME"])
+    logsnr.scan.KEPT_LIMIT = 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 
 import logsnr.train
 from logsnr.config import FREE, DataConfig, ModelConfig, RunConfig, TrainConfig, differences, from_json
-from logsnr.data import open_data
 from logsnr.evaluate.likelihood import elbo
 from logsnr.hub import load
+from logsnr.images import open_images
 from logsnr.models.denoiser import Denoiser
 from logsnr.models.networks import conditioner_of, make_unet
 from logsnr.objectives.held_out import errors_by_timestep
@@ -133,14 +133,14 @@ def test_what_is_done_beside_the_steps_is_said(tiny: list[str], tmp_path: Path, 
 def test_few_held_out_images_are_seen_at_many_noise_levels_in_whole_batches(folder: Path) -> None:
     """As one by one, up to round-off: sample k shows image k mod the number of images, at a time and with noise of
     its own."""
-    data = open_data(DataConfig(source=str(folder), resolution=8, held_out_fraction=0.075))
+    data = open_images(DataConfig(source=str(folder), resolution=8, held_out_fraction=0.075))
     assert data.num_held_out == 3
     (held_out,) = data.in_order("held_out", 3)
     model = ModelConfig(block_out_channels=(8,), attention_levels=())
     config = RunConfig(data=DataConfig(source=str(folder), resolution=8), model=model)
     schedule = make_scheduler(config.schedule)
     objective = WeightedObjective(schedule, config.objective, Context(seed=5))
-    unet = make_unet(config.data, model, data.class_names, 0).eval()
+    unet = make_unet(config.data, model, data.examples.class_names, 0).eval()
     batches: list[int] = []
     unet.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
     denoiser = Denoiser(unet, schedule, conditioner_of(unet))
@@ -173,7 +173,7 @@ def test_a_learned_variance_is_trained_sampled_and_measured(
     assert moved[1] != 0
 
     pipeline = load(run)
-    data = open_data(DataConfig(str(folder), resolution=8, held_out_fraction=0.4))
+    data = open_images(DataConfig(str(folder), resolution=8, held_out_fraction=0.4))
     found = elbo(
         Denoiser(pipeline.unet, pipeline.scheduler, conditioner_of(pipeline.unet)),
         data.in_order("held_out", 16),

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from logsnr.config import EvaluateOptions, RunConfig
-from logsnr.data import open_data
 from logsnr.errors import ConfigError
 from logsnr.evaluate.bits import bound
 from logsnr.evaluate.distribution import distribution, extractor_for, features_name, number_of_images
 from logsnr.evaluate.extractors import find_extractor
 from logsnr.evaluate.subject import Subject, open_subject
 from logsnr.files import write_atomically
+from logsnr.images import open_images
 from logsnr.plots import Compared, compare_figure, save_png
 from logsnr.registry import make_scheduler
 from logsnr.runs import require_same
@@ -60,7 +60,7 @@ def plan(
 ) -> str:
     """What `compare` would do, in words. Raises what it would raise for its schedules, features and folders."""
     configs = configurations(config, schedules)
-    data = open_data(config.data)
+    data = open_images(config.data)
     find_extractor(features_name(options, data))
     for name, each in configs.items():
         if (_folder(out, name) / "config.json").exists():

@@ -56,7 +56,8 @@ class DataConfig:
     skip_unreadable: bool = False
     """Go on without files that can't be read, and list them; otherwise they stop the run."""
     num_workers: int = 0
-    """Processes that decode images: when the set is first read, and for sets too large for memory."""
+    """Processes that decode images: what has changed when the set is opened, and, of a set too large to be kept in the
+    cache (4 GiB), all of it in each epoch."""
 
     def __post_init__(self) -> None:
         _require(bool(self.source), "data.source", "a folder, a data set id or mnist-5k", self.source)

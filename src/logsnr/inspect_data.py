@@ -20,11 +20,11 @@ import torch
 from tqdm import tqdm
 
 from logsnr.config import DataConfig, ScheduleConfig
-from logsnr.data import ImageData, open_data
 from logsnr.errors import ConfigError, DataError
+from logsnr.images import ImageData, open_images
 from logsnr.plots import save_png, spectrum_figure
 from logsnr.registry import make_scheduler
-from logsnr.sources import OpenedSource, open_source
+from logsnr.sources import OpenedSource, open_source, read_image
 from logsnr.spectrum import Spectrum, photographs, spectrum
 
 _WIDTH = 100
@@ -86,7 +86,7 @@ def inspect_data(
         held_out_fraction=0,
         skip_unreadable=True,
     )
-    data = open_data(config)
+    data = open_images(config)
     found = _spectrum_of(data)
     if float(found.power.flatten(1)[:, 1:].sum()) < _NOTHING:
         raise DataError(
@@ -111,7 +111,7 @@ def _read(opened: OpenedSource) -> _Files:
     images = opened.images
     for index in tqdm(range(len(images)), "Reading images", leave=False, unit=" images", delay=2):
         try:
-            pixels = images.read(index)
+            pixels = read_image(images, index)
         except DataError:
             raise
         except Exception:  # damaged files make Pillow raise anything
@@ -162,6 +162,7 @@ def _images(opened: OpenedSource, files: _Files) -> str:
 
 
 def _pixels(data: ImageData, found: Spectrum) -> str:
+    side, channels = data.examples.resolution, data.examples.channels
     frequencies, power = (values.double() for values in found.by_frequency())
     slope = ""
     if len(frequencies) >= 4:
@@ -169,7 +170,7 @@ def _pixels(data: ImageData, found: Spectrum) -> str:
         fall = float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
         slope = f" The spectrum falls as 1/f^{-fall:.1f} (photographs: 1/f^2)."
     return (
-        f"At {data.resolution}x{data.resolution} with {data.channels} channel{'s' if data.channels > 1 else ''}, "
+        f"At {side}x{side} with {channels} channel{'s' if channels > 1 else ''}, "
         f"in [-1, 1]: mean {found.mean:.3f}, standard deviation {found.std:.3f} (sigma_data of the weighting "
         f"edm).{slope} Noise hides half of their coarse structure at a log-SNR {abs(found.offset):.1f} "
         f"{'above' if found.offset > 0 else 'below'} that of photographs of 64 pixels."

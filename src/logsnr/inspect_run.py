@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from logsnr.config import EvaluateOptions
-from logsnr.evaluate.bits import Split, bound
+from logsnr.evaluate.bits import bound
 from logsnr.evaluate.subject import Subject
 from logsnr.film import Frame
 from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_timestep
 from logsnr.pictures import film_strip, sample_film
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import bits_by_log_snr_figure, loss_by_log_snr_figure, save_png
+from logsnr.seeded import Split
 
 _SAMPLES = 2048
 

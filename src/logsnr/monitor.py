@@ -15,8 +15,8 @@ from accelerate import Accelerator
 from diffusers.models.unets.unet_2d import UNet2DModel
 from PIL import Image
 
-from logsnr.data import ImageData
 from logsnr.files import write_atomically
+from logsnr.images import ImageData
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_timestep
 from logsnr.objectives.objective import Objective
@@ -91,8 +91,8 @@ def log_samples(log: Log, step: int, unet: UNet2DModel, scheduler: Sampler, data
     pipeline = PixelDiffusionPipeline(unet, copy.deepcopy(scheduler))
     pipeline.set_progress_bar_config(desc="Samples", unit="step", delay=2, leave=False)  # type: ignore[no-untyped-call]
     extra: dict[str, Any] = {"batch_size": _SAMPLE_IMAGES}
-    if data.class_names is not None:
-        labels = [i % len(data.class_names) for i in range(_SAMPLE_IMAGES)]
+    if data.examples.class_names is not None:
+        labels = [i % len(data.examples.class_names) for i in range(_SAMPLE_IMAGES)]
         extra = {"class_labels": labels, "guidance_scale": _SAMPLE_GUIDANCE}
     steps = usual_steps(scheduler, _SAMPLE_STEPS)
     images, *_ = pipeline(num_inference_steps=steps, generator=0, return_dict=False, **extra)

@@ -14,10 +14,10 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from logsnr.checkpoint import export_model, load_latest
 from logsnr.config import FREE, RunConfig, differences, from_json, to_json
-from logsnr.data import ImageData, open_data
 from logsnr.effort import note_model_step
 from logsnr.errors import CheckpointError, ConfigError
 from logsnr.files import locked, read_json, replacing_folder, write_atomically
+from logsnr.images import ImageData, open_images
 from logsnr.model_folder import forms, is_model
 from logsnr.models.networks import make_unet
 from logsnr.objectives.consistency import kept_contrasts
@@ -30,9 +30,9 @@ from logsnr.registry import Sampler, consistency_scheduler, make_scheduler
 def plan(config: RunConfig, run: Path) -> str:
     """What `train` would do, in words, after opening the data and making everything but the first step."""
     require_tracker(config.train.tracker)
-    data = open_data(config.data)
+    data = open_images(config.data)
     learned = make_scheduler(config.schedule).variance_type == "learned_range"
-    unet = make_unet(config.data, config.model, data.class_names, config.train.seed, learned)
+    unet = make_unet(config.data, config.model, data.examples.class_names, config.train.seed, learned)
     options = config.train
     images = options.batch_size * options.gradient_accumulation_steps
     if (run / "config.json").exists():
@@ -120,7 +120,7 @@ def claim(
         "data": {
             "description": data.description,
             "fingerprint": data.fingerprint,
-            "class_names": data.class_names,
+            "class_names": data.examples.class_names,
         },
         "local": _local_settings(config),
         "unet": portable_config(unet),

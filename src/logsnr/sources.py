@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -49,9 +50,33 @@ class Source(Protocol):
         """What to call the image in a message."""
         ...
 
-    def read(self, index: int) -> Pixels:
+    def origin(self) -> Origin | None:
+        """What would have changed if the images had; None where they are arrays in memory already."""
+        ...
+
+    def content(self, index: int) -> bytes:
+        """The image as it is stored; raises `OSError` where that can't be read."""
+        ...
+
+    def decode(self, content: bytes, index: int) -> Pixels:
         """The image as uint8 or uint16, (height, width, channels); raises what `logsnr.pixels.decode` raises."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where the images of a source are stored, and when they were."""
+
+    place: str
+    """The folder or data set, and the part of it, in words that no other source has."""
+    stamps: NDArray[np.int64]
+    """(images, 2): of what each image is read from, the number of bytes (or a hash of where they are and how many)
+    and the time of the last change in nanoseconds; (-1, -1) where there is no such file."""
+
+
+def read_image(source: Source, index: int) -> Pixels:
+    """The image at `index` as it is stored; raises what `Source.content` and `Source.decode` raise."""
+    return source.decode(source.content(index), index)
 
 
 @dataclass(frozen=True)
@@ -100,8 +125,25 @@ class _Files:
     def name(self, index: int) -> str:
         return self.names[index]
 
-    def read(self, index: int) -> Pixels:
-        return decode((self.root / self.names[index]).read_bytes(), self.names[index])
+    def origin(self) -> Origin:
+        root = str(self.root)
+        stamps = np.array([_stamp(os.path.join(root, name)) for name in self.names], np.int64)
+        return Origin(f"folder {self.root.resolve()}", stamps)
+
+    def content(self, index: int) -> bytes:
+        return (self.root / self.names[index]).read_bytes()
+
+    def decode(self, content: bytes, index: int) -> Pixels:
+        return decode(content, self.names[index])
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds; (-1, -1) where there is no such file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
 
 
 def _open_folder(root: Path, config: DataConfig) -> OpenedSource:
@@ -135,17 +177,14 @@ def _find_images(root: Path) -> list[str]:
     """Paths below `root` with forward slashes, sorted. Links to folders are followed, each folder once."""
     names, seen = [], set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
+        way = "" if Path(folder) == root else Path(folder).relative_to(root).as_posix() + "/"
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()
             continue
         seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name != "__MACOSX")
-        names += [
-            Path(folder, name).relative_to(root).as_posix()
-            for name in files
-            if not name.startswith(".") and name.lower().endswith(EXTENSIONS)
-        ]
+        names += [way + name for name in files if not name.startswith(".") and name.lower().endswith(EXTENSIONS)]
     return sorted(names)
 
 
@@ -203,6 +242,7 @@ def _read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Table:
+    place: str
     rows: Any
     """datasets.Dataset with the one column `image`, not decoded: {"bytes": ..., "path": ...}."""
 
@@ -212,12 +252,34 @@ class _Table:
     def name(self, index: int) -> str:
         return f"image {index}"
 
-    def read(self, index: int) -> Pixels:
+    def origin(self) -> Origin | None:
+        """Of rows that hold images, that of all the table's files; of rows that name image files, those of theirs."""
+        import pyarrow.compute
+
+        files = [(file["filename"], *_stamp(file["filename"])) for file in self.rows.cache_files]
+        if not files:  # a table in memory
+            return None
+        content = int.from_bytes(hashlib.blake2b(repr(files).encode(), digest_size=7).digest(), "little")
+        stamps = np.tile(np.array([[content, max(time for _, _, time in files)]], np.int64), (len(self), 1))
+        cells = self.rows.with_format("arrow")[:]["image"]
+        named = pyarrow.compute.is_null(pyarrow.compute.struct_field(cells, "bytes"))
+        paths = pyarrow.compute.struct_field(cells, "path").filter(named).to_pylist()
+        for row, path in zip(np.flatnonzero(named.to_numpy()), paths, strict=True):
+            if path is not None:
+                stamps[row] = _stamp(path)
+        return Origin(self.place, stamps)
+
+    def content(self, index: int) -> bytes:
         cell = self.rows[index]["image"]
         if cell is None:
+            return b""
+        content: bytes = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+        return content
+
+    def decode(self, content: bytes, index: int) -> Pixels:
+        if not content:
             raise ValueError("no image in this row")
-        data = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
-        return decode(data, self.name(index))
+        return decode(content, self.name(index))
 
 
 def _open_saved_table(path: Path, config: DataConfig) -> OpenedSource:
@@ -231,7 +293,7 @@ def _open_saved_table(path: Path, config: DataConfig) -> OpenedSource:
         if "train" not in table:
             raise DataError(f"{path} must have a split train; it has {', '.join(table)}. Name one: {path}/<split>.")
         table = table["train"]
-    return _open_table(table, config)
+    return _open_table(table, f"table {path.resolve()}", config)
 
 
 def _open_hub(config: DataConfig) -> OpenedSource:
@@ -249,10 +311,10 @@ def _open_hub(config: DataConfig) -> OpenedSource:
             f"data.source is {source}: no folder of that name, and the Hub gave no data set of that id with a split "
             f"train: {_one_line(error)} ({type(error).__name__}). Name a folder with --data.source."
         ) from None
-    return _open_table(table, config)
+    return _open_table(table, f"Hub {source}", config)
 
 
-def _open_table(table: Any, config: DataConfig) -> OpenedSource:
+def _open_table(table: Any, place: str, config: DataConfig) -> OpenedSource:
     import datasets
 
     table = table.with_format(None)
@@ -273,7 +335,7 @@ def _open_table(table: Any, config: DataConfig) -> OpenedSource:
     rows = table.select_columns([image_column]).rename_columns(
         {image_column: "image"} if image_column != "image" else {}
     )
-    images = _Table(rows.cast_column("image", datasets.Image(decode=False)))
+    images = _Table(f"{place} {image_column}", rows.cast_column("image", datasets.Image(decode=False)))
     if not config.class_conditional:
         return OpenedSource(images, None)
 
@@ -309,8 +371,15 @@ class _Arrays:
     def name(self, index: int) -> str:
         return f"image {index}"
 
-    def read(self, index: int) -> Pixels:
-        return self.images[index, :, :, None]
+    def origin(self) -> None:
+        return None
+
+    def content(self, index: int) -> bytes:
+        content: bytes = self.images[index].tobytes()
+        return content
+
+    def decode(self, content: bytes, index: int) -> Pixels:
+        return np.frombuffer(content, np.uint8).reshape(*self.images.shape[1:], 1)
 
 
 def _idx_file(folder: Path, kind: str) -> Path | None:

@@ -27,9 +27,9 @@ from tqdm import tqdm
 
 from logsnr.checkpoint import Checkpoint, Tensors, export_model, load_latest, save_checkpoint
 from logsnr.config import RunConfig
-from logsnr.data import open_data, sample_seed
 from logsnr.effort import Clock, note_model_step
 from logsnr.errors import CheckpointError, TrainingError
+from logsnr.images import open_images
 from logsnr.interrupt import Interrupt
 from logsnr.models.denoiser import Denoiser
 from logsnr.models.networks import conditioner_of, make_unet
@@ -39,6 +39,7 @@ from logsnr.objectives.objective import Context, Objective
 from logsnr.precision import fast_attention, resolve_precision
 from logsnr.registry import make_scheduler
 from logsnr.runs import claim, hold, portable_config, require_tracker
+from logsnr.seeds import sample_seed
 from logsnr.together import together
 
 
@@ -70,13 +71,13 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     say = print if main else _silence
     with together(accelerator):
         require_tracker(options.tracker)
-        data = open_data(config.data) if main else None  # first in one process: what the Hub sends is kept for all
+        data = open_images(config.data) if main else None  # first in one process: what the Hub sends is kept for all
     with together(accelerator):
-        data = open_data(config.data) if data is None else data
+        data = open_images(config.data) if data is None else data
         scheduler = make_scheduler(config.schedule)
         learned_variance = scheduler.variance_type == "learned_range"
-        unet = make_unet(config.data, config.model, data.class_names, options.seed, learned_variance)
-    for name in data.skipped:
+        unet = make_unet(config.data, config.model, data.examples.class_names, options.seed, learned_variance)
+    for name in data.examples.skipped:
         say(f"skipped {name}")
     say(data.description)
     if config.schedule.prediction_type == "x0_minus_noise":
@@ -97,8 +98,8 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     context = Context(
         seed=options.seed,
         condition_dropout=(config.objective if config.distill is None else config.distill).label_dropout,
-        bits=data.bits,
-        shape=(data.channels, data.resolution, data.resolution),
+        bits=data.examples.bits,
+        shape=data.examples.shape,
         device=accelerator.device,
         denoiser=averaged,
         autocast=accelerator.autocast,
@@ -214,7 +215,8 @@ def train(config: RunConfig, run: Path) -> TrainResult:
         if finished:
             with together(accelerator), _said(bar, "export"):
                 if main:
-                    folders = export_model(run, _averaged_unet(unet, ema), objective.sampler, data.class_names)
+                    names = data.examples.class_names
+                    folders = export_model(run, _averaged_unet(unet, ema), objective.sampler, names)
                     note_model_step(run, done)
         bar.close()
 

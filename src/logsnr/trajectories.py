@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from logsnr.data import Condition
 from logsnr.errors import ModelError
 from logsnr.models.denoiser import Denoiser, Guided
 from logsnr.models.networks import conditioner_of
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.schedulers.scheduling_few_step import HISTORY, FewStepScheduler, Table, adams_table
+from logsnr.seeded import Condition
 
 GRID, SUBSTEPS = 50, 2
 """Nodes of a fine solution that are kept, and steps from one to the next."""

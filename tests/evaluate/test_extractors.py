@@ -9,19 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from logsnr.cache import cache_folder
 from logsnr.config import DataConfig
-from logsnr.data import ImageData, open_data
 from logsnr.errors import ConfigError
 from logsnr.evaluate import classifier
-from logsnr.evaluate.extractors import (
-    Features,
-    as_rgb,
-    cache_folder,
-    features_of_data,
-    features_of_images,
-    make_extractor,
-)
+from logsnr.evaluate.extractors import Features, as_rgb, features_of_data, features_of_images, make_extractor
 from logsnr.files import digest_of
+from logsnr.images import ImageData, open_images
 
 
 class Means:
@@ -37,7 +31,7 @@ class Means:
 
 def shades(folder: Path) -> tuple[ImageData, DataConfig]:
     config = DataConfig(source=str(folder), resolution=8, held_out_fraction=0.25)
-    return open_data(config), config
+    return open_images(config), config
 
 
 @pytest.fixture
@@ -120,7 +114,7 @@ def test_classifier_learns_the_classes_once(folder: Path, cache: Path) -> None:
 
 def test_classifier_of_a_model_without_classes_looks_at_the_labels_all_the_same(folder: Path, cache: Path) -> None:
     config = DataConfig(source=str(folder), resolution=8, class_conditional=False)
-    assert make_extractor("classifier", open_data(config), config, "cpu").name.startswith("small CNN")
+    assert make_extractor("classifier", open_images(config), config, "cpu").name.startswith("small CNN")
 
 
 def test_classifier_that_knows_little_warns(folder: Path, cache: Path, tmp_path: Path) -> None:
@@ -132,13 +126,13 @@ def test_classifier_that_knows_little_warns(folder: Path, cache: Path, tmp_path:
         Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / "ab"[k % 2] / f"{k}.png")
     config = DataConfig(source=str(tmp_path), resolution=8, held_out_fraction=0.5)
     with pytest.warns(UserWarning, match="little better than always to name the most frequent class"):
-        make_extractor("classifier", open_data(config), config, "cpu")
+        make_extractor("classifier", open_images(config), config, "cpu")
 
 
 def test_classifier_needs_classes(folder: Path, cache: Path) -> None:
     config = DataConfig(source=str(folder / "dark"), resolution=8)
     with pytest.raises(ConfigError, match=r"needs labelled images, and .* has no classes. Use efficientnet-lite0"):
-        make_extractor("classifier", open_data(config), config, "cpu")
+        make_extractor("classifier", open_images(config), config, "cpu")
 
 
 @pytest.mark.parametrize(("resolution", "channels"), [(4, 1), (8, 4), (28, 1), (64, 3), (256, 3)])

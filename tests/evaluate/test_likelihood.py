@@ -16,13 +16,13 @@ from torch import Tensor
 
 from logsnr.conditions.class_label import ClassLabel
 from logsnr.config import PredictionType
-from logsnr.data import Batch
 from logsnr.errors import ConfigError, ModelError
 from logsnr.evaluate.likelihood import elbo
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.variational_bound import VariationalBound, discretised_gaussian_log_prob
 from logsnr.registry import known_schedules, resolve_scheduler_class
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning, VarianceType
+from logsnr.seeded import Batch
 
 TARGETS: tuple[PredictionType, ...] = get_args(PredictionType)
 VARIANCES: tuple[VarianceType, ...] = get_args(VarianceType)

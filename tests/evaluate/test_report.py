@@ -13,9 +13,9 @@ import torch
 from commands import Command, Finished, run
 
 from logsnr.config import DataConfig
-from logsnr.data import open_data
 from logsnr.distill import distilled
 from logsnr.evaluate.memorisation import picture_of_pairs
+from logsnr.images import open_images
 
 Run = Callable[..., Finished]
 OPTIONS = ("--num", "24", "--steps", "2", "--elbo-images", "6", "--elbo-timesteps", "5")
@@ -139,7 +139,7 @@ def test_interrupted(trained: Path, started: Callable[..., Command]) -> None:
 
 
 def test_pairs_are_drawn_with_their_distances(folder: Path) -> None:
-    data = open_data(DataConfig(source=str(folder), resolution=8))
+    data = open_images(DataConfig(source=str(folder), resolution=8))
     figure = picture_of_pairs([(0.125, 1, 3), (0.5, 0, 2)], torch.rand(2, 1, 8, 8), data)
     assert figure.get_suptitle().startswith("generated | nearest training image")
     words = [[text.get_text() for text in axes.texts] for axes in figure.axes]

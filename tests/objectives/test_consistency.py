@@ -18,7 +18,6 @@ import torch
 from commands import Command, Finished
 
 from logsnr.config import DistillConfig, RunConfig, ScheduleConfig, from_json, to_json
-from logsnr.data import Batch
 from logsnr.distill import distilled
 from logsnr.errors import ConfigError
 from logsnr.hub import load
@@ -29,6 +28,7 @@ from logsnr.objectives.objective import Context
 from logsnr.registry import make_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
+from logsnr.seeded import Batch
 
 STD = 0.25
 

@@ -21,7 +21,7 @@ from logsnr.config import (
     TrainConfig,
     Weighting,
 )
-from logsnr.data import Batch, open_data
+from logsnr.images import open_images
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.build import make_objective
 from logsnr.objectives.objective import Context
@@ -29,6 +29,7 @@ from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.variational_bound import VariationalBound
 from logsnr.objectives.weightings import loss_weights
 from logsnr.registry import make_scheduler
+from logsnr.seeded import Batch
 
 CONFIG = RunConfig(schedule=ScheduleConfig(num_train_timesteps=100), train=TrainConfig(seed=3))
 
@@ -184,7 +185,7 @@ def test_without_classes_the_network_gets_no_labels() -> None:
 
 def test_the_same_image_meets_all_noise_levels(folder: Path) -> None:
     """Timesteps run through the samples and images through permutations: the two must not fall into step."""
-    data = open_data(DataConfig(str(folder), resolution=8, held_out_fraction=0.0))
+    data = open_images(DataConfig(str(folder), resolution=8, held_out_fraction=0.0))
     levels: dict[Any, list[int]] = {}
     for b in data.batches(seed=0, batch_size=8, start_step=0, num_steps=1000):
         t = draw_timesteps(0, b.positions.numpy(), 1000)

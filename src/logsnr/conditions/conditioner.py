@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from logsnr.data import Condition
+from logsnr.seeded import Condition
 
 
 class Conditioner(Protocol):

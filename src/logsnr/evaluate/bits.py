@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any
 
 from logsnr.config import EvaluateOptions
 from logsnr.evaluate.likelihood import elbo
 from logsnr.evaluate.ode import ode_likelihood
 from logsnr.evaluate.subject import Subject, kept_json
 from logsnr.files import digest_of
+from logsnr.seeded import Split
 
-Split = Literal["train", "held_out"]
 _BATCH = 64
 
 
@@ -32,7 +32,7 @@ def bound(subject: Subject, options: EvaluateOptions, split: Split) -> dict[str,
                 subject.denoiser,
                 subject.data.in_order(split, _BATCH, images),
                 num_images=images,
-                bits=subject.data.bits,
+                bits=subject.data.examples.bits,
                 timesteps=options.elbo_timesteps,
                 respace=options.respace,
             )
@@ -50,7 +50,7 @@ def flow(subject: Subject, options: EvaluateOptions, split: Split) -> dict[str, 
                 subject.denoiser,
                 subject.data.in_order(split, _BATCH, images),
                 num_images=images,
-                bits=subject.data.bits,
+                bits=subject.data.examples.bits,
             )
         ),
     )

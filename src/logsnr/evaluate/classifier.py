@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
+from logsnr.cache import cache_folder
 from logsnr.config import DataConfig
-from logsnr.data import ImageData, open_data
 from logsnr.errors import ConfigError
-from logsnr.evaluate.extractors import Features, cache_folder, digest_of_network
+from logsnr.evaluate.extractors import Features, digest_of_network
 from logsnr.files import digest_of, replacing_file
+from logsnr.images import ImageData, class_counts, open_images
 from logsnr.precision import resolve_precision
 
 NUM_FEATURES = 128
@@ -82,17 +83,19 @@ class Classifier:
 
 def make_classifier(data: ImageData, config: DataConfig, device: str) -> Classifier:
     """The classifier of these data: from the cache, or trained now. Raises ConfigError where they have no classes."""
-    if data.class_names is None and not config.class_conditional:  # the model does without labels, the network can't
+    if (
+        data.examples.class_names is None and not config.class_conditional
+    ):  # the model does without labels, the network can't
         config = dataclasses.replace(config, class_conditional=True)
-        data = open_data(config)
-    if data.class_names is None:
+        data = open_images(config)
+    if data.examples.class_names is None:
         raise ConfigError(
             f"--features classifier needs labelled images, and {config.source} has no classes. Use efficientnet-lite0 "
             "or inception."
         )
     content = (_RECIPE, data.fingerprint, len(data), data.num_held_out, config.horizontal_flip)
     path = cache_folder() / f"classifier-{digest_of(repr(content).encode())}.safetensors"
-    network = SmallCNN(data.channels, data.resolution, len(data.class_names))
+    network = SmallCNN(data.examples.channels, data.examples.resolution, len(data.examples.class_names))
     if path.exists():
         with safe_open(path, "pt") as file:
             network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
@@ -114,20 +117,22 @@ def make_classifier(data: ImageData, config: DataConfig, device: str) -> Classif
 
 def _doubt(right: int, data: ImageData) -> str | None:
     """Why the network isn't known to know the classes, if it isn't."""
-    assert data.class_counts is not None
+    counts = class_counts(data)
+    assert counts is not None
     if data.num_held_out < _FEWEST_TESTED:
         return f"it was tested on fewer than {_FEWEST_TESTED} images"
-    chance = max(data.class_counts) / len(data)
+    chance = max(counts) / len(data)
     if right / data.num_held_out < chance + (1 - chance) / 4:
         return f"it does little better than always to name the most frequent class, {chance:.1%}"
     return None
 
 
 def _train(data: ImageData, device: str) -> SmallCNN:
-    assert data.class_names is not None
+    examples = data.examples
+    assert examples.class_names is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = SmallCNN(data.channels, data.resolution, len(data.class_names))
+        network = SmallCNN(examples.channels, examples.resolution, len(examples.class_names))
     network.to(device).train()
     steps = max(_FEWEST_STEPS, min(_STEPS, _EPOCHS * len(data) // _BATCH))
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=0.05)

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from logsnr.config import EvaluateOptions
-from logsnr.data import ImageData
 from logsnr.errors import DataError
 from logsnr.evaluate.distances import Figures, deviations, measure
 from logsnr.evaluate.extractors import FeatureExtractor, Features, features_of_data, features_of_images, make_extractor
 from logsnr.evaluate.generated import generate
 from logsnr.evaluate.subject import Subject, kept_json
 from logsnr.files import digest_of
+from logsnr.images import ImageData, class_counts
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import choose_device, steps_of
 
@@ -77,7 +77,7 @@ def number_of_images(options: EvaluateOptions, data: ImageData) -> int:
 
 def features_name(options: EvaluateOptions, data: ImageData) -> str:
     """The network that sees them."""
-    return options.features or ("efficientnet-lite0" if data.class_names is None else "classifier")
+    return options.features or ("efficientnet-lite0" if data.examples.class_names is None else "classifier")
 
 
 def extractor_for(subject: Subject, options: EvaluateOptions) -> FeatureExtractor:
@@ -96,13 +96,14 @@ def distribution(subject: Subject, extractor: FeatureExtractor, options: Evaluat
     num = number_of_images(options, data)
     drawing = PixelDiffusionPipeline(subject.unet, subject.sampler)
     drawing.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
-    images = generate(drawing, subject.folder, subject.digest, options, num, data.class_counts, data.bits)
+    counts = class_counts(data)
+    images = generate(drawing, subject.folder, subject.digest, options, num, counts, data.examples.bits)
     generated = features_of_images(extractor, images, subject.folder)
     comparison = _compared(generated, real, subject.folder)
     steps = steps_of(drawing, options.steps)
     protocol = {
         "images": f"{num} generated, {len(real.features)} {part_name(options)} images",
-        "labels": "none" if data.class_counts is None else "in the proportions of the training images",
+        "labels": "none" if counts is None else "in the proportions of the training images",
         "guidance_scale": f"{options.guidance_scale:g}",
         "scheduler": f"{type(drawing.scheduler).__name__}, {steps} steps, eta {options.eta:g}",
         "seeds": f"{options.seed} to {options.seed + num - 1}",

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from logsnr.config import DataConfig
-from logsnr.data import ImageData
 from logsnr.evaluate.extractors import Features, as_rgb, digest_of_network
+from logsnr.images import ImageData
 
 _SIZE = 224
 

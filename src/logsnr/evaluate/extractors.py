@@ -14,7 +14,6 @@ where `make_cells(data, config, device)` returns a `FeatureExtractor`.
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -26,10 +25,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from logsnr.cache import cache_folder
 from logsnr.config import DataConfig
-from logsnr.data import ImageData
 from logsnr.errors import ConfigError, did_you_mean
 from logsnr.files import digest_of, replacing_file
+from logsnr.images import ImageData
 
 GROUP = "logsnr.features"
 _BATCH = 128
@@ -118,14 +118,6 @@ def _kept(extractor: FeatureExtractor, batches: Iterable[Tensor], count: int, pa
             save_file(tensors, temporary)
     kept = load_file(path)
     return Features(kept["features"], kept.get("logits"))
-
-
-def cache_folder() -> Path:
-    """Where networks and features of data are kept, for all runs: `logsnr` in the user's cache, `~/.cache` by default.
-
-    What is in it can be made again, and may be deleted at any time.
-    """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "logsnr"
 
 
 def digest_of_network(network: nn.Module) -> str:

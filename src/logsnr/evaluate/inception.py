@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from logsnr.config import DataConfig
-from logsnr.data import ImageData
 from logsnr.errors import ConfigError
 from logsnr.evaluate.extractors import Features, as_rgb, digest_of_network
+from logsnr.images import ImageData
 
 
 class Inception:

@@ -20,8 +20,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from logsnr.data import ImageData
 from logsnr.evaluate.distances import nearest
+from logsnr.images import ImageData
 from logsnr.plots import to_pil
 
 _PAIRS = 30

@@ -13,10 +13,10 @@ from typing import Any
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from logsnr.config import RunConfig, from_json
-from logsnr.data import ImageData, open_data
 from logsnr.errors import CheckpointError, DataError, ModelError
 from logsnr.files import read_json, write_atomically
 from logsnr.hub import load
+from logsnr.images import ImageData, open_images
 from logsnr.model_folder import find_model, is_model, model_digest
 from logsnr.models.denoiser import Denoiser
 from logsnr.models.networks import conditioner_of
@@ -51,8 +51,8 @@ class Subject:
     def objective(self) -> Objective:
         """The loss that it was trained with."""
         data = self.data
-        shape = (data.channels, data.resolution, data.resolution)
-        context = Context(bits=data.bits, shape=shape, device=self.denoiser.device, denoiser=self.denoiser)
+        shape = data.examples.shape
+        context = Context(bits=data.examples.bits, shape=shape, device=self.denoiser.device, denoiser=self.denoiser)
         return make_objective(self.config, self.scheduler, context)
 
     @property
@@ -87,7 +87,7 @@ def open_subject(run: Path, source: str | None = None) -> Subject:
     scheduler = noise_schedule(pipeline.scheduler)
     if scheduler is None:
         raise ModelError(f"{run} was trained with the schedule {config.schedule.name}, which isn't known here.")
-    data = open_data(config.data)
+    data = open_images(config.data)
     if data.fingerprint != record["data"]["fingerprint"]:
         raise CheckpointError(
             f"{run} was trained on other images: then {record['data']['description']}; now {data.description} (pixels "

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from logsnr.conditions.conditioner import Conditioner, Unconditioned
-from logsnr.data import Condition
 from logsnr.errors import ModelError
 from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.seeded import Condition
 
 
 class Prediction(NamedTuple):

@@ -30,12 +30,12 @@ import torch
 from torch import Tensor
 
 from logsnr.config import DistillConfig
-from logsnr.data import Batch, Condition
 from logsnr.errors import ConfigError
 from logsnr.models.denoiser import Denoiser, original
 from logsnr.objectives.objective import Context, Gather, noised, shown_condition
 from logsnr.registry import consistency_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.seeded import Batch, Condition
 
 Grid = tuple[Tensor, Tensor]
 

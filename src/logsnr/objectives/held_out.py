@@ -5,17 +5,15 @@ The same positions have the same noise and timesteps in every measurement, so th
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from logsnr.data import ImageData
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.objective import Objective
 from logsnr.objectives.timesteps import draw_timesteps
+from logsnr.seeded import Examples, SeededData, Split
 
 LOG_SNR_EDGES = tuple(float(edge) for edge in range(-10, 11, 2))
 """Bins of log-SNR; the outer two take everything beyond."""
@@ -25,7 +23,7 @@ _BATCH = 64
 
 @torch.no_grad()
 def errors_by_timestep(
-    objective: Objective, denoiser: Denoiser, data: ImageData, split: Literal["train", "held_out"], count: int
+    objective: Objective, denoiser: Denoiser, data: SeededData[Examples], split: Split, count: int
 ) -> tuple[Tensor, Tensor]:
     """Unweighted errors of `count` noisy samples at most, and their timesteps; few samples are taken again, with other
     noise. With a progress bar."""

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from logsnr.config import ObjectiveConfig
-from logsnr.data import Batch
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.objective import Context, Fixed, noised, shown_condition
 from logsnr.objectives.targets import squared_errors, target_errors
@@ -20,6 +19,7 @@ from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.variational_bound import VariationalBound
 from logsnr.objectives.weightings import loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.seeded import Batch
 
 
 class HybridObjective(Fixed):

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from logsnr.config import ObjectiveConfig, Teacher
-from logsnr.data import Batch
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.objective import Context, Gather, noised, shown_condition
 from logsnr.objectives.schedule_learner import ScheduleLearner, learned_scheduler
@@ -18,6 +17,7 @@ from logsnr.objectives.targets import squared_error_in_sample, target_errors
 from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.weightings import integral_weights, loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.seeded import Batch
 
 
 class LearnedScheduleObjective:

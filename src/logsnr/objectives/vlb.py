@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from logsnr.config import ObjectiveConfig
-from logsnr.data import Batch
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.importance import ImportanceSampler
 from logsnr.objectives.objective import Context, Gather, noised, shown_condition
@@ -21,6 +20,7 @@ from logsnr.objectives.timesteps import uniform
 from logsnr.objectives.variational_bound import VariationalBound
 from logsnr.objectives.weightings import loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.seeded import Batch
 
 
 class VlbObjective:
