@@ -33,7 +33,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from logsnr.checkpoint import replacing_file, write_atomically
-from logsnr.config import EvaluateOptions
 from logsnr.evaluate.distances import Figures
 from logsnr.evaluate.distribution import distribution, extractor_for
 from logsnr.evaluate.extractors import cache_folder, digest_of, digest_of_network
@@ -44,6 +43,7 @@ from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import choose_device
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler, adams_table
+from logsnr.settings.options import EvaluateOptions
 from logsnr.trajectories import Paths
 
 COUNTS = (4, 5, 6, 8, 10, 15, 20)

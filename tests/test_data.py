@@ -20,10 +20,10 @@ import torch
 from PIL import Image, ImageOps
 
 import logsnr.data
-from logsnr.config import DataConfig
 from logsnr.data import Batch, ImageData, open_data, sample_seed, sample_seeds
 from logsnr.errors import DataError
 from logsnr.pixels import decode, fit
+from logsnr.settings.image import DataConfig
 
 rng = np.random.default_rng(0)
 
@@ -339,7 +339,7 @@ def test_subfolders_are_classes(tmp_path: Path) -> None:
     assert data.class_names == ["cat", "dog"]
     assert next(data.in_order("train", 99)).condition["class_labels"].tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert data.description == "7 training and 0 held-out images, 8x8, RGB, 8 bit, 2 classes"
-    unconditional = open_data(config(tmp_path, class_conditional=False))
+    unconditional = open_data(config(tmp_path), labelled=False)
     assert unconditional.class_names is None
     assert next(unconditional.in_order("train", 9)).condition == {}
 
@@ -362,7 +362,7 @@ def test_images_both_at_the_top_and_below(tmp_path: Path) -> None:
     save_noise(tmp_path / "cat", 3)
     with pytest.raises(DataError, match=r"2 images at the top.*3 in sub-folders"):
         open_data(config(tmp_path))
-    assert len(open_data(config(tmp_path, class_conditional=False, held_out_fraction=0))) == 5
+    assert len(open_data(config(tmp_path, held_out_fraction=0), labelled=False)) == 5
 
 
 def test_splits_are_not_classes(tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_metadata(tmp_path: Path, kind: str) -> None:
     assert next(data.in_order("train", 9)).condition["class_labels"].tolist() == [1, 0, 1, 0, 1]
     assert open_data(config(tmp_path, label_column="number")).class_names == ["8", "9", "10"]
     assert open_data(config(tmp_path)).class_names == ["a", "b"]  # three numbers among five don't come back twice
-    assert open_data(config(tmp_path, class_conditional=False)).class_names is None
+    assert open_data(config(tmp_path), labelled=False).class_names is None
     with pytest.raises(DataError, match=r"label_column is no, and .* It has: text, kind, number"):
         open_data(config(tmp_path, label_column="no"))
     with pytest.raises(DataError, match=r"image_column must be file_name"):
@@ -700,7 +700,7 @@ def test_the_fingerprint_follows_the_content(folder: Path, tmp_path: Path) -> No
     original = fingerprint()
     assert original == open_data(config(folder)).fingerprint
     assert fingerprint(resolution=4) != original
-    assert fingerprint(class_conditional=False) != original
+    assert open_data(config(tmp_path), labelled=False).fingerprint != original
     (tmp_path / "a" / "000.png").rename(tmp_path / "b" / "000_from_a.png")
     assert fingerprint() != original
     (tmp_path / "b" / "000_from_a.png").rename(tmp_path / "a" / "000.png")
@@ -737,7 +737,7 @@ def test_the_mixer_is_that_of_splitmix64() -> None:
 def test_opening_a_folder_does_not_load_the_library_datasets(folder: Path) -> None:
     """It takes a second or two to import, which only tables need."""
     code = (
-        "import sys; from logsnr.data import open_data; from logsnr.config import DataConfig; "
+        "import sys; from logsnr.data import open_data; from logsnr.settings.image import DataConfig; "
         f"open_data(DataConfig({str(folder)!r})); assert 'datasets' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,7 +13,6 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from logsnr.config import ScheduleConfig
 from logsnr.errors import ConfigError
 from logsnr.inspect_schedule import inspect_schedules
 from logsnr.plots import (
@@ -32,6 +31,7 @@ from logsnr.schedulers.scheduling_beta import (
     LinearBetaScheduler,
     ScheduleWarning,
 )
+from logsnr.settings.schedule import ScheduleConfig
 
 OWN_MODULE = """
 import torch

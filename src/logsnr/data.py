@@ -29,9 +29,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from logsnr.config import DataConfig
 from logsnr.errors import DataError
 from logsnr.pixels import Pixels, fit
+from logsnr.settings.image import DataConfig
 from logsnr.sources import Labels, Source, open_source
 
 MEMORY_LIMIT = 1 << 30
@@ -241,13 +241,14 @@ class ImageData:
         return Batch(images, condition, torch.from_numpy(selection.positions))
 
 
-def open_data(config: DataConfig) -> ImageData:
+def open_data(config: DataConfig, labelled: bool = True) -> ImageData:
     """Finds, reads and checks the whole data set, with a progress bar on stderr if that takes over two seconds.
 
     Every image is decoded once here, in `config.num_workers` processes (0: in this one), so that a damaged file
-    stops the run before it has begun. Raises `DataError` for anything in the data that can't be used as asked.
+    stops the run before it has begun. Labels are read where there are any and they are wanted (`labelled`). Raises
+    `DataError` for anything in the data that can't be used as asked.
     """
-    source = open_source(config)
+    source = open_source(config, labelled)
     if len(source.images) < 2:
         raise DataError(
             f"{config.source} has {_count(len(source.images), 'image')}, and at least 2 are needed: one to "

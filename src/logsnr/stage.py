@@ -22,7 +22,6 @@ from typing import Any
 
 from logsnr.card import Subject, Training, public_words, render_card, render_stock_card
 from logsnr.checkpoint import read_json, replacing_folder
-from logsnr.config import to_json
 from logsnr.demo import stage_space
 from logsnr.effort import read_effort
 from logsnr.errors import PublishError
@@ -38,6 +37,7 @@ from logsnr.plots import few_steps_figure, save_png, schedule_figure
 from logsnr.provenance import public_config
 from logsnr.registry import noise_schedule
 from logsnr.sample import choose_device
+from logsnr.settings.run import to_record
 
 _OWN_CODE = "pipeline_pixel_*.py"
 _REASONS = {
@@ -231,7 +231,7 @@ def _draw(
 
 def _write_run(training: Training, folder: Path) -> None:
     record = {key: training.record[key] for key in ("data", "unet", "versions")}
-    _write_json(folder / "config.json", {"config": json.loads(to_json(training.config)), **record})
+    _write_json(folder / "config.json", to_record(training.config) | record)
     if training.metrics:
         _write_json(folder / "metrics.json", training.metrics)
 

@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from logsnr import refinement, trajectories
 from logsnr.checkpoint import read_json, replacing_file, replacing_folder, write_atomically
-from logsnr.config import TuneOptions
 from logsnr.errors import ConfigError, ModelError
 from logsnr.few_evaluations import TUNED, UNTUNED, Curve, drive, rmse, stock_schedulers
 from logsnr.hub import load
@@ -32,6 +31,7 @@ from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.refinement import first_guess, refined
 from logsnr.sample import choose_device
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler, Table, adams_table
+from logsnr.settings.options import TuneOptions
 from logsnr.trajectories import Paths, Solutions, few_step_scheduler
 
 TRAIN, HELD_OUT = 128, 48

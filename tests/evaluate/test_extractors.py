@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from logsnr.config import DataConfig
 from logsnr.data import ImageData, open_data
 from logsnr.errors import ConfigError
 from logsnr.evaluate import classifier
@@ -22,6 +21,7 @@ from logsnr.evaluate.extractors import (
     features_of_images,
     make_extractor,
 )
+from logsnr.settings.image import DataConfig
 
 
 class Means:
@@ -119,8 +119,8 @@ def test_classifier_learns_the_classes_once(folder: Path, cache: Path) -> None:
 
 
 def test_classifier_of_a_model_without_classes_looks_at_the_labels_all_the_same(folder: Path, cache: Path) -> None:
-    config = DataConfig(source=str(folder), resolution=8, class_conditional=False)
-    assert make_extractor("classifier", open_data(config), config, "cpu").name.startswith("small CNN")
+    config = DataConfig(source=str(folder), resolution=8)
+    assert make_extractor("classifier", open_data(config, labelled=False), config, "cpu").name.startswith("small CNN")
 
 
 def test_classifier_that_knows_little_warns(folder: Path, cache: Path, tmp_path: Path) -> None:

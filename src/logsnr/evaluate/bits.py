@@ -11,11 +11,11 @@ import dataclasses
 import math
 from typing import Any, Literal
 
-from logsnr.config import EvaluateOptions
 from logsnr.evaluate.extractors import digest_of
 from logsnr.evaluate.likelihood import elbo
 from logsnr.evaluate.ode import ode_likelihood
 from logsnr.evaluate.subject import Subject, kept_json
+from logsnr.settings.options import EvaluateOptions
 
 Split = Literal["train", "held_out"]
 _BATCH = 64

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logsnr.config import EvaluateOptions
 from logsnr.data import ImageData
 from logsnr.errors import DataError
 from logsnr.evaluate.distances import Figures, deviations, measure
@@ -32,6 +31,7 @@ from logsnr.evaluate.generated import generate
 from logsnr.evaluate.subject import Subject, kept_json
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import choose_device, steps_of
+from logsnr.settings.options import EvaluateOptions
 
 ENOUGH = 10_000
 """With fewer generated images than this, fid is mostly its bias."""

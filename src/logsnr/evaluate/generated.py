@@ -21,11 +21,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from logsnr.checkpoint import replacing_file
-from logsnr.config import EvaluateOptions
 from logsnr.errors import ModelError
 from logsnr.evaluate.extractors import digest_of
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import require_steps, steps_of, swap
+from logsnr.settings.options import EvaluateOptions
 
 _SHARD = 256
 _GOLDEN = 0.6180339887498949

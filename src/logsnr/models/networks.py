@@ -9,9 +9,9 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from logsnr.conditions.class_label import ClassLabel
 from logsnr.conditions.conditioner import Conditioner, Unconditioned
-from logsnr.config import DataConfig, ModelConfig
 from logsnr.errors import ConfigError, ModelError
 from logsnr.locate import locate, read_json_object
+from logsnr.settings.image import DataConfig, ModelConfig
 
 
 def num_class_embeds(class_names: list[str] | None) -> int | None:
