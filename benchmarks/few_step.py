@@ -33,7 +33,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from logsnr.cache import cache_folder
-from logsnr.config import EvaluateOptions
 from logsnr.evaluate.distances import Figures
 from logsnr.evaluate.distribution import distribution, extractor_for
 from logsnr.evaluate.extractors import digest_of_network
@@ -45,6 +44,7 @@ from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import choose_device
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler, adams_table
+from logsnr.settings.options import EvaluateOptions
 from logsnr.trajectories import Paths
 
 COUNTS = (4, 5, 6, 8, 10, 15, 20)

@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import logsnr
-from logsnr.config import DataConfig
 from logsnr.evaluate.likelihood import elbo
 from logsnr.files import write_atomically
 from logsnr.images import ImageData, open_images
+from logsnr.settings.image import DataConfig
 
 _LEARNED = ["--schedule.variance-type", "learned_range"]
 LOSSES = {
-    "simple": ["--objective.weighting", "simple"],
-    "hybrid": ["--objective.loss", "hybrid", "--objective.weighting", "simple", *_LEARNED],
-    "vlb": ["--objective.loss", "vlb", *_LEARNED],
+    "simple": ["--objective.weighting.name", "simple"],
+    "hybrid": ["--objective.name", "hybrid", "--objective.weighting.name", "simple", *_LEARNED],
+    "vlb": ["--objective.name", "vlb", *_LEARNED],
 }
 MODELS = [("simple", "fixed_small"), ("simple", "fixed_large"), ("hybrid", "learned_range"), ("vlb", "learned_range")]
 CHAINS = [(1000, 100), (100, 99), (25, 24)]
@@ -39,7 +39,7 @@ TABLE = Path(__file__).with_suffix(".md")
 def train(loss: str, run: Path, steps: int) -> Any:
     arguments = [
         *("train", "mnist", "--out", str(run), *LOSSES[loss], "--schedule.prediction-type", "epsilon"),
-        *("--data.no-class-conditional", "--train.num-steps", str(steps), "--train.learning-rate", "1e-3"),
+        *("--condition.name", "none", "--train.num-steps", str(steps), "--train.learning-rate", "1e-3"),
         *("--train.checkpoint-every", "100", "--train.sample-every", "0", "--train.tracker", "none"),
     ]
     if subprocess.run([sys.executable, "-m", "logsnr", *arguments], check=False).returncode:
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/learned_variance"))
     parser.add_argument("--out", type=Path, default=TABLE, help="the table")
     arguments = parser.parse_args()
-    data = open_images(DataConfig(class_conditional=False))
+    data = open_images(DataConfig(), labelled=False)
     pipelines = {loss: train(loss, arguments.runs / loss, arguments.steps) for loss in LOSSES}
     kept = arguments.runs / f"figures-{arguments.images}.json"
     figures: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}

@@ -26,7 +26,6 @@ IMAGES, CLASSES, SIDE = 100_000, 10, 32
 OPEN = """
 import resource, sys, time
 begin = time.perf_counter()
-from logsnr.config import DataConfig
 from logsnr.images import open_images
 imported = time.perf_counter() - begin
 data = open_images(DataConfig(sys.argv[1], resolution=32, channels=3))

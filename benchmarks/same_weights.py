@@ -10,6 +10,7 @@ trained and of the averaged weights of the last checkpoint and of those of the e
 import argparse
 import hashlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -36,7 +37,9 @@ KINDS = {
     "two processes": f"train smoke {SHORT}",
 }
 """The commands of the first revisions, whose config.json has no format number."""
-SINCE: list[dict[str, str]] = []
+SINCE: list[dict[str, str]] = [
+    {"--objective.weighting": "--objective.weighting.name", "--objective.loss": "--objective.name"},
+]
 """Words that have changed since, oldest change first: what a command of then says now."""
 
 
@@ -50,9 +53,9 @@ def command(kind: str, source: Path, runs: Path) -> list[str]:
 
 
 def format_of(source: Path) -> int:
-    """How many of the changes in `SINCE` the revision has."""
-    found = list((source / "logsnr").rglob("FORMAT"))
-    return int(found[0].read_text()) if found else 0
+    """How many of the changes in `SINCE` the revision has: one less than the format of its config.json."""
+    texts = (path.read_text() for path in sorted((source / "logsnr" / "settings").glob("*.py")))
+    return next((int(found[1]) - 1 for text in texts if (found := re.search(r"(?m)^FORMAT = (\d+)$", text))), 0)
 
 
 def install(revision: str, folder: Path) -> Path:

@@ -18,7 +18,7 @@ import torch
 from logsnr.models.networks import make_unet
 from logsnr.objectives.weighted import WeightedObjective
 from logsnr.precision import resolve_precision
-from logsnr.presets import PRESETS
+from logsnr.settings.presets import MNIST
 from logsnr.train import train
 
 BLOCK, BLOCKS = 10, 16
@@ -28,7 +28,7 @@ class Alternating:
     """Takes the place of `WeightedObjective.loss`: before every BLOCK-th call it runs and times a bare block."""
 
     def __init__(self, batch_size: int) -> None:
-        config = PRESETS["mnist"][1]
+        config = MNIST.config
         self.unet = make_unet(config.data, config.model, [str(d) for d in range(10)], seed=0).train()
         self.optimizer = torch.optim.AdamW(self.unet.parameters(), lr=1e-5, fused=True)
         self.x = torch.randn(batch_size, 1, 28, 28)
@@ -62,7 +62,7 @@ class Alternating:
 
 
 def main() -> None:
-    config = PRESETS["mnist"][1]
+    config = MNIST.config
     options = dataclasses.replace(config.train, num_steps=BLOCK * BLOCKS + 1, held_out_every=0, sample_every=0)
     alternating = Alternating(options.batch_size)
     WeightedObjective.loss = lambda self, denoiser, batch: alternating(self, denoiser, batch)  # type: ignore[method-assign]

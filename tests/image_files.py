@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from logsnr.config import DataConfig
 from logsnr.images import ImageData
+from logsnr.settings.image import DataConfig
 
 rng = np.random.default_rng(0)
 

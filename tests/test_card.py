@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-import tyro
 from commands import Finished, run
 from diffusers.models.unets.unet_2d import UNet2DModel
 from huggingface_hub import ModelCard
@@ -24,17 +23,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from logsnr.card import Subject, Training, public_words, render_card, render_stock_card
-from logsnr.cli import DistillArguments, parse_train
-from logsnr.config import (
-    DataConfig,
-    DistillConfig,
-    ObjectiveConfig,
-    RunConfig,
-    SampleOptions,
-    ScheduleConfig,
-    TrainConfig,
-    to_json,
-)
+from logsnr.cli import parse_distill, parse_train
 from logsnr.effort import Effort, Session, read_effort
 from logsnr.errors import PublishError
 from logsnr.few_evaluations import TUNED, Curve
@@ -42,9 +31,25 @@ from logsnr.leaks import refuse_leaks
 from logsnr.monitor import HeldOutLoss
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import save_png
-from logsnr.presets import PRESETS
 from logsnr.provenance import DataOrigin, data_origin, nearest_preset, public_config, training_command
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
+from logsnr.settings.condition import ClassLabelConfig, NoConditionConfig
+from logsnr.settings.image import DataConfig
+from logsnr.settings.objective import (
+    ConsistencyConfig,
+    EdmWeighting,
+    ElboWeighting,
+    HybridConfig,
+    P2Weighting,
+    SigmoidWeighting,
+    SimpleWeighting,
+    VlbConfig,
+    WeightedConfig,
+)
+from logsnr.settings.options import SampleOptions
+from logsnr.settings.presets import presets
+from logsnr.settings.run import RunConfig, TrainConfig, to_record
+from logsnr.settings.schedule import LearnedSchedule, ScheduleConfig
 
 Run = Callable[..., Finished]
 NAMES = ["calm", 'wild |*_"`', "<b>", "ünder\nway"]
@@ -70,7 +75,7 @@ def pipeline(
 
 def recorded(config: RunConfig, **more: Any) -> dict[str, Any]:
     data = {"description": "380 training and 20 held-out images, 8x8, gray, 8 bit, 4 classes", "class_names": NAMES}
-    return {"config": json.loads(to_json(config)), "data": data, "unet": {}, "versions": {}, **more}
+    return to_record(config) | {"local": [], "data": data, "unet": {}, "versions": {}, **more}
 
 
 def session(**values: Any) -> Session:
@@ -218,7 +223,7 @@ def test_a_target_without_a_stock_form() -> None:
 def test_a_learned_variance() -> None:
     """It is said, and stock samples it with DDPM, which knows it, and not with a solver that doesn't."""
     config = RunConfig(
-        schedule=ScheduleConfig(variance_type="learned_range"), objective=ObjectiveConfig("simple", loss="hybrid")
+        schedule=ScheduleConfig(variance_type="learned_range"), objective=HybridConfig(SimpleWeighting())
     )
     for names in (NAMES, None):
         text = render_card(subject(names, pipeline=pipeline(names, variance_type="learned_range")))
@@ -229,7 +234,7 @@ def test_a_learned_variance() -> None:
     assert "| loss weighting | simple, and 0.001 times the variational bound for the learned variance |" in render_card(
         subject(training=training(config=config))
     )
-    config = dataclasses.replace(config, objective=ObjectiveConfig(loss="vlb"))
+    config = dataclasses.replace(config, objective=VlbConfig())
     assert "| the variational bound's own |" in render_card(subject(training=training(config=config)))
     fixed = render_card(subject())
     assert "variance" not in fixed
@@ -257,19 +262,20 @@ def test_training_is_recorded_over_a_resume(tiny: list[str], tmp_path: Path) -> 
 
 
 CONFIGS = [
-    *(config for _, config in PRESETS.values()),
-    RunConfig(data=DataConfig(source="two words", horizontal_flip=True, class_conditional=False, label_column="a b")),
+    *(preset.config for preset in presets().values()),
+    RunConfig(
+        data=DataConfig(source="two words", horizontal_flip=True, label_column="a b"), condition=NoConditionConfig()
+    ),
+    RunConfig(condition=ClassLabelConfig(dropout=0.25), objective=WeightedConfig(P2Weighting(gamma=0.5))),
+    RunConfig(objective=WeightedConfig(P2Weighting())),
+    RunConfig(objective=VlbConfig()),
     RunConfig(
         schedule=ScheduleConfig(name="my:Own", options={"beta_end": 0.03, "beta_start": 1e-5}, clip_sample=False)
     ),
-    RunConfig(model=dataclasses.replace(PRESETS["mnist"][1].model, attention_levels=(), init_from="ada/shapes")),
-    RunConfig(objective=ObjectiveConfig(weighting="edm", sigma_data=0.1), train=TrainConfig(learning_rate=3e-5)),
-    RunConfig(
-        schedule=ScheduleConfig(variance_type="learned_range"), objective=ObjectiveConfig(loss="hybrid", vlb_weight=0.1)
-    ),
-    RunConfig(
-        schedule=ScheduleConfig(name="learned", teacher="losses"), objective=ObjectiveConfig(weighting="sigmoid")
-    ),
+    RunConfig(model=dataclasses.replace(presets()["mnist"].config.model, attention_levels=(), init_from="ada/shapes")),
+    RunConfig(objective=WeightedConfig(EdmWeighting(0.1)), train=TrainConfig(learning_rate=3e-5)),
+    RunConfig(schedule=ScheduleConfig(variance_type="learned_range"), objective=HybridConfig(ElboWeighting(), 0.1)),
+    RunConfig(schedule=LearnedSchedule(teacher="losses"), objective=WeightedConfig(SigmoidWeighting())),
 ]
 
 
@@ -277,29 +283,33 @@ CONFIGS = [
 def test_the_command_is_the_configuration(config: RunConfig) -> None:
     words = shlex.split(" ".join(training_command(config, "runs/x y")))
     assert words[:2] == ["logsnr", "train"]
-    arguments = parse_train(words[2], words[3:])
+    parsed, arguments = parse_train(words[2], words[3:])
     assert arguments.out == Path("runs/x y")
-    sections = (getattr(arguments, f.name) for f in dataclasses.fields(RunConfig) if f.name != "distill")
-    assert RunConfig(*sections) == config
+    assert parsed == config
 
 
 def test_the_command_of_a_distilled_model_is_its_configuration() -> None:
-    base = PRESETS["mnist"][1]
+    base = presets()["mnist"].config
     config = dataclasses.replace(
         base,
         model=dataclasses.replace(base.model, init_from="path/to/model"),
         train=dataclasses.replace(base.train, num_steps=77, learning_rate=3e-4, compile=True),
-        distill=DistillConfig(base_digest="ab", base_steps=9, steps=4, huber_c=0.1),
+        objective=ConsistencyConfig(base_digest="ab", base_steps=9, steps=4, huber_c=0.1),
+        condition=ClassLabelConfig(dropout=0.25),
     )
     words = shlex.split(" ".join(training_command(config, "runs/x")))
     assert words[:3] == ["logsnr", "distill", "path/to/model"]
-    default = DistillArguments(Path("y"), False, DistillConfig(base_digest="ab", base_steps=9), base.train)
-    parsed = tyro.cli(DistillArguments, args=words[3:], default=default)
-    assert (parsed.distill, parsed.train) == (config.distill, config.train)
+    default = dataclasses.replace(
+        config, objective=ConsistencyConfig("ab", 9), condition=ClassLabelConfig(), train=base.train
+    )
+    parsed, arguments = parse_distill(default, Path("path/to/model"), words[3:])
+    assert arguments.out == Path("runs/x")
+    assert parsed == config
 
 
 def test_the_nearest_preset() -> None:
-    for name, (_, config) in PRESETS.items():
+    for name, preset in presets().items():
+        config = preset.config
         changed = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=7))
         assert nearest_preset(changed) == name
         assert training_command(changed, "x") == [f"logsnr train {name} --out x", "--train.seed 7"]
@@ -308,7 +318,7 @@ def test_the_nearest_preset() -> None:
 def test_folders_become_placeholders_and_public_names_stay(at_hub: LoopbackHub) -> None:
     config = RunConfig(
         data=DataConfig(source="clinic/patients"),
-        model=dataclasses.replace(PRESETS["mnist"][1].model, init_from="runs/secret"),
+        model=dataclasses.replace(presets()["mnist"].config.model, init_from="runs/secret"),
     )
     hub_names = public_config(recorded(config, local=[]))
     assert hub_names == config
@@ -318,10 +328,10 @@ def test_folders_become_placeholders_and_public_names_stay(at_hub: LoopbackHub) 
         assert (hidden.data.source, hidden.model.init_from) == ("path/to/images", "path/to/model")
         assert data_origin(hidden, None).hub_id is None
     for name, local in (("mnist", ["data.source"]), ("fashion-mnist", [])):
-        record = recorded(PRESETS[name][1], local=local)
-        assert public_config(record) == PRESETS[name][1]
+        record = recorded(presets()[name].config, local=local)
+        assert public_config(record) == presets()[name].config
         assert data_origin(public_config(record), None).license
-    folder_of_that_name = public_config(recorded(PRESETS["fashion-mnist"][1], local=["data.source"]))
+    folder_of_that_name = public_config(recorded(presets()["fashion-mnist"].config, local=["data.source"]))
     assert data_origin(folder_of_that_name, None) == DataOrigin("a folder of images that isn't public", None, None)
     card = ModelCard(render_card(subject(training=training(config=hub_names))))
     assert card.data.datasets == ["clinic/patients"]

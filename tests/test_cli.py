@@ -19,8 +19,9 @@ import pytest
 from commands import Command, Finished
 
 import logsnr.cli as cli
-from logsnr.config import EvaluateOptions, RunConfig, SampleOptions, from_json
-from logsnr.presets import PRESETS
+from logsnr.settings.options import EvaluateOptions, SampleOptions
+from logsnr.settings.presets import presets
+from logsnr.settings.run import RunConfig, flat, from_json
 
 Run = Callable[..., Finished]
 
@@ -73,22 +74,24 @@ def test_usage_names_every_command(logsnr: Run) -> None:
     assert logsnr().output == end.output
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", presets())
 def test_help_of_train_names_every_setting_and_its_value(preset: str, logsnr: Run) -> None:
     end = logsnr("train", preset, "--help")
     assert end.status == 0
     text = without_boxes(end.output)
-    for flag in flags(cli.TrainArguments):
-        section, _, name = flag.rpartition(".")
-        assert re.search(rf"--{flag}[ ,]", text) or f"--{section}.no-{name}" in text, flag
-    assert f"(default: {PRESETS[preset][1].train.num_steps})" in text
+    for name in flat(presets()[preset].config):
+        if name == "kind":  # the preset's
+            continue
+        flag = name.replace("_", "-")
+        assert f"--{flag} " in text or f"--{flag}," in text, flag
+    assert f"(default: {presets()[preset].config.train.num_steps})" in text
 
 
 def test_help_of_train_names_every_preset(logsnr: Run) -> None:
     text = without_boxes(logsnr("train", "--help").output)
-    for name, (description, _) in PRESETS.items():
+    for name, preset in presets().items():
         assert name in text
-        assert description in text
+        assert preset.text in text
 
 
 @pytest.mark.parametrize(
@@ -131,8 +134,8 @@ def test_a_wrong_preset_is_answered_by_the_presets(logsnr: Run) -> None:
         end = logsnr("train", *argv)
         assert end.status == 2
         assert end.output.startswith(f"logsnr train: {problem}\n\nusage: logsnr train PRESET --out DIR")
-        for name, (text, _) in PRESETS.items():
-            assert re.search(rf"(?m)^  {name} +{re.escape(text)}$", end.output)
+        for name, preset in presets().items():
+            assert re.search(rf"(?m)^  {name} +{re.escape(preset.text)}$", end.output)
         assert len(end.output.splitlines()) < 20
     assert logsnr("train").status == 2
     assert logsnr("train").output == logsnr("train", "--help").output
@@ -221,7 +224,7 @@ def test_dry_run_of_train_shows_everything_and_writes_nothing(tiny: list[str], t
     assert f"The command begins a run in {tmp_path / 'run'}; nothing was written." in rest
 
     assert logsnr("train", *tiny, "--out", tmp_path / "run").status == 0
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"] == json.loads(shown + brace)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"] == json.loads(shown + brace)["config"]
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     end = logsnr("train", *tiny, "--out", tmp_path / "run", "--dry-run")
     assert f"The command goes on with the run in {tmp_path / 'run'}; nothing was written." in end.output

@@ -11,8 +11,9 @@ from commands import Finished
 from PIL import Image
 
 from logsnr.compare import configurations
-from logsnr.config import ObjectiveConfig, RunConfig
 from logsnr.errors import ConfigError
+from logsnr.settings.objective import SigmoidWeighting, WeightedConfig
+from logsnr.settings.run import RunConfig
 
 Run = Callable[..., Finished]
 OPTIONS = [
@@ -79,5 +80,5 @@ def test_what_is_refused() -> None:
         configurations(RunConfig(), ("linear", "cosinus"))
     with pytest.raises(ConfigError, match="learned needs objective"):
         configurations(RunConfig(), ("cosine", "learned"))
-    configs = configurations(RunConfig(objective=ObjectiveConfig("sigmoid")), ("cosine", "learned"))
+    configs = configurations(RunConfig(objective=WeightedConfig(SigmoidWeighting())), ("cosine", "learned"))
     assert [config.schedule.name for config in configs.values()] == ["cosine", "learned"]

@@ -37,7 +37,7 @@ def trained(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def unconditional(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("unconditional")
-    assert run(path / "log.txt", "train", *tiny, "--data.no-class-conditional", "--out", path / "run").status == 0
+    assert run(path / "log.txt", "train", *tiny, "--condition.name", "none", "--out", path / "run").status == 0
     return path / "run"
 
 

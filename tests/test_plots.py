@@ -13,7 +13,6 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from logsnr.config import ScheduleConfig
 from logsnr.errors import ConfigError
 from logsnr.inspect_schedule import inspect_schedules
 from logsnr.plots import (
@@ -27,6 +26,7 @@ from logsnr.plots import (
 )
 from logsnr.registry import known_schedules, make_scheduler, resolve_scheduler_class
 from logsnr.schedulers.scheduling_beta import BetaScheduler, CosineBetaScheduler, LinearBetaScheduler, ScheduleWarning
+from logsnr.settings.schedule import ScheduleConfig
 
 OWN_MODULE = """
 import torch

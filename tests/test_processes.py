@@ -46,9 +46,9 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "unet" / "diffusion_pytorch_model.safetensors")
 
 
-IMPORTANCE = ["--objective.loss", "vlb", "--schedule.variance-type", "learned_range"]
+IMPORTANCE = ["--objective.name", "vlb", "--schedule.variance-type", "learned_range"]
 IMPORTANCE += ["--schedule.num-train-timesteps", "4", "--train.learning-rate", "1e-4"]
-LEARNED = ["--schedule.name", "learned", "--objective.weighting", "sigmoid", "--schedule.teacher", "losses"]
+LEARNED = ["--schedule.name", "learned", "--objective.weighting.name", "sigmoid", "--schedule.teacher", "losses"]
 
 
 @pytest.mark.parametrize(("accumulation", "more"), [("1", []), ("3", []), ("3", IMPORTANCE), ("3", LEARNED)])

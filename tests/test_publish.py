@@ -49,7 +49,7 @@ def conditional(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pa
 def unconditional(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One with zero terminal SNR, which is sampled in another way on its card."""
     path = tmp_path_factory.mktemp("unconditional")
-    more = ("--data.no-class-conditional", "--schedule.zero-terminal-snr")
+    more = ("--condition.name", "none", "--schedule.zero-terminal-snr")
     assert run(path / "log.txt", "train", *tiny, *more, "--out", path / "run").status == 0
     return path / "run"
 

@@ -24,11 +24,11 @@ VARIANTS = {
         *("--model.attention-levels", "0", "--model.attention-head-dim", "4", "--data.held-out-fraction", "0.4"),
     ],
     "importance": [  # in use from sample 100 on, which is step 25
-        *("--objective.loss", "vlb", "--schedule.variance-type", "learned_range"),
+        *("--objective.name", "vlb", "--schedule.variance-type", "learned_range"),
         *("--schedule.num-train-timesteps", "10"),
     ],
     "learned schedule": [
-        *("--schedule.name", "learned", "--objective.weighting", "sigmoid"),
+        *("--schedule.name", "learned", "--objective.weighting.name", "sigmoid"),
         *("--train.held-out-every", "30", "--data.held-out-fraction", "0.4", "--schedule.teacher", "variance"),
     ],
 }

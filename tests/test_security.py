@@ -136,7 +136,7 @@ def test_the_commands_run_nothing(
     hub.add("ada/bait", bait)
     for source in (bait, "ada/bait"):
         assert logsnr_at_hub("sample", source, "--num", 1, "--steps", 2, "--out", "x.png").status == 0
-        plan = ("--data.no-class-conditional", "--out", "run", "--dry-run")  # which loads the weights too
+        plan = ("--condition.name", "none", "--out", "run", "--dry-run")  # which loads the weights too
         assert logsnr_at_hub("train", *tiny, *plan, "--init-from", source).status == 0
     assert not mark.exists()
 

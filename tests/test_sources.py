@@ -18,9 +18,9 @@ import torch
 from image_files import all_pixels, config, encoded, noise, save_noise
 from PIL import Image
 
-from logsnr.config import DataConfig
 from logsnr.errors import DataError
 from logsnr.images import open_images
+from logsnr.settings.image import DataConfig
 
 # Folders
 

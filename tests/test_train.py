@@ -21,7 +21,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import logsnr.train
-from logsnr.config import FREE, DataConfig, ModelConfig, RunConfig, TrainConfig, differences, from_json
 from logsnr.evaluate.likelihood import elbo
 from logsnr.hub import load
 from logsnr.images import open_images
@@ -33,6 +32,8 @@ from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.weighted import WeightedObjective
 from logsnr.registry import make_scheduler
 from logsnr.schedulers.scheduling_beta import LearnedBetaScheduler
+from logsnr.settings.image import DataConfig, ModelConfig
+from logsnr.settings.run import FREE, RunConfig, TrainConfig, differences, from_record
 from logsnr.train import learning_rate
 
 Run = Callable[..., Finished]
@@ -163,7 +164,7 @@ def test_a_learned_variance_is_trained_sampled_and_measured(
     loss: str, tiny: list[str], folder: Path, tmp_path: Path, logsnr: Run
 ) -> None:
     run = tmp_path / "run"
-    learned = ("--schedule.variance-type", "learned_range", "--objective.loss", loss)
+    learned = ("--schedule.variance-type", "learned_range", "--objective.name", loss)
     fast = ("--schedule.num-train-timesteps", 20, "--train.num-steps", 60, "--train.sample-every", 30)
     looking = ("--train.held-out-every", 30, "--data.held-out-fraction", 0.4)
     assert logsnr("train", *tiny, *learned, *fast, *looking, "--out", run).status == 0
@@ -213,7 +214,7 @@ def test_a_learned_schedule_is_trained_and_any_scheduler_runs_it(
     teacher: str, tiny: list[str], tmp_path: Path, logsnr: Run
 ) -> None:
     run = tmp_path / "run"
-    learned = ("--schedule.name", "learned", "--objective.weighting", "sigmoid", "--schedule.teacher", teacher)
+    learned = ("--schedule.name", "learned", "--objective.weighting.name", "sigmoid", "--schedule.teacher", teacher)
     arguments = ("train", *tiny, *learned, "--train.num-steps", 80, "--train.batch-size", 32, "--out", run)
     assert logsnr(*arguments, "--train.checkpoint-every", 20).status == 0
     start, made = LearnedBetaScheduler(), load(run).scheduler
@@ -254,7 +255,13 @@ def test_init_from(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
     for options, words in [
         (("--data.channels", 3), ("in_channels 1", "data.channels is 3")),
         (("--data.resolution", 16), ("sample_size 8", "data.resolution is 16")),
-        (("--data.no-class-conditional",), ("num_class_embeds 3", "the number of classes plus 1 is None")),
+        (
+            (
+                "--condition.name",
+                "none",
+            ),
+            ("num_class_embeds 3", "the number of classes plus 1 is None"),
+        ),
     ]:
         message = logsnr("train", *tiny, "--out", new, "--init-from", first, *options).message
         assert all(word in message for word in words), message
@@ -316,7 +323,7 @@ def test_settings_that_the_weights_do_not_depend_on_may_change(tiny: list[str], 
     assert after[name] == before[name]
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000012"]
     old, new = (json.loads(files["config.json"]) for files in (before, after))
-    changed = differences(*(from_json(json.dumps(record["config"])) for record in (old, new)))
+    changed = differences(*(from_record(record) for record in (old, new)))
     assert {line.partition(":")[0] for line in changed} == FREE
     assert old | {"config": new["config"]} == new
     message = logsnr("train", *tiny, *other, "--train.log-every", 5, "--train.seed", 3, "--out", run).message

@@ -18,7 +18,6 @@ from loopback_hub import LoopbackHub
 from logsnr import refinement, trajectories
 from logsnr import tune as module
 from logsnr.cli import run as command_line
-from logsnr.config import SampleOptions, TuneOptions
 from logsnr.errors import ConfigError, ModelError
 from logsnr.few_evaluations import FILE, SAMPLERS, STOCK, TUNED, UNTUNED, Curve, read_curve, stock_schedulers
 from logsnr.hub import load
@@ -28,6 +27,7 @@ from logsnr.refinement import _derivatives, _free, best_path, first_guess, refin
 from logsnr.sample import sample
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.schedulers.scheduling_few_step import HISTORY, adams_table, ddim_table, dpm_solver_table
+from logsnr.settings.options import SampleOptions, TuneOptions
 from logsnr.stage import stage
 from logsnr.trajectories import Paths
 from logsnr.tune import Tuned, curve, plan, tune

@@ -6,6 +6,7 @@ The same facts give the same text, byte for byte, so that publishing again what 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from typing import Any
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from logsnr.config import ObjectiveConfig, RunConfig, SampleOptions
 from logsnr.effort import Effort
 from logsnr.few_evaluations import Curve
 from logsnr.monitor import HeldOutLoss
@@ -24,6 +24,10 @@ from logsnr.provenance import PLACEHOLDERS, DataOrigin, data_origin, hub_url, tr
 from logsnr.registry import noise_schedule
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
+from logsnr.settings.condition import ClassLabelConfig
+from logsnr.settings.objective import ConsistencyConfig, HybridConfig, ObjectiveConfig, VlbConfig, WeightedConfig
+from logsnr.settings.options import SampleOptions
+from logsnr.settings.run import RunConfig
 
 TEMPLATES = Path(__file__).parent / "hub_cards"
 TAG = "logsnr"
@@ -46,6 +50,8 @@ _TARGETS = {
     "v_prediction": "v = a ε − s x_0",
     "x0_minus_noise": "x_0 − ε",
 }
+_SYMBOLS = {"gamma": "γ", "bias": "b", "sigma_data": "σ_data"}
+"""Of the weightings' settings."""
 _FIGURES = {
     "fid": ("FID", "lower is better"),
     "kid": ("KID", "lower is better"),
@@ -318,30 +324,33 @@ def _settings(subject: Subject, training: Training) -> list[tuple[str, str]]:
     """The rows of the short table of settings."""
     config, options = training.config, training.config.train
     channels = subject.pipeline.unet.config["block_out_channels"]
-    distill = config.distill
+    objective, condition = config.objective, config.condition
     rows = [
         ("schedule", f"{config.schedule.name}, {config.schedule.num_train_timesteps:,} steps"),
         ("target", _TARGETS[config.schedule.prediction_type]),
-        ("loss weighting", _weighting_text(config.objective)),
+        ("loss", f"distillation from {objective.teacher_steps} evaluations into one, c = {objective.huber_c:g}")
+        if isinstance(objective, ConsistencyConfig)
+        else ("loss weighting", _weighting_text(objective)),
         ("channels of the levels", ", ".join(map(str, channels))),
         ("optimiser", f"AdamW, learning rate {options.learning_rate:g}, {options.lr_warmup_steps} steps of warm-up"),
         ("weights", f"averaged, decay {options.ema_decay:g}"),
         ("seed", str(options.seed)),
     ]
-    if subject.classes is not None:
-        dropped = config.objective.label_dropout if distill is None else distill.label_dropout
-        rows.insert(3, ("labels dropped", f"{100 * dropped:g} %, which guidance needs"))
-    if distill is not None:
-        rows[2] = ("loss", f"distillation from {distill.teacher_steps} evaluations into one, c = {distill.huber_c:g}")
-        rows.insert(0, ("distilled from", f"the model {distill.base_digest}, trained for {distill.base_steps:,} steps"))
+    if subject.classes is not None and isinstance(condition, ClassLabelConfig):
+        rows.insert(3, ("labels dropped", f"{100 * condition.dropout:g} %, which guidance needs"))
+    if isinstance(objective, ConsistencyConfig):
+        origin = f"the model {objective.base_digest}, trained for {objective.base_steps:,} steps"
+        rows.insert(0, ("distilled from", origin))
     return rows
 
 
 def _weighting_text(objective: ObjectiveConfig) -> str:
-    if objective.loss == "vlb":
-        return "the variational bound's own"
-    text = objective.weighting + (f", γ = {objective.min_snr_gamma:g}" if objective.weighting == "min_snr" else "")
-    if objective.loss == "hybrid":
+    if not isinstance(objective, WeightedConfig | HybridConfig):
+        return "the variational bound's own" if isinstance(objective, VlbConfig) else f"that of {objective.name}"
+    weighting = objective.weighting
+    own = [(_SYMBOLS[f.name], getattr(weighting, f.name)) for f in dataclasses.fields(weighting) if f.init]
+    text = ", ".join([weighting.name, *(f"{symbol} = {value:g}" for symbol, value in own)])
+    if isinstance(objective, HybridConfig):
         text += f", and {objective.vlb_weight:g} times the variational bound for the learned variance"
     return text
 

@@ -19,21 +19,15 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from logsnr.config import (
-    DataConfig,
-    DistillConfig,
-    EvaluateOptions,
-    ModelConfig,
-    ObjectiveConfig,
-    RunConfig,
-    SampleOptions,
-    ScheduleConfig,
-    TrainConfig,
-    TuneOptions,
-    to_json,
-)
 from logsnr.errors import ConfigError, LogsnrError, did_you_mean
-from logsnr.presets import PRESETS
+from logsnr.settings.condition import ClassLabelConfig, ConditionConfig
+from logsnr.settings.flags import chosen
+from logsnr.settings.image import DataConfig, ModelConfig
+from logsnr.settings.objective import ConsistencyConfig, ObjectiveConfig, WeightedConfig
+from logsnr.settings.options import EvaluateOptions, SampleOptions, TuneOptions
+from logsnr.settings.presets import presets
+from logsnr.settings.run import RunConfig, TrainConfig, to_json
+from logsnr.settings.schedule import ScheduleConfig
 
 _Arguments = TypeVar("_Arguments")
 
@@ -46,10 +40,11 @@ class TrainArguments:
     """The run folder: configuration, checkpoints, logs, samples, and in the end the model."""
     dry_run: bool = False
     """Show the data and the configuration, check them, and stop."""
-    data: DataConfig = field(default_factory=DataConfig)
+    data: Any = field(default_factory=DataConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    model: Any = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=WeightedConfig)
+    condition: ConditionConfig = field(default_factory=ClassLabelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -62,25 +57,41 @@ Train a model, or go on with one: the same command again resumes. A preset is a 
 `logsnr train PRESET --help` shows every setting with its value. See what would be done: --dry-run"""
 
 
-def parse_train(preset: str, argv: list[str]) -> TrainArguments:
-    """The arguments of `logsnr train PRESET`: the preset, and what is said otherwise."""
-    text, c = PRESETS[preset]
-    return _parse(
+def parse_train(preset: str, argv: list[str]) -> tuple[RunConfig, TrainArguments]:
+    """What `logsnr train PRESET` is to do: the preset, and what is said otherwise."""
+    chosen_preset = presets()[preset]
+    arguments = _parse(
         TrainArguments,
         argv,
         prog=f"logsnr train {preset}",
-        description=f"Train a model, or go on with one: the same command again resumes. The preset: {text}.",
-        default=TrainArguments(tyro.MISSING, False, c.data, c.schedule, c.model, c.objective, c.train),
+        description="Train a model, or go on with one: the same command again resumes. The preset: "
+        f"{chosen_preset.text}.",
+        default=TrainArguments(tyro.MISSING, **_sections(chosen_preset.config)),
     )
+    return _configured(chosen_preset.config, arguments), arguments
+
+
+def _sections(config: RunConfig) -> dict[str, Any]:
+    return {name: section for name, section in vars(config).items() if name != "kind"}
+
+
+def _configured(base: RunConfig, arguments: Any) -> RunConfig:
+    """`base` with the sections that `arguments` has."""
+    sections = {name: getattr(arguments, name) for name in _sections(base) if hasattr(arguments, name)}
+    config = dataclasses.replace(base, **sections)
+    if config.objective.command == "distill" and base.objective.command != "distill":
+        raise ConfigError(
+            f"objective.name {config.objective.name} is what `logsnr distill RUN` trains, from a trained model. Use "
+            "that, or another objective."
+        )
+    return config
 
 
 def _train(argv: list[str]) -> int:
-    presets = {name: text for name, (text, _) in PRESETS.items()}
-    status = _no_choice(argv, "logsnr train", "preset", presets, _TRAIN_USAGE)
+    status = _no_preset(argv, "logsnr train", _TRAIN_USAGE)
     if status is not None:
         return status
-    arguments = parse_train(argv[0], argv[1:])
-    config = RunConfig(arguments.data, arguments.schedule, arguments.model, arguments.objective, arguments.train)
+    config, arguments = parse_train(argv[0], argv[1:])
     return _run_training(config, arguments.out, arguments.dry_run)
 
 
@@ -110,7 +121,8 @@ class DistillArguments:
     """The folder of the new run."""
     dry_run: bool = False
     """Show the data and the configuration, check them, and stop."""
-    distill: DistillConfig = field(default_factory=DistillConfig)
+    objective: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    condition: ConditionConfig = field(default_factory=ClassLabelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -132,17 +144,25 @@ def _distill(argv: list[str]) -> int:
     from logsnr.distill import distilled, require_other
 
     run = Path(argv[0])
-    config = distilled(run)
-    assert config.distill is not None
+    config, arguments = parse_distill(distilled(run), run, argv[1:])
+    require_other(run, arguments.out)
+    return _run_training(config, arguments.out, arguments.dry_run)
+
+
+def parse_distill(base: RunConfig, run: Path, argv: list[str]) -> tuple[RunConfig, DistillArguments]:
+    """What `logsnr distill RUN` is to do: the defaults for that run (`base`), and what is said otherwise."""
+    assert isinstance(base.objective, ConsistencyConfig)
     arguments = _parse(
         DistillArguments,
-        argv[1:],
+        argv,
         prog=f"logsnr distill {run}",
-        default=DistillArguments(tyro.MISSING, False, config.distill, config.train),
+        default=DistillArguments(tyro.MISSING, False, base.objective, base.condition, base.train),
     )
-    require_other(run, arguments.out)
-    config = dataclasses.replace(config, distill=arguments.distill, train=arguments.train)
-    return _run_training(config, arguments.out, arguments.dry_run)
+    if (arguments.objective.name, arguments.condition.name) != (base.objective.name, base.condition.name):
+        raise ConfigError(
+            "logsnr distill keeps the condition of RUN, and its objective is consistency: leave --….name out."
+        )
+    return _configured(base, arguments), arguments
 
 
 @dataclass(frozen=True)
@@ -377,10 +397,11 @@ class CompareArguments:
     """Steps of the sampler at which quality is measured, beside --evaluate.steps."""
     dry_run: bool = False
     """Say what would be done, and stop."""
-    data: DataConfig = field(default_factory=DataConfig)
+    data: Any = field(default_factory=DataConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    model: Any = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=WeightedConfig)
+    condition: ConditionConfig = field(default_factory=ClassLabelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
 
@@ -396,24 +417,20 @@ those of `logsnr train`:
 
 
 def _compare(argv: list[str]) -> int:
-    presets = {name: text for name, (text, _) in PRESETS.items()}
-    status = _no_choice(argv, "logsnr compare", "preset", presets, _COMPARE_USAGE)
+    status = _no_preset(argv, "logsnr compare", _COMPARE_USAGE)
     if status is not None:
         return status
     preset, *rest = argv
-    text, c = PRESETS[preset]
-    missing = tyro.MISSING
+    base = presets()[preset]
     with _naming_evaluate():
         arguments = _parse(
             CompareArguments,
             rest,
             prog=f"logsnr compare {preset}",
-            description=f"{CompareArguments.__doc__} The preset: {text}.",
-            default=CompareArguments(
-                missing, missing, (5, 10, 20, 50), False, c.data, c.schedule, c.model, c.objective, c.train
-            ),
+            description=f"{CompareArguments.__doc__} The preset: {base.text}.",
+            default=CompareArguments(tyro.MISSING, tyro.MISSING, **_sections(base.config)),
         )
-    config = RunConfig(arguments.data, arguments.schedule, arguments.model, arguments.objective, arguments.train)
+    config = _configured(base.config, arguments)
     from logsnr.compare import compare, plan
 
     more = (arguments.schedules, arguments.out, arguments.evaluate, arguments.at_steps)
@@ -651,9 +668,18 @@ def _no_choice(argv: list[str], prog: str, noun: str, choices: Mapping[str, str]
     return 2
 
 
+def _no_preset(argv: list[str], prog: str, usage: str) -> int | None:
+    return _no_choice(argv, prog, "preset", {name: preset.text for name, preset in presets().items()}, usage)
+
+
 def _parse(arguments: type[_Arguments], argv: list[str], **more: Any) -> _Arguments:
-    """What tyro makes of `argv`. A value that breaks a rule of ours is our error and no box of tyro's, which would be
-    headed by names from inside tyro; the error is found behind the exit that tyro makes of it."""
+    """What tyro makes of `argv`, after the members of unions are chosen in the defaults.
+
+    A value that breaks a rule of ours is our error and no box of tyro's, which would be headed by names from inside
+    tyro; the error is found behind the exit that tyro makes of it.
+    """
+    if "default" in more:
+        more["default"] = chosen(more["default"], argv)
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):

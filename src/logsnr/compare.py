@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from logsnr.config import EvaluateOptions, RunConfig
 from logsnr.errors import ConfigError
 from logsnr.evaluate.bits import bound
 from logsnr.evaluate.distribution import distribution, extractor_for, features_name, number_of_images
@@ -32,6 +31,9 @@ from logsnr.plots import Compared, compare_figure, save_png
 from logsnr.registry import make_scheduler
 from logsnr.runs import require_same
 from logsnr.sample import DEFAULT_STEPS
+from logsnr.settings.choice import switched
+from logsnr.settings.options import EvaluateOptions
+from logsnr.settings.run import RunConfig
 from logsnr.tables import aligned
 from logsnr.train import TrainResult, train
 
@@ -50,7 +52,7 @@ def configurations(config: RunConfig, schedules: tuple[str, ...]) -> dict[str, R
         raise ConfigError(f"--schedules must name two or more different schedules, and is {' '.join(schedules)!r}.")
     found = {}
     for name in schedules:
-        found[name] = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, name=name))
+        found[name] = dataclasses.replace(config, schedule=switched(config.schedule, name, "schedule"))
         make_scheduler(found[name].schedule)
     return found
 
@@ -60,7 +62,7 @@ def plan(
 ) -> str:
     """What `compare` would do, in words. Raises what it would raise for its schedules, features and folders."""
     configs = configurations(config, schedules)
-    data = open_images(config.data)
+    data = open_images(config.data, config.condition.reads_labels)
     find_extractor(features_name(options, data))
     for name, each in configs.items():
         if (_folder(out, name) / "config.json").exists():

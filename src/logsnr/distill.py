@@ -7,13 +7,14 @@ with the objective of `logsnr.objectives.consistency`.
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
-from logsnr.config import DistillConfig, RunConfig, TrainConfig, from_json
 from logsnr.errors import CheckpointError, ConfigError
 from logsnr.files import read_json
 from logsnr.model_folder import find_model, model_digest
+from logsnr.settings.condition import ClassLabelConfig
+from logsnr.settings.objective import ConsistencyConfig
+from logsnr.settings.run import RunConfig, TrainConfig, from_record
 
 COST = 2.6
 """Of a step, in steps of plain training: the teacher's three evaluations, without a gradient, take longer than one, and
@@ -28,12 +29,15 @@ def distilled(run: Path) -> RunConfig:
     """
     if not (run / "config.json").is_file():
         raise CheckpointError(f"{run} is no run folder: there is no config.json in it.")
-    base = from_json(json.dumps(read_json(run / "config.json")["config"]))
-    if base.distill is not None:
+    base = from_record(read_json(run / "config.json"), str(run / "config.json"))
+    if isinstance(base.objective, ConsistencyConfig):
         raise ConfigError(f"{run} is distilled already. Give the run that it came from.")
-    origin = DistillConfig(base_digest=model_digest(find_model(run)), base_steps=base.train.num_steps)
+    origin = ConsistencyConfig(base_digest=model_digest(find_model(run)), base_steps=base.train.num_steps)
     model = dataclasses.replace(base.model, init_from=str(run))
-    return dataclasses.replace(base, model=model, train=_shorter(base.train), distill=origin)
+    condition = base.condition
+    if isinstance(condition, ClassLabelConfig):
+        condition = ClassLabelConfig()  # the share of dropped labels that the base was trained with isn't this loss's
+    return dataclasses.replace(base, model=model, objective=origin, condition=condition, train=_shorter(base.train))
 
 
 def require_other(run: Path, out: Path) -> None:

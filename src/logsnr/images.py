@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from logsnr.config import DataConfig
 from logsnr.errors import DataError
 from logsnr.kept_pixels import Reading
 from logsnr.pixels import Pixels
 from logsnr.scan import FittedImages, scan
 from logsnr.seeded import Example, SeededData
+from logsnr.settings.image import DataConfig
 from logsnr.sources import Labels, open_source
 
 _LISTED = 10
@@ -131,14 +131,14 @@ ImageData: TypeAlias = SeededData[ImageExamples]
 """Images, split into training and held-out ones."""
 
 
-def open_images(config: DataConfig) -> ImageData:
+def open_images(config: DataConfig, labelled: bool = True) -> ImageData:
     """Finds, reads and checks the whole set, with a progress bar on stderr if that takes over two seconds.
 
     Every image that isn't in the cache already (see `logsnr.scan`) is decoded once here, in `config.num_workers`
     processes (0: in this one), so that a damaged file stops the run before it has begun. Raises `DataError` for
     anything in the data that can't be used as asked.
     """
-    source = open_source(config)
+    source = open_source(config, labelled)
     if len(source.images) < 2:
         raise DataError(
             f"{config.source} has {_count(len(source.images), 'image')}, and at least 2 are needed: one to "

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from logsnr.config import DataConfig, ScheduleConfig
 from logsnr.errors import ConfigError, DataError
 from logsnr.images import ImageData, open_images
 from logsnr.plots import save_png, spectrum_figure
 from logsnr.registry import make_scheduler
+from logsnr.settings.image import DataConfig
+from logsnr.settings.schedule import ScheduleConfig
 from logsnr.sources import OpenedSource, open_source, read_image
 from logsnr.spectrum import Spectrum, photographs, spectrum
 
@@ -74,7 +75,7 @@ def inspect_data(
     """
     if out is not None and out.suffix.lower() != ".png":
         raise ConfigError(f"--out must be a file that ends in .png, and is {out}.")
-    opened = open_source(DataConfig(source=source))
+    opened = open_source(DataConfig(source=source), labelled=True)
     files = _read(opened)
     if not files.sizes:
         raise DataError(f"None of the {len(opened.images)} images of {source} can be read.")
@@ -186,7 +187,7 @@ def _suggestion(config: DataConfig, data: ImageData, found: Spectrum, shift: flo
         f"logsnr train images-{32 if config.resolution <= 32 else 64} --data.source {shlex.quote(config.source)} "
         f"--data.resolution {config.resolution} --data.channels {config.channels} --schedule.name cosine "
         f"--schedule.shift {shift:g} {'--schedule.zero-terminal-snr ' if shines else ''}"
-        f"--objective.weighting min_snr --objective.min-snr-gamma {gamma:.2g} --out RUN"
+        f"--objective.weighting.name min_snr --objective.weighting.gamma {gamma:.2g} --out RUN"
     )
     rule = 2 * math.log(64 / config.resolution)
     reasons = [

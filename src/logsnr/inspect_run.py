@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from logsnr.config import EvaluateOptions
 from logsnr.evaluate.bits import bound
 from logsnr.evaluate.subject import Subject
 from logsnr.film import Frame
@@ -27,6 +26,7 @@ from logsnr.pictures import film_strip, sample_film
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import bits_by_log_snr_figure, loss_by_log_snr_figure, save_png
 from logsnr.seeded import Split
+from logsnr.settings.options import EvaluateOptions
 
 _SAMPLES = 2048
 

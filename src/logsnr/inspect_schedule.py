@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from logsnr.config import ScheduleConfig
 from logsnr.errors import ConfigError
 from logsnr.plots import save_png, schedule_figure
 from logsnr.registry import make_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
+from logsnr.settings.schedule import ScheduleConfig
 from logsnr.tables import aligned
 
 _WIDTH = 100
@@ -48,8 +48,8 @@ def inspect_schedules(
         raise ConfigError(f"--out must be a file that ends in .png, and is {out}.")
     schedulers: dict[str, BetaScheduler] = {}
     for name in names:
-        config = ScheduleConfig(
-            name=name,
+        config = ScheduleConfig.named(
+            name,
             num_train_timesteps=num_train_timesteps,
             zero_terminal_snr=zero_terminal_snr,
             shift=shift,

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
-from logsnr.config import SampleOptions
 from logsnr.film import Frame, record
 from logsnr.monitor import HeldOutLoss
 from logsnr.objectives.held_out import LOG_SNR_EDGES
@@ -23,6 +22,7 @@ from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import cell_size, image_grid, labelled_grid, loss_by_log_snr_figure, to_pil
 from logsnr.registry import usual_steps
 from logsnr.sample import DEFAULT_GUIDANCE, DEFAULT_STEPS, sample
+from logsnr.settings.options import SampleOptions
 
 _WIDE, _MOST_COLUMNS, _MOST_ROWS = 1000, 8, 10
 _FILM_FRAMES = 9

@@ -7,15 +7,18 @@ setting is a placeholder; whoever repeats the run puts a path of their own there
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from logsnr.config import FREE, RunConfig, differences, from_json
-from logsnr.presets import PRESETS
+from logsnr.settings.flags import as_flag, with_members
+from logsnr.settings.image import IMAGE
+from logsnr.settings.kind import kind_named
+from logsnr.settings.objective import ConsistencyConfig
+from logsnr.settings.presets import presets
+from logsnr.settings.run import FREE, RunConfig, differences, flat, from_record
 
-PLACEHOLDERS = {"data.source": "path/to/images", "model.init_from": "path/to/model"}
+PLACEHOLDERS = IMAGE.placeholders
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ _KNOWN = {
 
 def public_config(record: dict[str, Any]) -> RunConfig:
     """The configuration in a run's `config.json` (`record`), with placeholders for folders of its machine."""
-    config = from_json(json.dumps(record["config"]))
-    for name in record.get("local", PLACEHOLDERS):  # before the list was kept, any path may be one
+    config = from_record(record)
+    placeholders = kind_named(config.kind).placeholders
+    for name in record["local"]:
         section, setting = name.split(".")
         value = getattr(getattr(config, section), setting)
         if value not in (None, _BUNDLED):
-            changed = dataclasses.replace(getattr(config, section), **{setting: PLACEHOLDERS[name]})
+            changed = dataclasses.replace(getattr(config, section), **{setting: placeholders[name]})
             config = dataclasses.replace(config, **{section: changed})
     return config
 
@@ -75,44 +79,38 @@ def hub_url(repo_id: str, dataset: bool = False) -> str:
 
 
 def nearest_preset(config: RunConfig) -> str:
-    """The preset that the fewest settings have to be changed from."""
-    return min(PRESETS, key=lambda name: len(differences(PRESETS[name][1], config)))
+    """The preset of the same kind that the fewest settings have to be changed from."""
+    same_kind = {name: preset for name, preset in presets().items() if preset.config.kind == config.kind}
+    return min(same_kind, key=lambda name: len(differences(same_kind[name].config, config)))
 
 
 def training_command(config: RunConfig, out: str) -> list[str]:
     """`logsnr train …` or `distill …` in pieces, each a flag with its values: the preset, and what differs from it."""
-    if config.distill is not None:
-        return _distill_command(config, out)
-    preset = nearest_preset(config)
-    pieces = [f"logsnr train {preset} --out {shlex.quote(out)}"]
-    for section in dataclasses.fields(RunConfig):
-        before, after = getattr(PRESETS[preset][1], section.name), getattr(config, section.name)
-        if after is None:  # not distilled
-            continue
-        for field in dataclasses.fields(after):
-            value = getattr(after, field.name)
-            if value != getattr(before, field.name):
-                pieces.append(_flag(section.name, field.name, value))
-    return pieces
-
-
-def _distill_command(config: RunConfig, out: str) -> list[str]:
-    """`logsnr distill …`, with every setting that the weights depend on: the defaults are made of the base's."""
-    pieces = [f"logsnr distill {shlex.quote(str(config.model.init_from))} --out {shlex.quote(out)}"]
-    for name, section in (("distill", config.distill), ("train", config.train)):
-        assert section is not None
-        for field in dataclasses.fields(section):
-            if f"{name}.{field.name}" not in FREE and not field.name.startswith("base_"):
-                pieces.append(_flag(name, field.name, getattr(section, field.name)))
-    return pieces
-
-
-def _flag(section: str, name: str, value: Any) -> str:
-    words = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{section}.{words}" if value else f"--{section}.no-{words}"
-    if isinstance(value, dict):
-        values = [str(part) for item in value.items() for part in item]
+    values = flat(config)
+    if isinstance(config.objective, ConsistencyConfig):
+        pieces = [f"logsnr distill {shlex.quote(str(config.model.init_from))}"]
+        given = _of_distillation(config)
     else:
-        values = [str(part) for part in (value if isinstance(value, tuple) else (value,))]
-    return shlex.join([f"--{section}.{words}", *values])
+        preset = nearest_preset(config)
+        pieces = [f"logsnr train {preset}"]
+        given = _changed(presets()[preset].config, config)
+    return [f"{pieces[0]} --out {shlex.quote(out)}", *(as_flag(name, values[name]) for name in given)]
+
+
+def _of_distillation(config: RunConfig) -> list[str]:
+    """Every setting that the weights depend on and the base doesn't decide: the defaults are made of the base's."""
+    sections = {"objective": config.objective, "condition": config.condition, "train": config.train}
+    names = [name for section, settings in sections.items() for name in flat(settings, section)]
+    hidden = {"objective.base_digest", "objective.base_steps"}
+    return [name for name in names if name not in FREE | hidden and not name.endswith(".name")]
+
+
+def _changed(preset: RunConfig, config: RunConfig) -> list[str]:
+    """The settings that make `config` of a preset: choices, and what differs from the preset's or else the default."""
+    values, before = flat(config), flat(preset)
+    names = {name: value for name, value in values.items() if name.endswith(".name")}
+    start = {"kind": preset.kind}
+    for section in dataclasses.fields(preset):
+        if section.name != "kind":
+            start |= flat(with_members(getattr(preset, section.name), names, section.name), section.name)
+    return [name for name, value in values.items() if value != (before.get(name) if name in names else start[name])]

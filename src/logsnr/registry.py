@@ -21,14 +21,15 @@ import importlib
 import inspect
 import os
 import sys
-from importlib.metadata import entry_points
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from logsnr.config import ScheduleConfig
 from logsnr.errors import ConfigError, ModelError, did_you_mean
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
+from logsnr.settings.registry import known, reference
+from logsnr.settings.schedule import ScheduleConfig
 
 Sampler = BetaScheduler | ConsistencyScheduler
 """What a model of ours is saved with: its noise schedule, or a sampler on that schedule."""
@@ -36,16 +37,9 @@ Sampler = BetaScheduler | ConsistencyScheduler
 GROUP = "logsnr.schedulers"
 
 
-def known_schedules() -> dict[str, str]:
+def known_schedules() -> Mapping[str, str]:
     """The short names of this installation in order of the alphabet, each with its `package.module:Class`."""
-    known: dict[str, str] = {}
-    for point in sorted(entry_points(group=GROUP)):
-        if known.setdefault(point.name, point.value) != point.value:
-            raise ConfigError(
-                f"The schedule name {point.name!r} is claimed by {known[point.name]} and by {point.value}. Uninstall "
-                "one of the two packages, or use the long form package.module:Class."
-            )
-    return known
+    return known(GROUP)
 
 
 def resolve_scheduler_class(name: str) -> type[BetaScheduler]:
@@ -57,13 +51,7 @@ def resolve_scheduler_class(name: str) -> type[BetaScheduler]:
             # module imports later is found too.
             sys.path.append(directory)
         return _load(name)
-    known = known_schedules()
-    if name not in known:
-        raise ConfigError(
-            f"schedule.name {name!r} is unknown.{did_you_mean(name, known)} Known: {', '.join(known) or 'none'}; "
-            "your own class is written package.module:Class."
-        )
-    return _load(known[name])
+    return _load(reference(GROUP, name, "schedule.name", "; your own class is written package.module:Class"))
 
 
 def scheduler_class_named(class_name: str) -> type[BetaScheduler]:
@@ -71,9 +59,9 @@ def scheduler_class_named(class_name: str) -> type[BetaScheduler]:
 
     The name may be anybody's: it is compared with those names and never made into a module's.
     """
-    for reference in known_schedules().values():
-        if reference.partition(":")[2] == class_name:
-            return _load(reference)
+    for each in known_schedules().values():
+        if each.partition(":")[2] == class_name:
+            return _load(each)
     for cls in BetaScheduler.__subclasses__():
         if cls.__name__ == class_name and _is_schedule(cls):
             return cls
@@ -89,12 +77,12 @@ def make_scheduler(config: ScheduleConfig) -> BetaScheduler:
     Raises `ConfigError` if the name is unknown or the schedule can't be made with these settings.
     """
     cls = resolve_scheduler_class(config.name)
-    known = cls.schedule_options()
+    formula = cls.schedule_options()
     for option in config.options:  # the constructor takes other keywords too, which aren't the formula's
-        if option not in known:
+        if option not in formula:
             raise ConfigError(
                 f"schedule.options has {option!r}, which is no option of {config.name}."
-                f"{did_you_mean(option, known)} Options: {', '.join(known) or 'none'}."
+                f"{did_you_mean(option, formula)} Options: {', '.join(formula) or 'none'}."
             )
     options: dict[str, Any] = dict(config.options)
     try:

@@ -13,7 +13,6 @@ from typing import Any
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from logsnr.checkpoint import export_model, load_latest
-from logsnr.config import FREE, RunConfig, differences, from_json, to_json
 from logsnr.effort import note_model_step
 from logsnr.errors import CheckpointError, ConfigError
 from logsnr.files import locked, read_json, replacing_folder, write_atomically
@@ -25,12 +24,16 @@ from logsnr.objectives.schedule_learner import learned_scheduler
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.precision import resolve_precision
 from logsnr.registry import Sampler, consistency_scheduler, make_scheduler
+from logsnr.settings.kind import kind_named
+from logsnr.settings.objective import ConsistencyConfig
+from logsnr.settings.run import FREE, RunConfig, differences, flat, from_record, to_record
+from logsnr.settings.schedule import LearnedSchedule
 
 
 def plan(config: RunConfig, run: Path) -> str:
     """What `train` would do, in words, after opening the data and making everything but the first step."""
     require_tracker(config.train.tracker)
-    data = open_images(config.data)
+    data = open_images(config.data, config.condition.reads_labels)
     learned = make_scheduler(config.schedule).variance_type == "learned_range"
     unet = make_unet(config.data, config.model, data.examples.class_names, config.train.seed, learned)
     options = config.train
@@ -59,7 +62,7 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
     if not (run / "config.json").is_file():
         raise CheckpointError(f"{run} is no run folder: there is no config.json in it.")
     record = read_json(run / "config.json")
-    config, names = from_json(json.dumps(record["config"])), record["data"]["class_names"]
+    config, names = from_record(record, str(run / "config.json")), record["data"]["class_names"]
     checkpoint, _ = load_latest(run)
     if checkpoint is None:
         raise CheckpointError(
@@ -68,11 +71,11 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
     unet = UNet2DModel.from_config(record["unet"])
     unet.load_state_dict(checkpoint.ema)
     schedule = make_scheduler(config.schedule)
-    if config.schedule.name == "learned":
+    if isinstance(config.schedule, LearnedSchedule):
         schedule = learned_scheduler(schedule, checkpoint.objective)
     scheduler: Sampler = schedule
-    if config.distill is not None:
-        scheduler = consistency_scheduler(schedule, config.distill.steps, kept_contrasts(checkpoint.objective))
+    if isinstance(config.objective, ConsistencyConfig):
+        scheduler = consistency_scheduler(schedule, config.objective.steps, kept_contrasts(checkpoint.objective))
     if class_label is None:
         out = run if out is None else out
         _require_replaceable(*forms(out))
@@ -114,7 +117,7 @@ def claim(
     on: their new values are written, and the lines of `differences` returned."""
     path = run / "config.json"
     record = {
-        "config": json.loads(to_json(config)),
+        **to_record(config),
         "num_processes": num_processes,
         "mixed_precision": mixed_precision,
         "data": {
@@ -150,16 +153,15 @@ def claim(
 
 def _local_settings(config: RunConfig) -> list[str]:
     """Settings that name a folder of this machine and nothing that others have; they aren't published."""
-    folders = {"data.source": Path(config.data.source).expanduser()}
-    if config.model.init_from is not None:
-        folders["model.init_from"] = Path(config.model.init_from)
-    return [name for name, folder in folders.items() if folder.is_dir()]
+    values = flat(config)
+    named = {name: values[name] for name in kind_named(config.kind).placeholders if values[name] is not None}
+    return [name for name, value in named.items() if Path(value).expanduser().is_dir()]
 
 
 def require_same(run: Path, config: RunConfig, data: ImageData) -> list[str]:
     """The lines of `differences` for settings that a run may change; CheckpointError for any other."""
     before = read_json(run / "config.json")
-    found = differences(from_json(json.dumps(before["config"])), config)
+    found = differences(from_record(before, str(run / "config.json")), config)
     changed = [line for line in found if line.partition(":")[0] in FREE]
     lines = [line for line in found if line not in changed]
     if lines:

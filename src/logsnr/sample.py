@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from logsnr.config import SampleOptions
 from logsnr.errors import ModelError
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import image_grid, save_png
 from logsnr.registry import resolve_scheduler_class, usual_steps
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler
+from logsnr.settings.options import SampleOptions
 
 DEFAULT_GUIDANCE = 2.0
 DEFAULT_STEPS = 20

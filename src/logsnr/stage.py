@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from logsnr.card import Subject, Training, public_words, render_card, render_stock_card
-from logsnr.config import to_json
 from logsnr.demo import stage_space
 from logsnr.effort import read_effort
 from logsnr.errors import PublishError
@@ -49,6 +48,7 @@ from logsnr.plots import few_steps_figure, save_png, schedule_figure
 from logsnr.provenance import public_config
 from logsnr.registry import noise_schedule
 from logsnr.sample import choose_device
+from logsnr.settings.run import to_record
 
 _REASONS = {
     "README.md": "the card: what a reader sees",
@@ -236,7 +236,7 @@ def _draw(
 
 def _write_run(training: Training, folder: Path) -> None:
     record = {key: training.record[key] for key in ("data", "unet", "versions")}
-    _write_json(folder / "config.json", {"config": json.loads(to_json(training.config)), **record})
+    _write_json(folder / "config.json", to_record(training.config) | record)
     if training.metrics:
         _write_json(folder / "metrics.json", training.metrics)
 

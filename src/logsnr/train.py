@@ -26,7 +26,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from logsnr.checkpoint import Checkpoint, Tensors, export_model, load_latest, save_checkpoint
-from logsnr.config import RunConfig
 from logsnr.effort import Clock, note_model_step
 from logsnr.errors import CheckpointError, TrainingError
 from logsnr.images import open_images
@@ -40,6 +39,7 @@ from logsnr.precision import fast_attention, resolve_precision
 from logsnr.registry import make_scheduler
 from logsnr.runs import claim, hold, portable_config, require_tracker
 from logsnr.seeds import sample_seed
+from logsnr.settings.run import RunConfig
 from logsnr.together import together
 
 
@@ -71,9 +71,10 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     say = print if main else _silence
     with together(accelerator):
         require_tracker(options.tracker)
-        data = open_images(config.data) if main else None  # first in one process: what the Hub sends is kept for all
+        labelled = config.condition.reads_labels
+        data = open_images(config.data, labelled) if main else None  # first in one process: what the Hub sends is kept
     with together(accelerator):
-        data = open_images(config.data) if data is None else data
+        data = open_images(config.data, labelled) if data is None else data
         scheduler = make_scheduler(config.schedule)
         learned_variance = scheduler.variance_type == "learned_range"
         unet = make_unet(config.data, config.model, data.examples.class_names, options.seed, learned_variance)
@@ -97,7 +98,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     averaged = Denoiser(unet, scheduler, conditioner)  # of the averaged weights, while they are in the network
     context = Context(
         seed=options.seed,
-        condition_dropout=(config.objective if config.distill is None else config.distill).label_dropout,
+        condition_dropout=config.condition.dropout,
         bits=data.examples.bits,
         shape=data.examples.shape,
         device=accelerator.device,
@@ -195,7 +196,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
                     log.scalars(done, {"loss": mean, "learning_rate": lr, "images_per_second": rate})
                 losses, norms = [], []
             if at_end:
-                with _averaged(unet, ema), accelerator.autocast(), _said(bar, "contrast" if config.distill else ""):
+                with _averaged(unet, ema), accelerator.autocast(), _said(bar, "last measurements"):
                     objective.finish(averaged)
             if log is not None and options.held_out_every and (done % options.held_out_every == 0 or at_end):
                 with _averaged(unet, ema), accelerator.autocast(), _said(bar, "held-out loss"):

@@ -22,7 +22,6 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from logsnr import refinement, trajectories
-from logsnr.config import TuneOptions
 from logsnr.errors import ConfigError, ModelError
 from logsnr.few_evaluations import TUNED, UNTUNED, Curve, drive, rmse, stock_schedulers
 from logsnr.files import digest_of, read_json, replacing_file, replacing_folder, write_atomically
@@ -32,6 +31,7 @@ from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.refinement import first_guess, refined
 from logsnr.sample import choose_device
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler, Table, adams_table
+from logsnr.settings.options import TuneOptions
 from logsnr.trajectories import Paths, Solutions, few_step_scheduler
 
 TRAIN, HELD_OUT = 128, 48

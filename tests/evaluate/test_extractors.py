@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from logsnr.cache import cache_folder
-from logsnr.config import DataConfig
 from logsnr.errors import ConfigError
 from logsnr.evaluate import classifier
 from logsnr.evaluate.extractors import Features, as_rgb, features_of_data, features_of_images, make_extractor
 from logsnr.files import digest_of
 from logsnr.images import ImageData, open_images
+from logsnr.settings.image import DataConfig
 
 
 class Means:
@@ -113,8 +113,8 @@ def test_classifier_learns_the_classes_once(folder: Path, cache: Path) -> None:
 
 
 def test_classifier_of_a_model_without_classes_looks_at_the_labels_all_the_same(folder: Path, cache: Path) -> None:
-    config = DataConfig(source=str(folder), resolution=8, class_conditional=False)
-    assert make_extractor("classifier", open_images(config), config, "cpu").name.startswith("small CNN")
+    config = DataConfig(source=str(folder), resolution=8)
+    assert make_extractor("classifier", open_images(config, labelled=False), config, "cpu").name.startswith("small CNN")
 
 
 def test_classifier_that_knows_little_warns(folder: Path, cache: Path, tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from logsnr.config import EvaluateOptions
 from logsnr.errors import ModelError
 from logsnr.evaluate import generated
 from logsnr.evaluate.generated import draw_labels, generate
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
+from logsnr.settings.options import EvaluateOptions
 
 
 def pipeline(classes: int | None = None) -> PixelDiffusionPipeline:

@@ -15,7 +15,6 @@ from gaussian import DOUBLE, SHAPES, ExactModel, Gaussian, exact, gaussian
 from torch import Tensor
 
 from logsnr.conditions.class_label import ClassLabel
-from logsnr.config import PredictionType
 from logsnr.errors import ConfigError, ModelError
 from logsnr.evaluate.likelihood import elbo
 from logsnr.models.denoiser import Denoiser
@@ -23,6 +22,7 @@ from logsnr.objectives.variational_bound import VariationalBound, discretised_ga
 from logsnr.registry import known_schedules, resolve_scheduler_class
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning, VarianceType
 from logsnr.seeded import Batch
+from logsnr.settings.schedule import PredictionType
 
 TARGETS: tuple[PredictionType, ...] = get_args(PredictionType)
 VARIANCES: tuple[VarianceType, ...] = get_args(VarianceType)

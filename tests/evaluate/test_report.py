@@ -12,10 +12,10 @@ import pytest
 import torch
 from commands import Command, Finished, run
 
-from logsnr.config import DataConfig
 from logsnr.distill import distilled
 from logsnr.evaluate.memorisation import picture_of_pairs
 from logsnr.images import open_images
+from logsnr.settings.image import DataConfig
 
 Run = Callable[..., Finished]
 OPTIONS = ("--num", "24", "--steps", "2", "--elbo-images", "6", "--elbo-timesteps", "5")

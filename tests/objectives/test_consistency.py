@@ -17,7 +17,6 @@ import pytest
 import torch
 from commands import Command, Finished
 
-from logsnr.config import DistillConfig, RunConfig, ScheduleConfig, from_json, to_json
 from logsnr.distill import distilled
 from logsnr.errors import ConfigError
 from logsnr.hub import load
@@ -29,6 +28,9 @@ from logsnr.registry import make_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
 from logsnr.seeded import Batch
+from logsnr.settings.objective import ConsistencyConfig
+from logsnr.settings.run import RunConfig, from_json, to_json
+from logsnr.settings.schedule import ScheduleConfig
 
 STD = 0.25
 
@@ -66,14 +68,14 @@ class Exact(Teacher):
 
 
 def made_of(config: RunConfig) -> ConsistencyObjective:
-    assert config.distill is not None
+    assert isinstance(config.objective, ConsistencyConfig)
     schedule = make_scheduler(config.schedule)
     context = Context(shape=(1, 8, 8), denoiser=Denoiser(Teacher(schedule), schedule))
-    return ConsistencyObjective(schedule, config.distill, context)
+    return ConsistencyObjective(schedule, config.objective, context)
 
 
 def objective(**options: Any) -> ConsistencyObjective:
-    return made_of(RunConfig(schedule=ScheduleConfig(clip_sample=False), distill=DistillConfig(**options)))
+    return made_of(RunConfig(schedule=ScheduleConfig(clip_sample=False), objective=ConsistencyConfig(**options)))
 
 
 def batch(size: int = 64, start: int = 0) -> Batch:
@@ -139,9 +141,9 @@ def test_the_last_segment_s_teacher_reaches_the_image() -> None:
 def test_too_many_evaluations_for_the_schedule_are_refused() -> None:
     ten = ScheduleConfig(num_train_timesteps=10)
     with pytest.raises(ConfigError, match=r"must be at most 10, the number of timesteps, and is 20\. Use fewer"):
-        RunConfig(schedule=ten, distill=DistillConfig(steps=4, teacher_steps=5))
+        RunConfig(schedule=ten, objective=ConsistencyConfig(steps=4, teacher_steps=5))
     linear = dataclasses.replace(ten, name="linear")  # its angles crowd at the end of noise
-    config = RunConfig(schedule=linear, distill=DistillConfig(steps=2, teacher_steps=4))
+    config = RunConfig(schedule=linear, objective=ConsistencyConfig(steps=2, teacher_steps=4))
     with pytest.warns(ScheduleWarning):
         make_scheduler(config.schedule)
     with (
@@ -152,13 +154,12 @@ def test_too_many_evaluations_for_the_schedule_are_refused() -> None:
 
 
 def test_a_configuration_comes_back_and_what_cannot_be_distilled_is_refused() -> None:
-    config = RunConfig(distill=DistillConfig(base_digest="ab", base_steps=7, steps=3))
+    config = RunConfig(objective=ConsistencyConfig(base_digest="ab", base_steps=7, steps=3))
     assert from_json(to_json(config)) == config
-    assert from_json(to_json(RunConfig())).distill is None
     with pytest.raises(ConfigError, match=r"another schedule\.prediction_type than epsilon"):
-        RunConfig(schedule=ScheduleConfig(prediction_type="epsilon"), distill=DistillConfig())
-    with pytest.raises(ConfigError, match=r"distill.steps must be at least 1"):
-        DistillConfig(steps=0)
+        RunConfig(schedule=ScheduleConfig(prediction_type="epsilon"), objective=ConsistencyConfig())
+    with pytest.raises(ConfigError, match=r"objective\.steps must be at least 1"):
+        ConsistencyConfig(steps=0)
 
 
 def test_a_loss_of_contrast_is_measured_and_made_up_for() -> None:
@@ -212,12 +213,12 @@ def test_a_run_is_distilled_resumed_sampled_exported_and_staged(
 
     end = logsnr("distill", base, "--out", out, *LONGER)
     assert end.status == 0, end.output
-    config = from_json(json.dumps(json.loads((out / "config.json").read_text())["config"]))
+    config = from_json((out / "config.json").read_text())
     wanted = distilled(base)
-    assert config.distill == wanted.distill
+    assert config.objective == wanted.objective
     assert config.schedule == wanted.schedule
-    assert config.distill is not None
-    assert config.distill.base_steps == 12
+    assert isinstance(config.objective, ConsistencyConfig)
+    assert config.objective.base_steps == 12
     assert "held_out/loss" in (out / "logs" / "train.jsonl").read_text()
     assert json.loads((out / "training.json").read_text())["model_step"] == 40
     assert isinstance(load(out).scheduler, ConsistencyScheduler)
@@ -288,13 +289,13 @@ def test_what_is_wrong_is_said(base: Path, tmp_path: Path, logsnr: Callable[...,
     assert "the run comes first, before --out" in logsnr("distill", "--out", tmp_path / "x").output
     assert "there is no config.json in it" in logsnr("distill", tmp_path, "--out", tmp_path / "x").message
     assert "--out must be another folder than RUN" in logsnr("distill", base, "--out", base).message
-    wrong = logsnr("distill", base, "--out", tmp_path / "x", "--distill.steps", 0)
-    assert wrong.message == "error: distill.steps must be at least 1, and is 0.\n"
+    wrong = logsnr("distill", base, "--out", tmp_path / "x", "--objective.steps", 0)
+    assert wrong.message == "error: objective.steps must be at least 1, and is 0.\n"
     help_text = logsnr("distill", base, "--help").output
-    assert "--distill.steps" in help_text
+    assert "--objective.steps" in help_text
     assert "--train.num-steps" in help_text
     assert "base-digest" not in help_text
     out = tmp_path / "few"
     assert logsnr("distill", base, "--out", out).status == 0
     assert "is distilled already" in logsnr("distill", out, "--out", tmp_path / "y").message
-    assert "distill.steps: 2 -> 3" in logsnr("distill", base, "--out", out, "--distill.steps", 3).message
+    assert "objective.steps: 2 -> 3" in logsnr("distill", base, "--out", out, "--objective.steps", 3).message

@@ -11,16 +11,6 @@ import pytest
 import torch
 
 from logsnr.conditions.class_label import ClassLabel
-from logsnr.config import (
-    DataConfig,
-    Loss,
-    ObjectiveConfig,
-    PredictionType,
-    RunConfig,
-    ScheduleConfig,
-    TrainConfig,
-    Weighting,
-)
 from logsnr.images import open_images
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.build import make_objective
@@ -30,6 +20,11 @@ from logsnr.objectives.variational_bound import VariationalBound
 from logsnr.objectives.weightings import loss_weights
 from logsnr.registry import make_scheduler
 from logsnr.seeded import Batch
+from logsnr.settings.condition import ClassLabelConfig
+from logsnr.settings.image import DataConfig
+from logsnr.settings.objective import HybridConfig, MinSnrWeighting, SimpleWeighting, VlbConfig, WeightedConfig
+from logsnr.settings.run import RunConfig, TrainConfig
+from logsnr.settings.schedule import PredictionType, ScheduleConfig
 
 CONFIG = RunConfig(schedule=ScheduleConfig(num_train_timesteps=100), train=TrainConfig(seed=3))
 
@@ -50,7 +45,7 @@ class Spy(torch.nn.Module):
 
 
 def objective(config: RunConfig = CONFIG) -> Any:
-    context = Context(seed=config.train.seed, condition_dropout=config.objective.label_dropout, bits=8)
+    context = Context(seed=config.train.seed, condition_dropout=config.condition.dropout, bits=8)
     return make_objective(config, make_scheduler(config.schedule), context)
 
 
@@ -148,13 +143,13 @@ def test_noisy_images_have_the_statistics_of_the_forward_process() -> None:
 
 
 def test_the_loss_is_the_weighted_squared_error() -> None:
-    config = replace(CONFIG, objective=ObjectiveConfig("min_snr"))
+    config = replace(CONFIG, objective=WeightedConfig(MinSnrWeighting()))
     o, b = objective(config), batch(7, 16)
     noisy, t, _ = spied(o, b)
     alpha_bar = o.schedule.alphas_cumprod[t].double().view(-1, 1, 1, 1)
     noise = (noisy - alpha_bar.sqrt() * b.clean) / (1 - alpha_bar).sqrt()
     velocity = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * b.clean
-    weights = loss_weights(o.schedule, config.objective)[t]
+    weights = loss_weights(o.schedule, MinSnrWeighting())[t]
     wanted = (weights * velocity.square().flatten(1).mean(1)).mean()  # the spy predicts 0
     assert torch.isclose(shown(o, Spy(), b).double(), wanted, rtol=1e-3)
 
@@ -164,7 +159,7 @@ def test_the_loss_is_the_weighted_squared_error() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
 def test_labels_are_dropped_at_the_rate_asked_for(share: float) -> None:
-    o = objective(replace(CONFIG, objective=ObjectiveConfig(label_dropout=share)))
+    o = objective(replace(CONFIG, condition=ClassLabelConfig(dropout=share)))
     labels = spied(o, batch(0, 5000))[2]
     dropped = labels == 3  # the null label comes after the classes
     assert abs(dropped.float().mean() - share) <= 4 * (share * (1 - share) / 5000) ** 0.5
@@ -172,7 +167,7 @@ def test_labels_are_dropped_at_the_rate_asked_for(share: float) -> None:
 
 
 def test_dropped_labels_do_not_depend_on_the_timestep() -> None:
-    o = objective(replace(CONFIG, objective=ObjectiveConfig(label_dropout=0.5)))
+    o = objective(replace(CONFIG, condition=ClassLabelConfig(dropout=0.5)))
     _, t, labels = spied(o, batch(0, 20000))
     assert abs(t[labels == 3].float().mean() - 49.5) < 4 * 28.9 / 100
 
@@ -211,10 +206,10 @@ class Said(torch.nn.Module):
         return (self.output.view(1, 2, 1, 1).expand(len(sample), 2, *sample.shape[2:]),)
 
 
-def learning(loss: Loss, prediction_type: PredictionType = "v_prediction", weighting: Weighting = "simple") -> Any:
+def learning(loss: str, prediction_type: PredictionType = "v_prediction") -> Any:
     schedule = replace(CONFIG.schedule, variance_type="learned_range", prediction_type=prediction_type)
-    config = replace(CONFIG, schedule=schedule, objective=ObjectiveConfig(weighting, loss=loss))
-    return objective(config)
+    chosen = VlbConfig() if loss == "vlb" else HybridConfig(SimpleWeighting())
+    return objective(replace(CONFIG, schedule=schedule, objective=chosen))
 
 
 def gradient(o: Any, b: Batch) -> torch.Tensor:

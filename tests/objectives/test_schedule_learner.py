@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from logsnr.config import ObjectiveConfig
 from logsnr.objectives.schedule_learner import SEGMENTS, LearnedCurve, ScheduleLearner, learned_scheduler
 from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.weightings import integral_weights
 from logsnr.schedulers.scheduling_beta import LearnedBetaScheduler
+from logsnr.settings.objective import ElboWeighting
 
 T, PIXELS, VARIANCE = 200, 16, 0.25**2
 
@@ -34,7 +34,7 @@ def step(learner: ScheduleLearner, k: int, steps: int, batch: int = 128) -> torc
     a, s = (c.sqrt()[:, None] for c in (torch.sigmoid(log_snr), torch.sigmoid(-log_snr)))
     x_t = a * x_0 + s * torch.randn(batch, PIXELS, generator=generator)
     predicted = a * VARIANCE / (a**2 * VARIANCE + s**2) * x_t
-    weights = integral_weights(log_snr, slope * log_snr.exp(), ObjectiveConfig("elbo"))
+    weights = integral_weights(log_snr, slope * log_snr.exp(), ElboWeighting())
     losses = weights * (x_0 - predicted).square().mean(1)
     learner.keep(timesteps, log_snr, slope, losses)
     losses.mean().backward()

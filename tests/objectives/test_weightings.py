@@ -5,21 +5,32 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from typing import get_args
 
 import pytest
 import torch
 
-from logsnr.config import ObjectiveConfig, PredictionType, ScheduleConfig, Weighting
 from logsnr.objectives.targets import squared_error_in_sample, squared_errors, target
+from logsnr.objectives.vlb import VlbObjective
 from logsnr.objectives.weightings import loss_weights, sample_weights
 from logsnr.registry import known_schedules, make_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
+from logsnr.settings import objective
+from logsnr.settings.objective import (
+    EdmWeighting,
+    ElboWeighting,
+    MinSnrWeighting,
+    P2Weighting,
+    SigmoidWeighting,
+    SimpleWeighting,
+    VlbConfig,
+    WeightingConfig,
+)
+from logsnr.settings.schedule import PredictionType, ScheduleConfig
 
 TARGETS: tuple[PredictionType, ...] = get_args(PredictionType)
-WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
-SCHEDULES = [(name, zero) for name in known_schedules() for zero in (False, True)]
+WEIGHTINGS = [cls() for cls in objective.WEIGHTINGS]
+SCHEDULES = [(name, zero) for name in known_schedules() for zero in (False, True) if (name, zero) != ("learned", True)]
 
 
 def scheduler(
@@ -31,7 +42,15 @@ def scheduler(
 ) -> BetaScheduler:
     with warnings.catch_warnings():  # not every schedule is good for every length, and here it needn't be
         warnings.simplefilter("ignore", ScheduleWarning)
-        return make_scheduler(ScheduleConfig(name, length, prediction_type, zero, options=options))
+        return make_scheduler(
+            ScheduleConfig.named(
+                name,
+                num_train_timesteps=length,
+                prediction_type=prediction_type,
+                zero_terminal_snr=zero,
+                options=options,
+            )
+        )
 
 
 def exact_coefficients(s: BetaScheduler) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,10 +83,9 @@ def test_each_target_is_what_its_name_says(prediction_type: PredictionType) -> N
 
 
 @pytest.mark.parametrize(("name", "zero"), SCHEDULES)
-@pytest.mark.parametrize("weighting", [w for w in WEIGHTINGS if w != "simple"])
-def test_a_weighted_loss_is_the_same_for_every_target(name: str, zero: bool, weighting: Weighting) -> None:
+@pytest.mark.parametrize("weighting", [w for w in WEIGHTINGS if w != SimpleWeighting()], ids=lambda w: w.name)
+def test_a_weighted_loss_is_the_same_for_every_target(name: str, zero: bool, weighting: WeightingConfig) -> None:
     """The same wrong x_0, said as noise, image, v or x_0 - noise, costs the same."""
-    objective = ObjectiveConfig(weighting)
     generator = torch.Generator().manual_seed(0)
     images, noise, wrong = torch.randn(3, 1000, 1, 2, 2, generator=generator, dtype=torch.float64)
     t = torch.arange(1000)
@@ -79,28 +97,30 @@ def test_a_weighted_loss_is_the_same_for_every_target(name: str, zero: bool, wei
         noisy = a * images + sigma * noise
         output = s.convert(wrong, noisy, t, "sample", prediction_type)
         error = output - target(s, images, noise, t)
-        weights = loss_weights(s, objective)
+        weights = loss_weights(s, weighting)
         assert weights.dtype == torch.float32
         assert bool(torch.isfinite(weights).all())
         assert bool((weights >= 0).all())
         losses[prediction_type] = weights.double() * error.square().flatten(1).mean(1)
-    in_sample = sample_weights(s.log_snr(t).double(), objective) * (wrong - images).square().flatten(1).mean(1)
+    in_sample = sample_weights(s.log_snr(t).double(), weighting) * (wrong - images).square().flatten(1).mean(1)
     for prediction_type, loss in losses.items():
         torch.testing.assert_close(loss, in_sample, rtol=1e-4, atol=1e-12, msg=lambda m, p=prediction_type: f"{p}: {m}")
 
 
 @pytest.mark.parametrize("prediction_type", TARGETS)
 def test_simple_is_the_plain_squared_error(prediction_type: PredictionType) -> None:
-    assert (loss_weights(scheduler(prediction_type=prediction_type), ObjectiveConfig("simple")) == 1).all()
+    assert (loss_weights(scheduler(prediction_type=prediction_type), SimpleWeighting()) == 1).all()
 
 
 @pytest.mark.parametrize("prediction_type", TARGETS)
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_weights_are_finite_at_zero_terminal_snr(prediction_type: PredictionType, weighting: Weighting) -> None:
+@pytest.mark.parametrize("weighting", WEIGHTINGS, ids=lambda w: w.name)
+def test_weights_are_finite_at_zero_terminal_snr(prediction_type: PredictionType, weighting: WeightingConfig) -> None:
     if prediction_type == "epsilon":
         return
     for name in known_schedules():
-        weights = loss_weights(scheduler(name, prediction_type, zero=True), ObjectiveConfig(weighting))
+        if name == "learned":  # which has two finite ends
+            continue
+        weights = loss_weights(scheduler(name, prediction_type, zero=True), weighting)
         assert bool(torch.isfinite(weights).all())
 
 
@@ -113,7 +133,7 @@ def test_weights_on_the_noise_and_on_v_are_the_papers() -> None:
     alpha_bar = s.alphas_cumprod.double()
     snr = alpha_bar / (1 - alpha_bar)
     close = {"rtol": 2e-5, "atol": 0}  # float32 alphas_cumprod against the table of log-SNRs
-    got = {w: loss_weights(s, ObjectiveConfig(w)).double() for w in WEIGHTINGS}
+    got = {w.name: loss_weights(s, w).double() for w in WEIGHTINGS}
     torch.testing.assert_close(got["snr"], torch.ones_like(snr), **close)
     torch.testing.assert_close(got["min_snr"], snr.clamp(max=5) / snr, **close)
     torch.testing.assert_close(got["truncated_snr"], snr.clamp(min=1) / snr, **close)
@@ -121,11 +141,11 @@ def test_weights_on_the_noise_and_on_v_are_the_papers() -> None:
 
     v = scheduler(prediction_type="v_prediction")
     for gamma in (1.0, 5.0, 20.0):
-        weights = loss_weights(v, ObjectiveConfig("min_snr", min_snr_gamma=gamma)).double()
+        weights = loss_weights(v, MinSnrWeighting(gamma)).double()
         torch.testing.assert_close(weights, snr.clamp(max=gamma) / (snr + 1), **close)
-    weights = loss_weights(scheduler(prediction_type="epsilon"), ObjectiveConfig("p2", p2_gamma=0.5)).double()
+    weights = loss_weights(scheduler(prediction_type="epsilon"), P2Weighting(0.5)).double()
     torch.testing.assert_close(weights, (1 + snr) ** -0.5, **close)
-    assert torch.equal(loss_weights(v, ObjectiveConfig(loss="vlb")), loss_weights(v, ObjectiveConfig("elbo")))
+    assert torch.equal(VlbObjective(v, VlbConfig()).weights, loss_weights(v, ElboWeighting()))
 
 
 @pytest.mark.parametrize(("name", "zero"), SCHEDULES)
@@ -137,7 +157,7 @@ def test_elbo_is_the_sum_of_the_kl_divergences(name: str, zero: bool) -> None:
     x_t, x_0, other = torch.randn(3, len(t), 1, 2, 2, generator=generator, dtype=torch.float64)
     p, q = s.posterior(x_0, x_t, t), s.posterior(other, x_t, t)
     kl = ((p.mean - q.mean).square() / (2 * p.variance)).flatten(1).sum(1)
-    weights = sample_weights(s.log_snr(torch.arange(1000)).double(), ObjectiveConfig("elbo"))[1:]
+    weights = sample_weights(s.log_snr(torch.arange(1000)).double(), ElboWeighting())[1:]
     terms = weights * (x_0 - other).square().flatten(1).sum(1)
     assert torch.isclose(terms.sum(), 1000 * kl.sum(), rtol=1e-3)
     # term by term, but where the difference of two neighbouring float32 log-SNRs has few digits
@@ -148,7 +168,7 @@ def test_elbo_at_the_first_step_is_a_gaussian_decoder() -> None:
     """-log N(x_0; x_0', 1 / snr_0), less its constant, is snr_0 / 2 times the squared error."""
     s = scheduler()
     log_snr = s.log_snr(torch.arange(1000)).double()
-    weights = sample_weights(log_snr, ObjectiveConfig("elbo"))
+    weights = sample_weights(log_snr, ElboWeighting())
     assert math.isclose(weights[0], 1000 * log_snr[0].exp() / 2, rel_tol=1e-9)
 
 
@@ -161,18 +181,21 @@ def bump(log_snr: torch.Tensor) -> torch.Tensor:
     ("weighting", "density"),
     [
         # E_t[w f] is an integral over lambda of f times this
-        ("elbo", lambda y: y.exp() / 2),
-        ("sigmoid", lambda y: torch.sigmoid(-y) * y.exp() / 2),
-        ("edm", lambda y: torch.exp(-0.5 * ((y - 2.4) / 2.4) ** 2) / (2.4 * math.sqrt(2 * math.pi)) * (4 + y.exp())),
+        (ElboWeighting(), lambda y: y.exp() / 2),
+        (SigmoidWeighting(), lambda y: torch.sigmoid(-y) * y.exp() / 2),
+        (
+            EdmWeighting(),
+            lambda y: torch.exp(-0.5 * ((y - 2.4) / 2.4) ** 2) / (2.4 * math.sqrt(2 * math.pi)) * (4 + y.exp()),
+        ),
     ],
 )
 @pytest.mark.parametrize(("name", "options"), [("cosine", {}), ("sigmoid", {}), ("linear", {}), ("laplace", {"b": 2})])
 def test_three_weightings_are_the_same_integral_for_every_schedule(
-    name: str, options: dict[str, float], weighting: Weighting, density: Callable[[torch.Tensor], torch.Tensor]
+    name: str, options: dict[str, float], weighting: WeightingConfig, density: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
     s = scheduler(name, "sample", length=4000, **options)
     log_snr = s.log_snr(torch.arange(4000)).double()
-    figure = (sample_weights(log_snr, ObjectiveConfig(weighting)) * bump(log_snr)).mean()
+    figure = (sample_weights(log_snr, weighting) * bump(log_snr)).mean()
     line = torch.linspace(-4, 6, 10001, dtype=torch.float64)
     assert math.isclose(figure, torch.trapezoid(density(line) * bump(line), line), rel_tol=0.01)
 
@@ -189,15 +212,14 @@ def test_edm_is_the_loss_of_karras() -> None:
         wanted = torch.trapezoid(density * weight * bump(-2 * ln_sigma), ln_sigma)
         s = scheduler("cosine", "sample", length=4000)
         log_snr = s.log_snr(torch.arange(4000)).double()
-        config = ObjectiveConfig("edm", sigma_data=sigma_data)
+        config = EdmWeighting(sigma_data)
         assert math.isclose((sample_weights(log_snr, config) * bump(log_snr)).mean(), wanted, rel_tol=0.01)
 
 
 def test_the_bias_of_sigmoid_moves_it_along_the_log_snr() -> None:
     s = scheduler("cosine", "epsilon")
     log_snr = s.log_snr(torch.arange(1000)).double()
-    plain = ObjectiveConfig("sigmoid")
-    ratio = sample_weights(log_snr, replace(plain, sigmoid_bias=2.0)) / sample_weights(log_snr, plain)
+    ratio = sample_weights(log_snr, SigmoidWeighting(2.0)) / sample_weights(log_snr, SigmoidWeighting())
     torch.testing.assert_close(ratio, (1 + log_snr.exp()) / (1 + (log_snr - 2).exp()), rtol=1e-9, atol=0)
 
 

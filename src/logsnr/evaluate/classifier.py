@@ -8,7 +8,6 @@ not the held-out ones, a distance between these two, through it, is a little mor
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import warnings
 
@@ -20,12 +19,12 @@ from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
 from logsnr.cache import cache_folder
-from logsnr.config import DataConfig
 from logsnr.errors import ConfigError
 from logsnr.evaluate.extractors import Features, digest_of_network
 from logsnr.files import digest_of, replacing_file
 from logsnr.images import ImageData, class_counts, open_images
 from logsnr.precision import resolve_precision
+from logsnr.settings.image import DataConfig
 
 NUM_FEATURES = 128
 _STEPS, _FEWEST_STEPS, _EPOCHS, _BATCH, _LEARNING_RATE = 400, 30, 100, 128, 4e-3
@@ -83,10 +82,7 @@ class Classifier:
 
 def make_classifier(data: ImageData, config: DataConfig, device: str) -> Classifier:
     """The classifier of these data: from the cache, or trained now. Raises ConfigError where they have no classes."""
-    if (
-        data.examples.class_names is None and not config.class_conditional
-    ):  # the model does without labels, the network can't
-        config = dataclasses.replace(config, class_conditional=True)
+    if data.examples.class_names is None:  # the model may do without labels that there are, the network can't
         data = open_images(config)
     if data.examples.class_names is None:
         raise ConfigError(

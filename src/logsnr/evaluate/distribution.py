@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logsnr.config import EvaluateOptions
 from logsnr.errors import DataError
 from logsnr.evaluate.distances import Figures, deviations, measure
 from logsnr.evaluate.extractors import FeatureExtractor, Features, features_of_data, features_of_images, make_extractor
@@ -26,6 +25,7 @@ from logsnr.files import digest_of
 from logsnr.images import ImageData, class_counts
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sample import choose_device, steps_of
+from logsnr.settings.options import EvaluateOptions
 
 ENOUGH = 10_000
 """With fewer generated images than this, fid is mostly its bias."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -26,10 +25,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from logsnr.cache import cache_folder
-from logsnr.config import DataConfig
-from logsnr.errors import ConfigError, did_you_mean
+from logsnr.errors import ConfigError
 from logsnr.files import digest_of, replacing_file
 from logsnr.images import ImageData
+from logsnr.settings.image import DataConfig
+from logsnr.settings.registry import known, reference, resolve
 
 GROUP = "logsnr.features"
 _BATCH = 128
@@ -67,25 +67,24 @@ class FeatureExtractor(Protocol):
 
 def make_extractor(name: str, data: ImageData, config: DataConfig, device: str) -> FeatureExtractor:
     """The network of that name, for these data. Raises ConfigError where there is none, or it lacks something."""
-    extractor: FeatureExtractor = find_extractor(name).load()(data, config, device)
+    extractor: FeatureExtractor = resolve(find_extractor(name))(data, config, device)
     return extractor
 
 
-def find_extractor(name: str) -> EntryPoint:
-    """What makes the network of that name. Raises ConfigError where there is none, or its packages are missing."""
-    known = {point.name: point for point in sorted(entry_points(group=GROUP))}
-    if name not in known:
-        raise ConfigError(
-            f"--features {name!r} is unknown.{did_you_mean(name, known)} Known: {', '.join(known) or 'none'}."
-        )
+def find_extractor(name: str) -> str:
+    """`package.module:function` of what makes the network of that name.
+
+    Raises ConfigError where there is none, or its packages are missing.
+    """
+    found = reference(GROUP, name, "--features")
     extra, modules = _PACKAGES.get(name, ("", ()))
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise ConfigError(
             f'--features {name} needs what isn\'t installed ({", ".join(missing)}): pip install ".[{extra}]". Without '
-            "it, use another of " + ", ".join(known) + "."
+            "it, use another of " + ", ".join(known(GROUP)) + "."
         )
-    return known[name]
+    return found
 
 
 def features_of_data(extractor: FeatureExtractor, data: ImageData, split: Literal["train", "held_out"]) -> Features:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from logsnr.config import DataConfig
 from logsnr.errors import ConfigError
 from logsnr.evaluate.extractors import Features, as_rgb, digest_of_network
 from logsnr.images import ImageData
+from logsnr.settings.image import DataConfig
 
 
 class Inception:

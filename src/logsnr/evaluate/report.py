@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from logsnr.config import EvaluateOptions
 from logsnr.evaluate.bits import bound, flow, gap
 from logsnr.evaluate.distribution import (
     ENOUGH,
@@ -35,6 +34,8 @@ from logsnr.files import write_atomically
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.plots import save_png
 from logsnr.sample import steps_of
+from logsnr.settings.objective import ConsistencyConfig
+from logsnr.settings.options import EvaluateOptions
 from logsnr.tables import aligned
 
 _ROUGH_BELOW = 1000
@@ -57,7 +58,7 @@ def plan(subject: Subject, options: EvaluateOptions) -> str:
     check(subject, options)
     num = number_of_images(options, subject.data)
     steps = steps_of(PixelDiffusionPipeline(subject.unet, subject.sampler), options.steps)
-    distilled = subject.config.distill is not None
+    distilled = isinstance(subject.config.objective, ConsistencyConfig)
     images = 0 if distilled else min(options.elbo_images, subject.data.num_held_out)
     likelihood = (
         f"The likelihood would be bounded for {images} held-out images and as many training images, by "
@@ -170,7 +171,7 @@ def _likelihood(subject: Subject, options: EvaluateOptions) -> tuple[dict[str, A
     """The likelihoods that were asked for, as they stand in metrics.json, and in words."""
     entries: dict[str, Any] = {}
     said = []
-    if subject.config.distill is not None:
+    if isinstance(subject.config.objective, ConsistencyConfig):
         return {}, "A distilled model foresees one image and not the mean of all: it has no likelihood worth bounding."
     if options.elbo_images:
         held_out, train = bound(subject, options, "held_out"), bound(subject, options, "train")

@@ -12,7 +12,6 @@ from typing import Any
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from logsnr.config import RunConfig, from_json
 from logsnr.errors import CheckpointError, DataError, ModelError
 from logsnr.files import read_json, write_atomically
 from logsnr.hub import load
@@ -25,6 +24,7 @@ from logsnr.objectives.objective import Context, Objective
 from logsnr.registry import Sampler, noise_schedule, resolve_scheduler_class
 from logsnr.sample import choose_device
 from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.settings.run import RunConfig, from_record
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def open_subject(run: Path, source: str | None = None) -> Subject:
             raise CheckpointError(f"{run} is the model of a run, not the run folder: use the folder above, {above}.")
         raise CheckpointError(f"{run} is no run folder: there is no config.json in it.")
     record = read_json(run / "config.json")
-    config = from_json(json.dumps(record["config"]))
+    config = from_record(record, str(run / "config.json"))
     was_folder = "data.source" in record.get("local", ())
     if source is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=source))
@@ -87,7 +87,7 @@ def open_subject(run: Path, source: str | None = None) -> Subject:
     scheduler = noise_schedule(pipeline.scheduler)
     if scheduler is None:
         raise ModelError(f"{run} was trained with the schedule {config.schedule.name}, which isn't known here.")
-    data = open_images(config.data)
+    data = open_images(config.data, config.condition.reads_labels)
     if data.fingerprint != record["data"]["fingerprint"]:
         raise CheckpointError(
             f"{run} was trained on other images: then {record['data']['description']}; now {data.description} (pixels "

@@ -10,10 +10,10 @@ from diffusers.utils.constants import SAFE_WEIGHTS_INDEX_NAME
 
 from logsnr.conditions.class_label import ClassLabel
 from logsnr.conditions.conditioner import Conditioner, Unconditioned
-from logsnr.config import DataConfig, ModelConfig
 from logsnr.errors import ConfigError, ModelError
 from logsnr.locate import locate
 from logsnr.model_folder import NETWORK, read_json_object
+from logsnr.settings.image import DataConfig, ModelConfig
 
 
 def num_class_embeds(class_names: list[str] | None) -> int | None:

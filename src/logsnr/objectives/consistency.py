@@ -29,13 +29,13 @@ import copy
 import torch
 from torch import Tensor
 
-from logsnr.config import DistillConfig
 from logsnr.errors import ConfigError
 from logsnr.models.denoiser import Denoiser, original
 from logsnr.objectives.objective import Context, Gather, noised, shown_condition
 from logsnr.registry import consistency_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.seeded import Batch, Condition
+from logsnr.settings.objective import ConsistencyConfig
 
 Grid = tuple[Tensor, Tensor]
 
@@ -51,7 +51,7 @@ class ConsistencyObjective:
     context: its `denoiser` is the teacher, copied as it is now; its `shape` is that of a clean sample.
     """
 
-    def __init__(self, schedule: BetaScheduler, settings: DistillConfig, context: Context) -> None:
+    def __init__(self, schedule: BetaScheduler, settings: ConsistencyConfig, context: Context) -> None:
         assert context.denoiser is not None
         self.schedule, self.settings, self.context = schedule, settings, context
         network = copy.deepcopy(context.denoiser.network).eval().requires_grad_(False)
@@ -62,7 +62,7 @@ class ConsistencyObjective:
         self.grid = self._grid(settings.teacher_steps)
         if not _descends(self.grid):
             raise ConfigError(
-                f"distill.steps {settings.steps} and distill.teacher_steps {settings.teacher_steps} need more "
+                f"objective.steps {settings.steps} and objective.teacher_steps {settings.teacher_steps} need more "
                 f"timesteps than the schedule has, {len(schedule)}. Use fewer."
             )
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from logsnr.config import ObjectiveConfig
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.objective import Context, Fixed, noised, shown_condition
 from logsnr.objectives.targets import squared_errors, target_errors
@@ -20,16 +19,17 @@ from logsnr.objectives.variational_bound import VariationalBound
 from logsnr.objectives.weightings import loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.seeded import Batch
+from logsnr.settings.objective import HybridConfig
 
 
 class HybridObjective(Fixed):
     """The squared error for the mean, the bound for the variance."""
 
-    def __init__(self, schedule: BetaScheduler, settings: ObjectiveConfig, context: Context | None = None) -> None:
+    def __init__(self, schedule: BetaScheduler, settings: HybridConfig, context: Context | None = None) -> None:
         self.schedule = self.sampler = schedule
         self.context = context or Context()
         device = self.context.device
-        self.weights = loss_weights(schedule, settings).to(device)
+        self.weights = loss_weights(schedule, settings.weighting).to(device)
         self.vlb_weight = settings.vlb_weight
         self.bound = VariationalBound(schedule, self.context.bits, device=device, dtype=torch.float32)
 

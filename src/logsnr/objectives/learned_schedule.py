@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from logsnr.config import ObjectiveConfig, Teacher
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.objective import Context, Gather, noised, shown_condition
 from logsnr.objectives.schedule_learner import ScheduleLearner, learned_scheduler
@@ -18,6 +17,8 @@ from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.weightings import integral_weights, loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.seeded import Batch
+from logsnr.settings.objective import WeightedConfig
+from logsnr.settings.schedule import Teacher
 
 
 class LearnedScheduleObjective:
@@ -26,11 +27,11 @@ class LearnedScheduleObjective:
     def __init__(
         self,
         schedule: BetaScheduler,
-        settings: ObjectiveConfig,
+        settings: WeightedConfig,
         context: Context | None = None,
         teacher: Teacher = "variance",
     ) -> None:
-        self.settings = settings
+        self.weighting = settings.weighting
         self.context = context or Context()
         self.learner = ScheduleLearner(schedule, teacher, self.context.device)
         self._first = schedule
@@ -38,7 +39,7 @@ class LearnedScheduleObjective:
 
     def _follow(self, schedule: BetaScheduler) -> None:
         self._schedule, self._moved = schedule, False
-        self._weights = loss_weights(schedule, self.settings).to(self.context.device)
+        self._weights = loss_weights(schedule, self.weighting).to(self.context.device)
 
     @property
     def schedule(self) -> BetaScheduler:
@@ -70,7 +71,7 @@ class LearnedScheduleObjective:
             "v_prediction": a * noise - s * clean,
             "x0_minus_noise": clean - noise,
         }[prediction_type]
-        weights = integral_weights(log_snr, slope * log_snr.exp(), self.settings)
+        weights = integral_weights(log_snr, slope * log_snr.exp(), self.weighting)
         squared = (output - target).square().flatten(1).mean(1)
         losses = squared * squared_error_in_sample(prediction_type, log_snr) * weights
         self.learner.keep(t, log_snr, slope, losses)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from logsnr.config import ObjectiveConfig
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.importance import ImportanceSampler
 from logsnr.objectives.objective import Context, Gather, noised, shown_condition
@@ -21,16 +20,17 @@ from logsnr.objectives.variational_bound import VariationalBound
 from logsnr.objectives.weightings import loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.seeded import Batch
+from logsnr.settings.objective import ElboWeighting, VlbConfig
 
 
 class VlbObjective:
     """T times the mean of the bound's terms, by importance."""
 
-    def __init__(self, schedule: BetaScheduler, settings: ObjectiveConfig, context: Context | None = None) -> None:
+    def __init__(self, schedule: BetaScheduler, settings: VlbConfig, context: Context | None = None) -> None:
         self.schedule = self.sampler = schedule
         self.context = context or Context()
         device = self.context.device
-        self.weights = loss_weights(schedule, settings).to(device)
+        self.weights = loss_weights(schedule, ElboWeighting()).to(device)  # those of the bound with a fixed variance
         self.bound = VariationalBound(schedule, self.context.bits, device=device, dtype=torch.float32)
         self.importance = ImportanceSampler(len(schedule))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from logsnr.config import ObjectiveConfig
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.objective import Context, Fixed, noised, shown_condition
 from logsnr.objectives.targets import squared_errors, target_errors
@@ -16,15 +15,16 @@ from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.weightings import loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.seeded import Batch
+from logsnr.settings.objective import WeightedConfig
 
 
 class WeightedObjective(Fixed):
     """The weighted squared error."""
 
-    def __init__(self, schedule: BetaScheduler, settings: ObjectiveConfig, context: Context | None = None) -> None:
+    def __init__(self, schedule: BetaScheduler, settings: WeightedConfig, context: Context | None = None) -> None:
         self.schedule = self.sampler = schedule
         self.context = context or Context()
-        self.weights = loss_weights(schedule, settings).to(self.context.device)
+        self.weights = loss_weights(schedule, settings.weighting).to(self.context.device)
 
     def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
         seed, device = self.context.seed, self.context.device

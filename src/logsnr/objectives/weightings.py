@@ -19,50 +19,60 @@ variance 1 / snr_0. `simple` is the exception: the plain squared error of whatev
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
-from logsnr.config import ObjectiveConfig
 from logsnr.objectives.targets import squared_error_in_sample
 from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.settings.objective import (
+    EdmWeighting,
+    ElboWeighting,
+    MinSnrWeighting,
+    P2Weighting,
+    SigmoidWeighting,
+    SimpleWeighting,
+    SnrWeighting,
+    TruncatedSnrWeighting,
+    WeightingConfig,
+)
 
 
-def sample_weights(log_snr: Tensor, config: ObjectiveConfig) -> Tensor:
+def sample_weights(log_snr: Tensor, weighting: WeightingConfig) -> Tensor:
     """The weight on |x_0 - x_0'|^2 at each timestep, (T,) from the whole table of log-SNRs (T,), float64."""
     snr = log_snr.exp()
+    match weighting:
+        case SnrWeighting():
+            return snr
+        case TruncatedSnrWeighting():
+            return snr.clamp(min=1)
+        case MinSnrWeighting(gamma=gamma):
+            return snr.clamp(max=gamma)
+        case P2Weighting(gamma=gamma):
+            weights: Tensor = snr / (1 + snr) ** gamma
+            return weights
     decrease = len(snr) * (torch.cat([2 * snr[:1], snr[:-1]]) - snr)
-    if config.weighting in ("elbo", "sigmoid", "edm"):
-        return integral_weights(log_snr, decrease, config)
-    weights: Tensor = {
-        "snr": snr,
-        "truncated_snr": snr.clamp(min=1),
-        "min_snr": snr.clamp(max=config.min_snr_gamma),
-        "p2": snr / (1 + snr) ** config.p2_gamma,
-    }[config.weighting]
-    return weights
+    return integral_weights(log_snr, decrease, weighting)
 
 
-def integral_weights(log_snr: Tensor, decrease: Tensor, config: ObjectiveConfig) -> Tensor:
+def integral_weights(log_snr: Tensor, decrease: Tensor, weighting: WeightingConfig) -> Tensor:
     """The last three on |x_0 - x_0'|^2, for log-SNRs where the SNR falls by D = `decrease`; all of one shape."""
-    sigma_data = config.sigma_data
-    lognormal = torch.exp(-0.5 * ((log_snr - 2.4) / 2.4).square()) / (2.4 * (2 * torch.pi) ** 0.5)
-    weights: Tensor = {
-        "elbo": decrease / 2,
-        "sigmoid": torch.sigmoid(config.sigmoid_bias - log_snr) * decrease / 2,
-        # written with snr outside the bracket, so that zero terminal SNR gives 0 and not 0 times infinity
-        "edm": lognormal * (torch.exp(-log_snr.clamp(min=-60)) / sigma_data**2 + 1) * decrease,
-    }[config.weighting]
-    return weights
+    match weighting:
+        case ElboWeighting():
+            return decrease / 2
+        case SigmoidWeighting(bias=bias):
+            return torch.sigmoid(bias - log_snr) * decrease / 2
+        case EdmWeighting(sigma_data=sigma_data):
+            lognormal = torch.exp(-0.5 * ((log_snr - 2.4) / 2.4).square()) / (2.4 * (2 * torch.pi) ** 0.5)
+            # written with snr outside the bracket, so that zero terminal SNR gives 0 and not 0 times infinity
+            weights: Tensor = lognormal * (torch.exp(-log_snr.clamp(min=-60)) / sigma_data**2 + 1) * decrease
+            return weights
+    raise TypeError(f"{weighting} is no weighting of |x_0 - x_0'|^2.")
 
 
-def loss_weights(scheduler: BetaScheduler, config: ObjectiveConfig) -> Tensor:
+def loss_weights(scheduler: BetaScheduler, weighting: WeightingConfig) -> Tensor:
     """The weight on the squared error of the scheduler's own target at each timestep, (T,), float32."""
     log_snr = scheduler.log_snr(torch.arange(len(scheduler))).double()
-    if config.loss == "vlb":  # the bound's KL divergences with the posterior's variance
-        config = dataclasses.replace(config, weighting="elbo")
-    if config.weighting == "simple":
+    if isinstance(weighting, SimpleWeighting):
         return torch.ones(len(log_snr))
     factor = squared_error_in_sample(scheduler.prediction_type, log_snr)
-    return (sample_weights(log_snr, config) * factor).float()
+    return (sample_weights(log_snr, weighting) * factor).float()

@@ -1,0 +1,54 @@
+"""What a network is told beside x_t and t.
+
+A condition of another package is a subclass of `ConditionConfig` with a `name`, declared by an entry point of that name
+in the group `logsnr.conditions`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+import tyro
+
+from logsnr.settings.choice import Choice, installed
+from logsnr.settings.rules import require
+
+
+@dataclass(frozen=True)
+class ConditionConfig(Choice):
+    """What the network is told of an image."""
+
+    name: Annotated[str, tyro.conf.arg(metavar="NAME")] = field(init=False)
+    """class_label: its class, where the source has labels. none: nothing. Or another installed one."""
+    reads_labels: ClassVar[bool] = False
+    """Whether it is made of the labels of the data."""
+
+    @property
+    def dropout(self) -> float:
+        """Share of the conditions that are dropped, which guidance needs; none where there is no setting for it."""
+        return 0.0
+
+    @classmethod
+    def members(cls) -> dict[str, type[ConditionConfig]]:
+        return installed("logsnr.conditions")
+
+
+@dataclass(frozen=True)
+class ClassLabelConfig(ConditionConfig):
+    """The class of an image, where the source has labels."""
+
+    name = "class_label"
+    reads_labels = True
+    dropout: float = 0.1
+    """Share of the labels replaced by the null label, which guidance needs."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.dropout <= 1, "condition.dropout", "in [0, 1]", self.dropout)
+
+
+@dataclass(frozen=True)
+class NoConditionConfig(ConditionConfig):
+    """Nothing, whatever labels there are."""
+
+    name = "none"

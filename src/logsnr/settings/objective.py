@@ -1,0 +1,233 @@
+"""What is minimised: the losses, each with its own settings, and the weightings of the squared error.
+
+A loss of another package is a subclass of `ObjectiveConfig` with a `name`, declared by an entry point of that name in
+the group `logsnr.objectives`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+import tyro
+
+from logsnr.errors import ConfigError
+from logsnr.settings.choice import Choice, installed
+from logsnr.settings.rules import require
+from logsnr.settings.schedule import LearnedSchedule, ScheduleConfig
+
+# Weightings
+
+
+@dataclass(frozen=True)
+class WeightingConfig(Choice):
+    """Weight of each noise level, as a function of the log-SNR (see logsnr.objectives.weightings)."""
+
+    name: Annotated[str, tyro.conf.arg(metavar="NAME")] = field(init=False)
+    """simple, snr, truncated_snr, min_snr, p2, sigmoid, edm or elbo."""
+    integral: ClassVar[bool] = False
+    """Whether the weighted loss is an integral over log-SNR, whose mean depends on the ends of the schedule alone."""
+
+    @classmethod
+    def members(cls) -> dict[str, type[WeightingConfig]]:
+        return {member().name: member for member in WEIGHTINGS}
+
+
+@dataclass(frozen=True)
+class SimpleWeighting(WeightingConfig):
+    """The plain squared error of whatever the network predicts."""
+
+    name = "simple"
+
+
+@dataclass(frozen=True)
+class SnrWeighting(WeightingConfig):
+    """The signal-to-noise ratio: DDPM's loss on the noise."""
+
+    name = "snr"
+
+
+@dataclass(frozen=True)
+class TruncatedSnrWeighting(WeightingConfig):
+    """max(snr, 1)."""
+
+    name = "truncated_snr"
+
+
+@dataclass(frozen=True)
+class MinSnrWeighting(WeightingConfig):
+    """min(snr, γ)."""
+
+    name = "min_snr"
+    gamma: float = 5.0
+    """γ, the largest weight."""
+
+    def __post_init__(self) -> None:
+        require(self.gamma > 0, "objective.weighting.gamma", "above 0", self.gamma)
+
+
+@dataclass(frozen=True)
+class P2Weighting(WeightingConfig):
+    """snr / (1 + snr)^γ."""
+
+    name = "p2"
+    gamma: float = 1.0
+    """γ."""
+
+
+@dataclass(frozen=True)
+class SigmoidWeighting(WeightingConfig):
+    """σ(b − λ), times what the ELBO weighs."""
+
+    name = "sigmoid"
+    integral = True
+    bias: float = 0.0
+    """b."""
+
+
+@dataclass(frozen=True)
+class EdmWeighting(WeightingConfig):
+    """EDM's, for images of a known contrast."""
+
+    name = "edm"
+    integral = True
+    sigma_data: float = 0.5
+    """Standard deviation of the data; `logsnr inspect data` measures it."""
+
+    def __post_init__(self) -> None:
+        require(self.sigma_data > 0, "objective.weighting.sigma_data", "above 0", self.sigma_data)
+
+
+@dataclass(frozen=True)
+class ElboWeighting(WeightingConfig):
+    """The variational bound's own, of a fixed variance."""
+
+    name = "elbo"
+    integral = True
+
+
+WEIGHTINGS: tuple[type[WeightingConfig], ...] = (
+    *(SimpleWeighting, SnrWeighting, TruncatedSnrWeighting, MinSnrWeighting, P2Weighting),
+    *(SigmoidWeighting, EdmWeighting, ElboWeighting),
+)
+
+
+# Losses
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig(Choice):
+    """What is minimised."""
+
+    name: Annotated[str, tyro.conf.arg(metavar="NAME")] = field(init=False)
+    """weighted: the squared error, weighted. hybrid: that and `vlb_weight` times the variational bound, which moves the
+    learned variance alone. vlb: the bound itself, timesteps drawn by importance. Or another installed one."""
+    builds: ClassVar[str]
+    """`package.module:Class` of the loss, which is made of a schedule, these settings and a `Context`."""
+    command: ClassVar[Literal["train", "distill"]] = "train"
+    """Which command trains it."""
+
+    @classmethod
+    def members(cls) -> dict[str, type[ObjectiveConfig]]:
+        return installed("logsnr.objectives")
+
+    def check(self, schedule: ScheduleConfig) -> None:
+        """Raise ConfigError where the schedule doesn't go with this loss. Only `weighted` can learn one."""
+        if isinstance(schedule, LearnedSchedule):
+            raise ConfigError(_LEARNS.format(self.name))
+
+
+_LEARNS = (
+    "schedule.name learned needs objective.name weighted with objective.weighting.name elbo, sigmoid or edm, whose "
+    "mean doesn't depend on the schedule, and has {}."
+)
+
+
+@dataclass(frozen=True)
+class WeightedConfig(ObjectiveConfig):
+    """The squared error, weighted by noise level."""
+
+    name = "weighted"
+    builds = "logsnr.objectives.weighted:WeightedObjective"
+    weighting: WeightingConfig = field(default_factory=MinSnrWeighting)
+
+    def check(self, schedule: ScheduleConfig) -> None:
+        if schedule.variance_type == "learned_range":
+            raise ConfigError(
+                "schedule.variance_type learned_range needs objective.name hybrid or vlb: the squared error alone says "
+                "nothing of a variance."
+            )
+        if isinstance(schedule, LearnedSchedule) and not self.weighting.integral:
+            raise ConfigError(_LEARNS.format(f"weighted with {self.weighting.name}"))
+
+
+@dataclass(frozen=True)
+class HybridConfig(ObjectiveConfig):
+    """The weighted squared error, and the variational bound for the learned variance."""
+
+    name = "hybrid"
+    builds = "logsnr.objectives.hybrid:HybridObjective"
+    weighting: WeightingConfig = field(default_factory=MinSnrWeighting)
+    vlb_weight: float = 1e-3
+    """Weight of the variational bound, in bits per dimension."""
+
+    def __post_init__(self) -> None:
+        require(self.vlb_weight > 0, "objective.vlb_weight", "above 0", self.vlb_weight)
+
+    def check(self, schedule: ScheduleConfig) -> None:
+        super().check(schedule)
+        if schedule.variance_type != "learned_range":
+            raise ConfigError(
+                f"objective.name hybrid trains a learned variance, and schedule.variance_type is "
+                f"{schedule.variance_type}. Use schedule.variance_type learned_range, or the objective weighted."
+            )
+
+
+@dataclass(frozen=True)
+class VlbConfig(ObjectiveConfig):
+    """The variational bound itself, timesteps drawn by importance."""
+
+    name = "vlb"
+    builds = "logsnr.objectives.vlb:VlbObjective"
+
+
+@dataclass(frozen=True)
+class ConsistencyConfig(ObjectiveConfig):
+    """Distillation of a trained model for few steps (see logsnr.objectives.consistency), and which model it was."""
+
+    name = "consistency"
+    builds = "logsnr.objectives.consistency:ConsistencyObjective"
+    command = "distill"
+    base_digest: Annotated[str, tyro.conf.Suppress] = ""
+    """Hash of the weights and the noise schedule that it began with."""
+    base_steps: Annotated[int, tyro.conf.Suppress] = 0
+    """The steps that these were trained for."""
+    steps: int = 2
+    """Network evaluations in which the new model draws an image."""
+    teacher_steps: int = 3
+    """Evaluations of the trained model in the place of one."""
+    huber_c: float = 0.03
+    """c of the pseudo-Huber distance: differences below it (root mean square, images in [-1, 1]) count squared."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "teacher_steps"):
+            require(getattr(self, name) >= 1, f"objective.{name}", "at least 1", getattr(self, name))
+        require(self.huber_c > 0, "objective.huber_c", "above 0", self.huber_c)
+
+    def check(self, schedule: ScheduleConfig) -> None:
+        evaluations, total = self.steps * self.teacher_steps, schedule.num_train_timesteps
+        if evaluations > total:
+            raise ConfigError(
+                f"objective.steps times objective.teacher_steps must be at most {total}, the number of timesteps, and "
+                f"is {evaluations}. Use fewer."
+            )
+        if schedule.prediction_type == "epsilon":
+            raise ConfigError(
+                "distill needs a model of another schedule.prediction_type than epsilon: in much noise x_0 = (x_t - s "
+                "ε) / a is no function that can be learned. Train one with v_prediction."
+            )
+        if isinstance(schedule, LearnedSchedule):
+            raise ConfigError(
+                "distill needs a model of another schedule.name than learned, whose betas aren't in its configuration. "
+                "Train one with a fixed schedule."
+            )
