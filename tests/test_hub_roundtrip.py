@@ -21,6 +21,7 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from huggingface_hub import HfApi
 from loopback_hub import LoopbackHub, entered
+from rounding import assert_same_images
 from stock_python import link_packages, run_stock_python
 
 from logsnr.hub import load
@@ -212,31 +213,31 @@ def sampled(pipe: Any) -> Any:
 def test_an_unconditional_model_is_the_same_in_every_way(journey: Journey) -> None:
     stock, ours = sampled(journey.plain.to_stock()), sampled(journey.plain)
     for repo in ("plain", "plain-by-logsnr", "plain-by-own", "plain-by-stock"):
-        assert np.array_equal(journey.images(f"{repo}.stock"), stock)
+        assert_same_images(journey.images(f"{repo}.stock"), stock, evaluations=3)
         again = load(f"ada/{repo}")
         assert type(again) is PixelDiffusionPipeline
         assert type(again.scheduler) is CosineBetaScheduler
-        assert np.array_equal(sampled(again), ours)
+        assert_same_images(sampled(again), ours, evaluations=3)
     for repo in ("plain", "plain-by-logsnr", "plain-by-own"):
         assert journey.told[f"{repo}.own"][:2] == ["PixelDiffusionPipeline", "DDPMScheduler"]
-        assert np.abs(journey.images(f"{repo}.own") - stock).max() < 1e-5
+        assert_same_images(journey.images(f"{repo}.own"), stock, evaluations=3)
     for repo in ("plain", "plain-by-logsnr"):
         assert journey.told[f"{repo}.trusted"][:2] == ["DDPMPipeline", "DDPMScheduler"]
-        assert np.array_equal(journey.images(f"{repo}.trusted"), stock)
+        assert_same_images(journey.images(f"{repo}.trusted"), stock, evaluations=3)
 
 
 def test_a_class_conditional_model_is_the_same_in_every_way(journey: Journey) -> None:
     stock, ours = sampled(journey.classes.to_stock()), sampled(journey.classes)
     for repo in ("classes", "classes-by-logsnr", "classes-by-own"):
         assert journey.told[f"{repo}.stock"][:2] == ["DDPMPipeline", "DDPMScheduler"]
-        assert np.array_equal(journey.images(f"{repo}.stock"), stock)
+        assert_same_images(journey.images(f"{repo}.stock"), stock, evaluations=3)
         assert journey.told[f"{repo}.own"][:2] == ["PixelDiffusionPipeline", "CosineBetaScheduler"]
-        assert np.array_equal(journey.images(f"{repo}.own"), ours)
+        assert_same_images(journey.images(f"{repo}.own"), ours, evaluations=3)
         again = load(f"ada/{repo}")
         assert again.id2label == journey.classes.id2label
-        assert np.array_equal(sampled(again), ours)
+        assert_same_images(sampled(again), ours, evaluations=3)
         assert load(f"ada/{repo}", revision="stock").num_classes is None
-    assert np.array_equal(journey.images("classes-by-stock.stock"), stock)
+    assert_same_images(journey.images("classes-by-stock.stock"), stock, evaluations=3)
     assert load("ada/classes-by-stock").num_classes is None
 
 
@@ -246,7 +247,7 @@ def test_versions_of_ours_keep_to_their_own_code_in_one_process(journey: Journey
         assert journey.told[f"{name}.own"][2:] == ["second", "second"]
     assert journey.told["classes-again.own"][2:] == ["first", "first"]
     for name in ("edition-first", "edition-second", "edition-second-by-own", "classes-again"):
-        assert np.array_equal(journey.images(f"{name}.own"), sampled(journey.classes))
+        assert_same_images(journey.images(f"{name}.own"), sampled(journey.classes), evaluations=3)
 
 
 def test_a_repo_holds_what_its_reader_needs_and_nothing_of_the_author_s_machine(journey: Journey) -> None:

@@ -125,8 +125,10 @@ def test_derivatives_are_those_of_the_distance(run: Path, small: None) -> None:
             size = 0.3 if bool(direction[:, 0].any()) else 1e-3
             slope = (found(values + size * direction)[0] - found(values - size * direction)[0]) / (2 * size)
             assert 2 * float(gradient[k]) == pytest.approx(slope, rel=0.05, abs=0.01 * loss)
-    assert torch.equal(normal, normal.T)
-    assert bool((torch.linalg.eigvalsh(normal) >= 0).all())
+    # a sum of products of float64 rows, which a kernel needn't take in the same order on both sides of the diagonal
+    rounding = normal.diagonal().max() * 1000 * torch.finfo(torch.float64).eps
+    torch.testing.assert_close(normal, normal.T, rtol=0, atol=float(rounding))
+    assert bool((torch.linalg.eigvalsh(normal) >= -rounding).all())
 
 
 def test_ends_have_the_teachers_contrast(run: Path, results: list[Tuned]) -> None:

@@ -22,6 +22,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from gaussian_unet import MEAN, STD, GaussianUNet, honours_trained_betas, scheduler_classes
+from rounding import assert_same_images
 
 from logsnr.hub import load
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
@@ -221,10 +222,10 @@ def test_an_image_is_the_same_in_any_batch(scheduler: Any) -> None:
     arguments = {"num_inference_steps": 4, "output_type": "pt", "eta": 0.0 if type(scheduler) is DDPMScheduler else 1.0}
     whole = pipe(4, generator=10, **arguments).images
     for k in range(4):
-        torch.testing.assert_close(pipe(generator=10 + k, **arguments).images[0], whole[k], atol=1e-5, rtol=0)
-    torch.testing.assert_close(pipe(2, generator=[12, 10], **arguments).images, whole[[2, 0]], atol=1e-5, rtol=0)
+        assert_same_images(pipe(generator=10 + k, **arguments).images[0], whole[k], evaluations=4)
+    assert_same_images(pipe(2, generator=[12, 10], **arguments).images, whole[[2, 0]], evaluations=4)
     own = [torch.Generator().manual_seed(s) for s in (11, 13)]
-    torch.testing.assert_close(pipe(2, generator=own, **arguments).images, whole[[1, 3]], atol=1e-5, rtol=0)
+    assert_same_images(pipe(2, generator=own, **arguments).images, whole[[1, 3]], evaluations=4)
     assert not torch.equal(whole[0], whole[1])
 
 
@@ -513,7 +514,7 @@ def test_unconditional_folder_is_stock(tmp_path: Path, log: list[str]) -> None:
     assert torch.equal(again.scheduler.betas, own.betas)
     again.set_progress_bar_config(disable=True)
     images = [p(num_inference_steps=3, generator=0, output_type="pt").images for p in (pipe, again)]
-    assert torch.equal(*images)
+    assert_same_images(*images, evaluations=3)
     again.save_pretrained(tmp_path / "b")
     assert_no_path(tmp_path, tmp_path / "a", tmp_path / "b")
     assert log == []
@@ -634,10 +635,10 @@ def test_folders_load_where_logsnr_is_not_installed(tmp_path: Path) -> None:
     arguments = {"num_inference_steps": 3, "generator": 0, "output_type": "np"}
     saved = {name: np.load(tmp_path / f"{name}.npy") for name in ("a_own", "b", "b2", "c")}
     ddpm = pipeline(plain.unet, DDPMScheduler.from_config(own.config))
-    assert np.array_equal(saved["a_own"], ddpm(**arguments).images)
-    assert np.array_equal(saved["b"], classes(class_labels=1, **arguments).images)
-    assert np.array_equal(saved["b2"], saved["b"])
-    assert np.array_equal(saved["c"], ours_only(**arguments).images)
+    assert_same_images(saved["a_own"], ddpm(**arguments).images, evaluations=3)
+    assert_same_images(saved["b"], classes(class_labels=1, **arguments).images, evaluations=3)
+    assert_same_images(saved["b2"], saved["b"], evaluations=3)
+    assert_same_images(saved["c"], ours_only(**arguments).images, evaluations=3)
     for name in ("plain", "classes"):  # saved again by the remote code: the same files
         assert model_index(tmp_path / name) == model_index(tmp_path / f"{name}2")
         files = [
