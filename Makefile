@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := runs/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help demo card test lint types contracts wheel clean
+.PHONY: help demo card test numerics lint types contracts wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,12 @@ card: .venv/.installed  ## render hub_cards/mnist anew, the card of the demo's m
 
 test: .venv/.installed  ## run the tests
 	$(BIN)/pytest -n 2
+
+# What compares numbers, under the kernels of an older processor: bounds must hold on any.
+NUMERICS := $(addprefix tests/,schedulers pipelines documents evaluate $(addprefix test_,$(addsuffix .py,consistency \
+	denoising film importance learned_schedule objectives tune)))
+numerics: .venv/.installed  ## run the numerical tests as if on an older processor
+	ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=AVX2 $(BIN)/pytest -n 2 $(NUMERICS)
 
 lint: .venv/.installed  ## ruff: rules and layout
 	$(BIN)/ruff check .

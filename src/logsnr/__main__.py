@@ -5,6 +5,8 @@ import os
 import sys
 import warnings
 
+from logsnr.threads import sharing_cores, spin_shortly
+
 
 def main() -> int:
     """Run the command line; returns the exit status."""
@@ -12,12 +14,14 @@ def main() -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    spin_shortly(os.environ)
     logging.getLogger("torch.distributed.elastic.multiprocessing.redirects").setLevel(logging.ERROR)
     warnings.formatwarning = _one_line
 
     from logsnr.cli import run
 
-    return run(sys.argv[1:])
+    with sharing_cores():
+        return run(sys.argv[1:])
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:

@@ -28,6 +28,7 @@ from logsnr.settings.kind import kind_named
 from logsnr.settings.objective import ConsistencyConfig
 from logsnr.settings.run import FREE, RunConfig, differences, flat, from_record, to_record
 from logsnr.settings.schedule import LearnedSchedule
+from logsnr.threads import machine
 
 
 def plan(config: RunConfig, run: Path) -> str:
@@ -120,6 +121,7 @@ def claim(
         **to_record(config),
         "num_processes": num_processes,
         "mixed_precision": mixed_precision,
+        "machine": machine(),
         "data": {
             "description": data.description,
             "fingerprint": data.fingerprint,

@@ -2,7 +2,8 @@
 
 Nothing that happens in step k depends on anything but the weights after step k - 1, the configuration and k: the
 images, timesteps, noise and dropped labels of sample n come from (seed, n), dropout from (seed, k), the learning rate
-from k. A run that was killed and started again therefore ends with the same weights, bit for bit, as one that wasn't.
+from k. A run that was killed and started again therefore ends with the same weights as one that wasn't: bit for bit on
+the same machine with the same number of threads (a run keeps its own), for both decide in which order sums are taken.
 (Where the loss itself learns, `Objective.state`, that is kept with the weights.)
 """
 
@@ -28,6 +29,7 @@ from tqdm import tqdm
 from logsnr.checkpoint import Checkpoint, Tensors, export_model, load_latest, save_checkpoint
 from logsnr.effort import Clock, note_model_step
 from logsnr.errors import CheckpointError, TrainingError
+from logsnr.files import read_json
 from logsnr.images import open_images
 from logsnr.interrupt import Interrupt
 from logsnr.models.denoiser import Denoiser
@@ -40,6 +42,7 @@ from logsnr.registry import make_scheduler
 from logsnr.runs import claim, hold, portable_config, require_tracker
 from logsnr.seeds import sample_seed
 from logsnr.settings.run import RunConfig
+from logsnr.threads import Pace, keep
 from logsnr.together import together
 
 
@@ -120,6 +123,8 @@ def train(config: RunConfig, run: Path) -> TrainResult:
                 for line in claim(run, config, data, unet, accelerator.num_processes, accelerator.mixed_precision):
                     say(f"Now with {line}")
         with together(accelerator):
+            for line in keep(read_json(run / "config.json")["machine"]):
+                say(line)
             latest, complaints = load_latest(run)
         for line in complaints:
             say(line)
@@ -153,9 +158,11 @@ def train(config: RunConfig, run: Path) -> TrainResult:
         losses: list[Tensor] = []
         norms: list[Tensor] = []
         stopped_by = None
+        pace = Pace(accelerator.device.type)
 
         # The loop
         while done < options.num_steps and stopped_by is None:
+            pace.begin()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, done)
             torch.manual_seed(sample_seed(options.seed, done, f"dropout {accelerator.process_index}"))
@@ -178,6 +185,8 @@ def train(config: RunConfig, run: Path) -> TrainResult:
             done += 1
             losses.append(loss)
             bar.update()
+            if (slow := pace.end()) is not None and main:
+                bar.write(slow)
 
             # Log, look, save
             at_end = done == options.num_steps
