@@ -22,7 +22,7 @@ def assert_same_images(images: Any, others: Any, evaluations: int) -> None:
     n roundings in a row move a value of size 1 by more than 6 sqrt(n) units once in a million times (Higham and Mary
     2019, theorem 2.4). An evaluation is some 25 layers, each a sum of at most 144 terms (3x3 places of 16 channels). A
     step passes on to x_t at most four times what it gets (guidance 2 counts two outputs three times, x_t once), and the
-    image is half of that, [-1, 1] made [0, 1]: 3e-5 to 1e-4. Another class, seed or schedule moves it by 0.1 and more.
+    image is half of that, [-1, 1] made [0, 1]: 7e-5 for three. Another class, seed or schedule moves it by 0.1.
     """
     bound = 4 / 2 * 6 * math.sqrt(evaluations * 25 * 144) * UNIT
     np.testing.assert_allclose(np.asarray(images), np.asarray(others), rtol=0, atol=bound)
