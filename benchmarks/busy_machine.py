@@ -3,9 +3,10 @@
     flock /tmp/heavy.lock python benchmarks/busy_machine.py [--rounds 3] [--neighbour python]
 
 Three trainings (`logsnr train mnist`) are started as a user starts one, and run in turn, the others stopped: without
-what `logsnr.threads` does, with its short spin alone, and as it is. Each is timed quiet and then beside a neighbour, a
-loop of Python or of products of numpy matrices. Where processes that aren't ours take more than a twentieth of a core,
-the part is measured again, up to five times. Prints seconds a step (median over rounds of the median) and ratios.
+what `logsnr.base.threads` does, with its short spin alone, and as it is. Each is timed quiet and then beside a
+neighbour, a loop of Python or of products of numpy matrices. Where processes that aren't ours take more than a
+twentieth of a core, the part is measured again, up to five times. Prints seconds a step (median over rounds of the
+median) and ratios.
 """
 
 from __future__ import annotations

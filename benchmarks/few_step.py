@@ -32,20 +32,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from logsnr.cache import cache_folder
+from logsnr.base.files import digest_of, replacing_file, write_atomically
 from logsnr.evaluate.distances import Figures
 from logsnr.evaluate.distribution import distribution, extractor_for
 from logsnr.evaluate.extractors import digest_of_network
 from logsnr.evaluate.subject import open_subject
-from logsnr.few_evaluations import drive, rmse, swapped
-from logsnr.files import digest_of, replacing_file, write_atomically
-from logsnr.hub import load
+from logsnr.folders.cache import cache_folder
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.sample import choose_device
+from logsnr.sampling.few_evaluations import drive, rmse, swapped
+from logsnr.sampling.sample import choose_device
+from logsnr.sampling.trajectories import Paths
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler, adams_table
 from logsnr.settings.options import EvaluateOptions
-from logsnr.trajectories import Paths
+from logsnr.tasks.load import load
 
 COUNTS = (4, 5, 6, 8, 10, 15, 20)
 FID_COUNTS = (5, 6, 8)

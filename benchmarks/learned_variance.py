@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import logsnr
+from logsnr.base.files import write_atomically
+from logsnr.data.images import ImageData, open_images
 from logsnr.evaluate.likelihood import elbo
-from logsnr.files import write_atomically
-from logsnr.images import ImageData, open_images
 from logsnr.settings.image import DataConfig
 
 _LEARNED = ["--schedule.variance-type", "learned_range"]

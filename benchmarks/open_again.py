@@ -4,8 +4,8 @@
 
 makes 100,000 PNGs of 32x32 in ten sub-folders, which are classes, in a temporary folder, and opens them in processes of
 their own, with a cache of their own: first with nothing in the cache; then again, when the files of the last two
-seconds are hashed once more (see `logsnr.scan`); then as it is from then on; then with one file changed. Each line is
-a whole process, imports included.
+seconds are hashed once more (see `logsnr.data.scan`); then as it is from then on; then with one file changed. Each line
+is a whole process, imports included.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IMAGES, CLASSES, SIDE = 100_000, 10, 32
 OPEN = """
 import resource, sys, time
 begin = time.perf_counter()
-from logsnr.images import open_images
+from logsnr.data.images import open_images
 imported = time.perf_counter() - begin
 data = open_images(DataConfig(sys.argv[1], resolution=32, channels=3))
 batch = next(data.batches(seed=0, batch_size=64, start_step=0, num_steps=1))

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from logsnr.models.networks import make_unet
+from logsnr.models.precision import resolve_precision
 from logsnr.objectives.weighted import WeightedObjective
-from logsnr.precision import resolve_precision
 from logsnr.settings.presets import MNIST
-from logsnr.train import train
+from logsnr.training.train import train
 
 BLOCK, BLOCKS = 10, 16
 

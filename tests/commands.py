@@ -22,12 +22,12 @@ from typing import Any
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
     [
-        "logsnr.train",
-        "logsnr.publish",
-        "logsnr.stage",
+        "logsnr.training.train",
+        "logsnr.publishing.publish",
+        "logsnr.publishing.stage",
         "logsnr.evaluate.report",
-        "logsnr.cli",
-        "logsnr.inspect_schedule",
+        "logsnr.commands.cli",
+        "logsnr.studies.inspect_schedule",
     ]
 )
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from logsnr.images import ImageData
+from logsnr.data.images import ImageData
 from logsnr.settings.image import DataConfig
 
 rng = np.random.default_rng(0)

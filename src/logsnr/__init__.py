@@ -7,7 +7,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from logsnr.hub import load as load
+    from logsnr.tasks.load import load as load
 
 __version__ = "0.1.0"
 
@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     # torch and diffusers take seconds to import; `import logsnr` alone, and `logsnr --help`, needn't wait for them
     if name == "load":
-        from logsnr.hub import load
+        from logsnr.tasks.load import load
 
         return load
     raise AttributeError(f"module 'logsnr' has no attribute {name!r}")

@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 
-from logsnr.threads import sharing_cores, spin_shortly
+from logsnr.base.threads import sharing_cores, spin_shortly
 
 
 def main() -> int:
@@ -18,7 +18,7 @@ def main() -> int:
     logging.getLogger("torch.distributed.elastic.multiprocessing.redirects").setLevel(logging.ERROR)
     warnings.formatwarning = _one_line
 
-    from logsnr.cli import run
+    from logsnr.commands.cli import run
 
     with sharing_cores():
         return run(sys.argv[1:])

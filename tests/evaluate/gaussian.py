@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from logsnr.data.seeded import Batch
 from logsnr.models.denoiser import Denoiser
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.seeded import Batch
 
 DOUBLE = torch.float64
 SHAPES = {1: (1, 1, 1), 16: (1, 4, 4), 192: (3, 8, 8)}

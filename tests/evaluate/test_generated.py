@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from logsnr.errors import ModelError
+from logsnr.base.errors import ModelError
 from logsnr.evaluate import generated
 from logsnr.evaluate.generated import draw_labels, generate
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline

@@ -14,14 +14,14 @@ import torch
 from gaussian import DOUBLE, SHAPES, ExactModel, Gaussian, exact, gaussian
 from torch import Tensor
 
+from logsnr.base.errors import ConfigError, ModelError
 from logsnr.conditions.class_label import ClassLabel
-from logsnr.errors import ConfigError, ModelError
+from logsnr.data.seeded import Batch
 from logsnr.evaluate.likelihood import elbo
 from logsnr.models.denoiser import Denoiser
+from logsnr.models.schedules import known_schedules, resolve_scheduler_class
 from logsnr.objectives.variational_bound import VariationalBound, discretised_gaussian_log_prob
-from logsnr.registry import known_schedules, resolve_scheduler_class
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning, VarianceType
-from logsnr.seeded import Batch
 from logsnr.settings.schedule import PredictionType
 
 TARGETS: tuple[PredictionType, ...] = get_args(PredictionType)

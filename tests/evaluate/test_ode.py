@@ -16,13 +16,13 @@ from gaussian import DOUBLE, SHAPES, exact, gaussian
 from test_likelihood import TARGETS, scheduler
 from torch import Tensor
 
-from logsnr.errors import ConfigError
+from logsnr.base.errors import ConfigError
+from logsnr.data.seeded import Batch
 from logsnr.evaluate.likelihood import elbo
 from logsnr.evaluate.ode import OdeLikelihood, ode_likelihood
 from logsnr.models.denoiser import Denoiser
 from logsnr.models.networks import conditioner_of
-from logsnr.registry import known_schedules
-from logsnr.seeded import Batch
+from logsnr.models.schedules import known_schedules
 
 COUNTS = {1: 100, 16: 48, 192: 24}
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from commands import Command, Finished, run
 
-from logsnr.distill import distilled
+from logsnr.data.images import open_images
 from logsnr.evaluate.memorisation import picture_of_pairs
-from logsnr.images import open_images
 from logsnr.settings.image import DataConfig
+from logsnr.training.distill import distilled
 
 Run = Callable[..., Finished]
 OPTIONS = ("--num", "24", "--steps", "2", "--elbo-images", "6", "--elbo-timesteps", "5")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from logsnr.base.errors import ModelError
 from logsnr.conditions.class_label import ClassLabel
-from logsnr.errors import ModelError
 from logsnr.models.denoiser import Denoiser, Guided, original
 from logsnr.schedulers.scheduling_beta import BetaScheduler, CosineBetaScheduler
 

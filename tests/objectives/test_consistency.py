@@ -18,20 +18,20 @@ import torch
 from commands import Command, Finished
 from rounding import assert_same_images
 
-from logsnr.distill import distilled
-from logsnr.errors import ConfigError
-from logsnr.hub import load
-from logsnr.model_folder import model_digest
+from logsnr.base.errors import ConfigError
+from logsnr.data.seeded import Batch
+from logsnr.folders.model_folder import model_digest
 from logsnr.models.denoiser import Denoiser
+from logsnr.models.schedules import make_scheduler
 from logsnr.objectives.consistency import ConsistencyObjective
 from logsnr.objectives.objective import Context
-from logsnr.registry import make_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
-from logsnr.seeded import Batch
 from logsnr.settings.objective import ConsistencyConfig
 from logsnr.settings.run import RunConfig, from_json, to_json
 from logsnr.settings.schedule import ScheduleConfig
+from logsnr.tasks.load import load
+from logsnr.training.distill import distilled
 
 STD = 0.25
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from logsnr.conditions.class_label import ClassLabel
-from logsnr.images import open_images
+from logsnr.data.images import open_images
+from logsnr.data.seeded import Batch
 from logsnr.models.denoiser import Denoiser
+from logsnr.models.schedules import make_scheduler
 from logsnr.objectives.build import make_objective
 from logsnr.objectives.objective import Context
 from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.variational_bound import VariationalBound
 from logsnr.objectives.weightings import loss_weights
-from logsnr.registry import make_scheduler
-from logsnr.seeded import Batch
 from logsnr.settings.condition import ClassLabelConfig
 from logsnr.settings.image import DataConfig
 from logsnr.settings.objective import HybridConfig, MinSnrWeighting, SimpleWeighting, VlbConfig, WeightedConfig

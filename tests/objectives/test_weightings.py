@@ -10,10 +10,10 @@ from typing import get_args
 import pytest
 import torch
 
+from logsnr.models.schedules import known_schedules, make_scheduler
 from logsnr.objectives.targets import squared_error_in_sample, squared_errors, target
 from logsnr.objectives.vlb import VlbObjective
 from logsnr.objectives.weightings import loss_weights, sample_weights
-from logsnr.registry import known_schedules, make_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
 from logsnr.settings import objective
 from logsnr.settings.objective import (

@@ -24,10 +24,10 @@ from diffusers.utils.torch_utils import randn_tensor
 from gaussian_unet import MEAN, STD, GaussianUNet, honours_trained_betas, scheduler_classes
 from rounding import assert_same_images
 
-from logsnr.hub import load
+from logsnr.models.schedules import known_schedules, resolve_scheduler_class
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.registry import known_schedules, resolve_scheduler_class
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler, LinearBetaScheduler, ScheduleWarning
+from logsnr.tasks.load import load
 
 HONEST = [cls for cls in scheduler_classes() if honours_trained_betas(cls)]
 # These aren't samplers of the data's distribution: two go from image to noise, two are for distilled models.

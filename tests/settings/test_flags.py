@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from logsnr.cli import TrainArguments, parse_train
-from logsnr.errors import ConfigError
+from logsnr.base.errors import ConfigError
+from logsnr.commands.cli import TrainArguments, parse_train
 from logsnr.settings.choice import Choice
 from logsnr.settings.condition import ConditionConfig, NoConditionConfig
 from logsnr.settings.flags import as_flag, chosen

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logsnr.errors import ConfigError
+from logsnr.base.errors import ConfigError
 from logsnr.settings.choice import Choice
 from logsnr.settings.condition import ClassLabelConfig, ConditionConfig, NoConditionConfig
 from logsnr.settings.image import DataConfig, ModelConfig

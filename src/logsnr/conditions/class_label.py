@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from logsnr.seeded import Condition
+from logsnr.data.seeded import Condition
 
 KEYWORD = "class_labels"
 """Of diffusers' networks: int64 (batch,)."""

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from logsnr.seeded import Condition
+from logsnr.data.seeded import Condition
 
 
 class Conditioner(Protocol):

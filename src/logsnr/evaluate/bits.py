@@ -11,11 +11,11 @@ import dataclasses
 import math
 from typing import Any
 
+from logsnr.base.files import digest_of
+from logsnr.data.seeded import Split
 from logsnr.evaluate.likelihood import elbo
 from logsnr.evaluate.ode import ode_likelihood
 from logsnr.evaluate.subject import Subject, kept_json
-from logsnr.files import digest_of
-from logsnr.seeded import Split
 from logsnr.settings.options import EvaluateOptions
 
 _BATCH = 64

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
-from logsnr.cache import cache_folder
-from logsnr.errors import ConfigError
+from logsnr.base.errors import ConfigError
+from logsnr.base.files import digest_of, replacing_file
+from logsnr.data.images import ImageData, class_counts, open_images
 from logsnr.evaluate.extractors import Features, digest_of_network
-from logsnr.files import digest_of, replacing_file
-from logsnr.images import ImageData, class_counts, open_images
-from logsnr.precision import resolve_precision
+from logsnr.folders.cache import cache_folder
+from logsnr.models.precision import resolve_precision
 from logsnr.settings.image import DataConfig
 
 NUM_FEATURES = 128

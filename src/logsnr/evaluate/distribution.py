@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logsnr.errors import DataError
+from logsnr.base.errors import DataError
+from logsnr.base.files import digest_of
+from logsnr.data.images import ImageData, class_counts
 from logsnr.evaluate.distances import Figures, deviations, measure
 from logsnr.evaluate.extractors import FeatureExtractor, Features, features_of_data, features_of_images, make_extractor
 from logsnr.evaluate.generated import generate
 from logsnr.evaluate.subject import Subject, kept_json
-from logsnr.files import digest_of
-from logsnr.images import ImageData, class_counts
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.sample import choose_device, steps_of
+from logsnr.sampling.sample import choose_device, steps_of
 from logsnr.settings.options import EvaluateOptions
 
 ENOUGH = 10_000

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from logsnr.data.images import ImageData
 from logsnr.evaluate.extractors import Features, as_rgb, digest_of_network
-from logsnr.images import ImageData
 from logsnr.settings.image import DataConfig
 
 _SIZE = 224

@@ -24,10 +24,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from logsnr.cache import cache_folder
-from logsnr.errors import ConfigError
-from logsnr.files import digest_of, replacing_file
-from logsnr.images import ImageData
+from logsnr.base.errors import ConfigError
+from logsnr.base.files import digest_of, replacing_file
+from logsnr.data.images import ImageData
+from logsnr.folders.cache import cache_folder
 from logsnr.settings.image import DataConfig
 from logsnr.settings.registry import known, reference, resolve
 

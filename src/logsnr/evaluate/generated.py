@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from logsnr.errors import ModelError
-from logsnr.files import digest_of, replacing_file
+from logsnr.base.errors import ModelError
+from logsnr.base.files import digest_of, replacing_file
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.sample import require_steps, steps_of, swap
+from logsnr.sampling.sample import require_steps, steps_of, swap
 from logsnr.settings.options import EvaluateOptions
 
 _SHARD = 256

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from logsnr.errors import ConfigError
+from logsnr.base.errors import ConfigError
+from logsnr.data.images import ImageData
 from logsnr.evaluate.extractors import Features, as_rgb, digest_of_network
-from logsnr.images import ImageData
 from logsnr.settings.image import DataConfig
 
 

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from logsnr.errors import ConfigError
+from logsnr.base.errors import ConfigError
+from logsnr.base.noise import normal_like
+from logsnr.base.seeds import sample_seeds
+from logsnr.data.seeded import Batch
 from logsnr.models.denoiser import Denoiser
-from logsnr.noise import normal_like
 from logsnr.objectives.variational_bound import VariationalBound
-from logsnr.seeded import Batch
-from logsnr.seeds import sample_seeds
 
 
 @dataclass(frozen=True)

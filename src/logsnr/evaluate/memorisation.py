@@ -20,9 +20,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from logsnr.data.images import ImageData
 from logsnr.evaluate.distances import nearest
-from logsnr.images import ImageData
-from logsnr.plots import to_pil
+from logsnr.media.plots import to_pil
 
 _PAIRS = 30
 _PAIRS_A_ROW = 5

@@ -46,12 +46,12 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 from tqdm import tqdm
 
-from logsnr.errors import ConfigError, ModelError
+from logsnr.base.errors import ConfigError, ModelError
+from logsnr.base.noise import signs_like, uniform_like
+from logsnr.base.seeds import sample_seeds
+from logsnr.data.seeded import Batch, Condition
 from logsnr.evaluate.likelihood import first_samples
 from logsnr.models.denoiser import Denoiser
-from logsnr.noise import signs_like, uniform_like
-from logsnr.seeded import Batch, Condition
-from logsnr.seeds import sample_seeds
 
 Trace = Literal["hutchinson", "exact"]
 

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from logsnr.base.columns import aligned
+from logsnr.base.files import write_atomically
 from logsnr.evaluate.bits import bound, flow, gap
 from logsnr.evaluate.distribution import (
     ENOUGH,
@@ -30,13 +32,11 @@ from logsnr.evaluate.extractors import FeatureExtractor, features_of_data, find_
 from logsnr.evaluate.generated import prepare
 from logsnr.evaluate.memorisation import Memorisation, closest_pairs, memorisation, picture_of_pairs
 from logsnr.evaluate.subject import Subject
-from logsnr.files import write_atomically
+from logsnr.media.plots import save_png
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.plots import save_png
-from logsnr.sample import steps_of
+from logsnr.sampling.sample import steps_of
 from logsnr.settings.objective import ConsistencyConfig
 from logsnr.settings.options import EvaluateOptions
-from logsnr.tables import aligned
 
 _ROUGH_BELOW = 1000
 """With fewer generated images than this, the intervals are rough."""

@@ -12,19 +12,19 @@ from typing import Any
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from logsnr.errors import CheckpointError, DataError, ModelError
-from logsnr.files import read_json, write_atomically
-from logsnr.hub import load
-from logsnr.images import ImageData, open_images
-from logsnr.model_folder import find_model, is_model, model_digest
+from logsnr.base.errors import CheckpointError, DataError, ModelError
+from logsnr.base.files import read_json, write_atomically
+from logsnr.data.images import ImageData, open_images
+from logsnr.folders.model_folder import find_model, is_model, model_digest
 from logsnr.models.denoiser import Denoiser
 from logsnr.models.networks import conditioner_of
+from logsnr.models.schedules import Sampler, noise_schedule, resolve_scheduler_class
 from logsnr.objectives.build import make_objective
 from logsnr.objectives.objective import Context, Objective
-from logsnr.registry import Sampler, noise_schedule, resolve_scheduler_class
-from logsnr.sample import choose_device
+from logsnr.sampling.sample import choose_device
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.settings.run import RunConfig, from_record
+from logsnr.tasks.load import load
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from logsnr.base.errors import ModelError
 from logsnr.conditions.conditioner import Conditioner, Unconditioned
-from logsnr.errors import ModelError
+from logsnr.data.seeded import Condition
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.seeded import Condition
 
 
 class Prediction(NamedTuple):

@@ -8,11 +8,11 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.utils.constants import SAFE_WEIGHTS_INDEX_NAME
 
+from logsnr.base.errors import ConfigError, ModelError
 from logsnr.conditions.class_label import ClassLabel
 from logsnr.conditions.conditioner import Conditioner, Unconditioned
-from logsnr.errors import ConfigError, ModelError
-from logsnr.locate import locate
-from logsnr.model_folder import NETWORK, read_json_object
+from logsnr.folders.model_folder import NETWORK, read_json_object
+from logsnr.models.locate import locate
 from logsnr.settings.image import DataConfig, ModelConfig
 
 

@@ -29,12 +29,12 @@ import copy
 import torch
 from torch import Tensor
 
-from logsnr.errors import ConfigError
+from logsnr.base.errors import ConfigError
+from logsnr.data.seeded import Batch, Condition
 from logsnr.models.denoiser import Denoiser, original
+from logsnr.models.schedules import consistency_scheduler
 from logsnr.objectives.objective import Context, Gather, noised, shown_condition
-from logsnr.registry import consistency_scheduler
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.seeded import Batch, Condition
 from logsnr.settings.objective import ConsistencyConfig
 
 Grid = tuple[Tensor, Tensor]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from logsnr.data.seeded import Examples, SeededData, Split
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.objective import Objective
 from logsnr.objectives.timesteps import draw_timesteps
-from logsnr.seeded import Examples, SeededData, Split
 
 LOG_SNR_EDGES = tuple(float(edge) for edge in range(-10, 11, 2))
 """Bins of log-SNR; the outer two take everything beyond."""

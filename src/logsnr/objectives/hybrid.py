@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from logsnr.data.seeded import Batch
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.objective import Context, Fixed, noised, shown_condition
 from logsnr.objectives.targets import squared_errors, target_errors
@@ -18,7 +19,6 @@ from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.variational_bound import VariationalBound
 from logsnr.objectives.weightings import loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.seeded import Batch
 from logsnr.settings.objective import HybridConfig
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from logsnr.data.seeded import Batch
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.objective import Context, Gather, noised, shown_condition
 from logsnr.objectives.schedule_learner import ScheduleLearner, learned_scheduler
@@ -16,7 +17,6 @@ from logsnr.objectives.targets import squared_error_in_sample, target_errors
 from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.weightings import integral_weights, loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.seeded import Batch
 from logsnr.settings.objective import WeightedConfig
 from logsnr.settings.schedule import Teacher
 

@@ -1,7 +1,7 @@
 """What the training loop, the held-out loss and a checkpoint need of a loss, and nothing else of it.
 
 A loss is a class with these methods. It is made of a noise schedule, its own settings and a `Context`, and everything
-random about it comes from (seed, n), the number of the sample in the run; see `logsnr.seeded`.
+random about it comes from (seed, n), the number of the sample in the run; see `logsnr.data.seeded`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from logsnr.base.noise import normal_like
+from logsnr.base.seeds import sample_seeds
+from logsnr.data.seeded import Batch, Condition
 from logsnr.models.denoiser import Denoiser
-from logsnr.noise import normal_like
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.seeded import Batch, Condition
-from logsnr.seeds import sample_seeds
 
 Gather = Callable[[Tensor], Tensor]
 """The values of all processes, one after the other along the first axis; of a single process its own."""

@@ -13,10 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from logsnr.data.seeded import Batch
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.objective import noised
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.seeded import Batch
 
 
 def squared_error_in_sample(prediction_type: str, log_snr: Tensor) -> Tensor:

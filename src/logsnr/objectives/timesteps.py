@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from logsnr.seeds import sample_seed
+from logsnr.base.seeds import sample_seed
 
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio
 

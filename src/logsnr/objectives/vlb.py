@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from logsnr.data.seeded import Batch
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.importance import ImportanceSampler
 from logsnr.objectives.objective import Context, Gather, noised, shown_condition
@@ -19,7 +20,6 @@ from logsnr.objectives.timesteps import uniform
 from logsnr.objectives.variational_bound import VariationalBound
 from logsnr.objectives.weightings import loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.seeded import Batch
 from logsnr.settings.objective import ElboWeighting, VlbConfig
 
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Self, TypeVar, cast
 
 import tyro
 
-from logsnr.errors import ConfigError, did_you_mean
+from logsnr.base.errors import ConfigError, did_you_mean
 from logsnr.settings.registry import find, known
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from logsnr.errors import ConfigError
+from logsnr.base.errors import ConfigError
 from logsnr.settings.kind import Kind
 from logsnr.settings.rules import require
 
@@ -101,7 +101,7 @@ IMAGE = Kind(
     name="image",
     data=DataConfig,
     model=ModelConfig,
-    opens="logsnr.images:open_images",
+    opens="logsnr.data.images:open_images",
     placeholders={"data.source": "path/to/images", "model.init_from": "path/to/model"},
     check=_check,
 )

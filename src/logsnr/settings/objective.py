@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from logsnr.errors import ConfigError
+from logsnr.base.errors import ConfigError
 from logsnr.settings.choice import Choice, installed
 from logsnr.settings.rules import require
 from logsnr.settings.schedule import LearnedSchedule, ScheduleConfig

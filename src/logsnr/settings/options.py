@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from logsnr.errors import ConfigError
+from logsnr.base.errors import ConfigError
 
 
 @dataclass(frozen=True)

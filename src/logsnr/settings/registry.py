@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any
 
-from logsnr.errors import ConfigError, did_you_mean
+from logsnr.base.errors import ConfigError, did_you_mean
 
 
 @functools.cache  # to read what every installed package declares takes a tenth of a second

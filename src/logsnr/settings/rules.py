@@ -1,6 +1,6 @@
 """How a broken rule of one setting is said."""
 
-from logsnr.errors import ConfigError
+from logsnr.base.errors import ConfigError
 
 
 def require(condition: bool, name: str, rule: str, value: object) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from logsnr.errors import ConfigError
+from logsnr.base.errors import ConfigError
 from logsnr.settings.choice import Choice, refuse_foreign
 from logsnr.settings.condition import ClassLabelConfig, ConditionConfig
 from logsnr.settings.image import DataConfig, ModelConfig

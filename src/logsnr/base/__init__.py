@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, files, seeds, threads, columns of text."""

@@ -1,0 +1,1 @@
+"""Kinds of examples, and the seeded order in which they come."""

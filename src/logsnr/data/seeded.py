@@ -1,0 +1,234 @@
+"""A set of examples -> seeded, resumable batches.
+
+Seeds belong to samples, not to batches. The run's samples are numbered n = 0, 1, 2, ...; with A micro-batches a
+step, W processes and B examples a batch, slot i of micro-batch a of step s in process r is
+
+    n = ((s A + a) W + r) B + i.
+
+Sample n belongs to epoch e = n // N, N being the number of training examples, and shows the example at place n % N of
+the e-th permutation, augmented or not by a seed of its own. Hence a batch is a function of (seed, n) alone: two
+processes with batches of B see what one sees with batches of 2B, and resuming at any step costs nothing.
+
+What an example is, this file doesn't know: a kind of data is an `Examples`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from logsnr.base.errors import DataError
+from logsnr.base.seeds import permutation, sample_seeds
+from logsnr.data.workers import in_workers
+
+Split = Literal["train", "held_out"]
+Condition = Mapping[str, Tensor]
+"""Keyword of the network -> values, batch first. Empty: not conditioned, or on nothing in particular."""
+
+_SPLIT_SEED = 0  # not the run's: every run on the same data has to hold out the same examples
+_AUGMENTATION = "flip"
+"""Stream of the seeds that augment. Flips came first and gave it its name; under another, every run would change."""
+
+
+class Example(NamedTuple):
+    """One example as the network sees it."""
+
+    clean: NDArray[Any]
+    """x_0: float32 in [-1, 1], (channels, *space); or int64, (length,)."""
+    condition: Mapping[str, Any]
+    """What it is conditioned on, by keyword of the network: a number or an array for each. Empty: nothing."""
+
+
+class Examples(Protocol):
+    """A kind of data: a fixed number of examples in a fixed order. Can be pickled, for worker processes."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that can be read, hexadecimal: changes if and only if the data do."""
+        ...
+
+    @property
+    def noun(self) -> str:
+        """What to call one of them."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """What they are, for people: what follows the counts in a description."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int, seed: int | None) -> Example:
+        """The example at `index`; `seed`, in [0, 2^63), decides how it is augmented (None: as it is).
+
+        Raises `DataError` if it no longer can be read.
+        """
+        ...
+
+    def condition(self, index: int) -> Mapping[str, Any]:
+        """The `condition` of that example, without reading the rest of it."""
+        ...
+
+
+Kind = TypeVar("Kind", bound=Examples, covariant=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What the network sees at once, on the CPU."""
+
+    clean: Tensor
+    """x_0: float32 in [-1, 1], (batch, channels, *space); or int64, (batch, length)."""
+    condition: Condition
+    """What it is conditioned on, by keyword of the network."""
+    positions: Tensor
+    """int64, (batch,): the number n of each sample in this run; whoever draws noise for it seeds by `sample_seed`."""
+
+    def take(self, rows: Tensor, positions: Tensor) -> Batch:
+        """The samples of these rows, as the samples of these numbers."""
+        return Batch(self.clean[rows], {name: values[rows] for name, values in self.condition.items()}, positions)
+
+
+class SeededData(Generic[Kind]):
+    """Examples split into training and held-out ones. `len()` is the number of training examples, the N of an epoch.
+
+    Args:
+        examples: at least two.
+        held_out_fraction: share of them that isn't trained on, chosen at random but always the same: at least one
+            example, unless it is 0.
+        num_workers: processes that read the examples; 0 reads them in this one, which is right for what is in memory.
+    """
+
+    num_held_out: int
+
+    def __init__(self, examples: Kind, held_out_fraction: float, num_workers: int = 0) -> None:
+        self._examples, self._num_workers = examples, num_workers
+        count = len(examples)
+        order = permutation(_SPLIT_SEED, count, "split")
+        wanted = max(1, round(count * held_out_fraction)) if held_out_fraction else 0
+        self.num_held_out = min(wanted, count - 1)
+        held_out, train = np.sort(order[: self.num_held_out]), np.sort(order[self.num_held_out :])
+        self._indices: dict[Split, NDArray[np.int64]] = {"train": train, "held_out": held_out}
+
+    def __len__(self) -> int:
+        return len(self._indices["train"])
+
+    @property
+    def examples(self) -> Kind:
+        """All of them, of both parts."""
+        return self._examples
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the examples: changes if and only if the data do."""
+        return self._examples.fingerprint
+
+    @property
+    def description(self) -> str:
+        """One line for people."""
+        held_out = f"{self.num_held_out} held-out {self._examples.noun}{'' if self.num_held_out == 1 else 's'}"
+        return f"{len(self)} training and {held_out}, {self._examples.summary}"
+
+    def conditions(self, split: Split) -> Iterator[Mapping[str, Any]]:
+        """What each example of that part is conditioned on, in the order of the source."""
+        return (self._examples.condition(index) for index in self._indices[split].tolist())
+
+    def batches(
+        self,
+        *,
+        seed: int,
+        batch_size: int,
+        start_step: int,
+        num_steps: int,
+        accumulation_steps: int = 1,
+        process_index: int = 0,
+        num_processes: int = 1,
+    ) -> Iterator[Batch]:
+        """The training batches of one process, `accumulation_steps` a step, for `num_steps` steps from `start_step`.
+
+        Raises `DataError` if an example that was readable when the set was opened no longer is.
+        """
+        assert min(start_step, num_steps) >= 0
+        assert 0 <= process_index < num_processes
+
+        def selections() -> Iterator[_Selection]:
+            for micro in range(start_step * accumulation_steps, (start_step + num_steps) * accumulation_steps):
+                n = (micro * num_processes + process_index) * batch_size + np.arange(batch_size)
+                yield _Selection(n, self._shown(seed, n), sample_seeds(seed, n, _AUGMENTATION).tolist())
+
+        return self._load(selections())
+
+    def in_order(self, split: Split, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
+        """Every example of that part once, in the order of the source, not augmented: always the same batches.
+
+        `positions` count from 0 within the part; the last batch may be smaller. With a `limit` there are only that
+        many, chosen at random but always the same (a source often comes in some order).
+        """
+        indices = self._indices[split]
+        positions = np.arange(len(indices))
+        if limit is not None:
+            positions = np.sort(permutation(_SPLIT_SEED, len(indices), "limit")[:limit])
+
+        def selections() -> Iterator[_Selection]:
+            for start in range(0, len(positions), batch_size):
+                places = positions[start : start + batch_size]
+                yield _Selection(places, indices[places], [None] * len(places))
+
+        return self._load(selections())
+
+    def _shown(self, seed: int, n: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which example each sample shows."""
+        epochs, places = np.divmod(n, len(self))
+        shown = np.empty_like(n)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            here = epochs == epoch
+            order = permutation(seed, len(self), f"order {epoch}")
+            shown[here] = self._indices["train"][order[places[here]]]
+        return shown
+
+    def _load(self, selections: Iterable[_Selection]) -> Iterator[Batch]:
+        for rows in in_workers(_Reader(self._examples), selections, self._num_workers):
+            if isinstance(rows, DataError):
+                raise rows
+            condition = {keyword: torch.from_numpy(values) for keyword, values in rows.condition.items()}
+            yield Batch(torch.from_numpy(rows.clean), condition, torch.from_numpy(rows.positions))
+
+
+class _Selection(NamedTuple):
+    """Samples to load: their numbers, the examples that they show, and the seeds that augment them."""
+
+    positions: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    seeds: list[int] | list[None]
+
+
+class _Rows(NamedTuple):
+    """A batch as arrays, which leave a worker process without shared memory (there may be little of it)."""
+
+    positions: NDArray[np.int64]
+    clean: NDArray[Any]
+    condition: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """Reads a selection; a `DataError` comes back as a value."""
+
+    examples: Examples
+
+    def __call__(self, selection: _Selection) -> _Rows | DataError:
+        indices = selection.indices.tolist()
+        try:
+            found = [self.examples.read(i, seed) for i, seed in zip(indices, selection.seeds, strict=True)]
+        except DataError as error:
+            return error
+        keywords = found[0].condition.keys()
+        condition = {keyword: np.stack([example.condition[keyword] for example in found]) for keyword in keywords}
+        return _Rows(selection.positions, np.stack([example.clean for example in found]), condition)

@@ -1,0 +1,1 @@
+"""The layout of folders that outlive a process."""

@@ -1,0 +1,145 @@
+"""The layout of a model folder, in one place: what `save_pretrained` writes, `from_pretrained` reads and the Hub gets.
+
+    RUN/model/   model_index.json        the pipeline's class, and for each component its library and class
+                 pipeline_pixel_….py     the pipeline's code, where it travels: the name is made of the content
+                 unet/                   config.json, *.safetensors: a component that learned
+                 scheduler/              scheduler_config.json, and code where its class isn't one of diffusers'
+                 scheduler_few_step/     tables that `logsnr tune` made; no component, so that stock loads the folder
+    RUN/stock/   the form for stock diffusers, of a model that has two
+
+Each component has a folder of its name. What the others of this package must know of the layout they ask here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from logsnr.base.errors import ModelError
+from logsnr.base.files import digest_of
+
+MODEL, STOCK = "model", "stock"
+"""In a run folder: the model, and its form for stock diffusers."""
+INDEX = "model_index.json"
+NETWORK = "unet"
+"""The component that is trained."""
+SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
+FEW_STEP_FOLDER = "scheduler_few_step"
+"""The tables that `logsnr tune` made, as a scheduler beside the model's own."""
+FEW_STEP_CONFIG = f"{FEW_STEP_FOLDER}/scheduler_config.json"
+READ = [INDEX, SCHEDULER_CONFIG, FEW_STEP_CONFIG, f"{NETWORK}/config.json", f"{NETWORK}/*.safetensors"]
+"""What makes the model: JSON and safetensors, no code, no pickle. All that is taken from a repo of the Hub."""
+
+_OUR_PIPELINES = "|".join(
+    path.stem for path in sorted((Path(__file__).parent.parent / "pipelines").glob("pipeline_*.py"))
+)
+OWN_CODE = re.compile(rf"({_OUR_PIPELINES})_[0-9a-f]{{8}}\.py")
+"""The name that a pipeline's file has in the folders that it travels in."""
+OWN_FILES = re.compile(rf"{re.escape(INDEX)}|{OWN_CODE.pattern}|(scheduler|{FEW_STEP_FOLDER}|{NETWORK})/.*")
+"""Paths in a model folder of ours."""
+_DATA = ("config.json", "scheduler_config.json", "*.safetensors", "*.safetensors.index.json")
+_VARYING = {"_diffusers_version", "_name_or_path", "_few_step", "auto_map"}
+"""Keys of a component's configuration that loading and saving may change, and that change nothing of what it does."""
+
+
+def is_model(folder: Path) -> bool:
+    """Whether it is a model folder."""
+    return (folder / INDEX).is_file()
+
+
+def find_model(folder: Path) -> Path:
+    """The model of a run folder, or the folder itself if it is one. Raises ModelError if there is no model yet."""
+    for candidate in (folder, folder / MODEL):
+        if is_model(candidate):
+            return candidate
+    unfinished = (folder / "checkpoints").is_dir()
+    cure = f" Training isn't finished; `logsnr export {folder}` makes a model of the last checkpoint."
+    raise ModelError(f"{folder} holds no model: there is no {INDEX} in it.{cure if unfinished else ''}")
+
+
+def forms(run: Path) -> tuple[Path, Path]:
+    """Where the model of a run folder is, and where its form for stock diffusers is if it has one."""
+    return run / MODEL, run / STOCK
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON file of a model. Raises ModelError if it can't be read or isn't an object."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} can't be read: it isn't a JSON object.")
+    return values
+
+
+def components(folder: Path) -> list[str]:
+    """The names of the components, each also that of its folder, in order of the alphabet."""
+    index = read_json_object(folder / INDEX)
+    return [
+        name
+        for name, value in sorted(index.items())
+        if not name.startswith("_") and name.isidentifier() and isinstance(value, list) and all(value)
+    ]
+
+
+def own_code(folder: Path) -> list[Path]:
+    """The file of the pipeline, where one of ours travels in the folder."""
+    return [path for path in sorted(folder.glob("*.py")) if OWN_CODE.fullmatch(path.name)]
+
+
+def code_files(folder: Path) -> list[Path]:
+    """The files of code that a loader may want: those that model_index.json names, and the pipeline's own."""
+    index = read_json_object(folder / INDEX)
+    named = {value[0] for value in index.values() if isinstance(value, list)}
+    files = [folder, *(folder / name for name in components(folder))]
+    own = own_code(folder)
+    return [path for place in files for path in sorted(place.glob("*.py")) if path.stem in named or path in own]
+
+
+def data_files(folder: Path) -> list[Path]:
+    """All other files of a model: configurations, weights, and the tables of `logsnr tune` with what came with them."""
+    parts = [path for name in components(folder) for path in _data_of(folder / name)]
+    return [folder / INDEX, *parts, *sorted((folder / FEW_STEP_FOLDER).glob("*"))]
+
+
+def model_digest(folder: Path) -> str:
+    """A hash of what decides what the model in this folder draws; 16 hexadecimal digits.
+
+    That is each component's tensors and configuration. It is the same wherever the folder lies, for a copy, for what
+    comes from the Hub, for what is loaded and saved again, and whether weights are in one file or several; tables of
+    `logsnr tune` are no part of it. `model_hash` of figures and the base of a distilled model are this hash, and the
+    keys of what is kept for a model are made of it.
+    """
+    parts = []
+    for name in components(folder):
+        files = _data_of(folder / name)
+        for path in files:
+            if path.suffix == ".json" and not path.name.endswith(".index.json"):
+                values = {key: value for key, value in read_json_object(path).items() if key not in _VARYING}
+                parts.append(json.dumps([name, path.name, values], sort_keys=True).encode())
+        weights = [path for path in files if path.suffix == ".safetensors"]
+        parts += [content for _, content in sorted(item for path in weights for item in _tensors(path))]
+    return digest_of(*parts)
+
+
+def _data_of(component: Path) -> list[Path]:
+    return sorted(path for pattern in _DATA for path in component.glob(pattern))
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The name of each tensor in a file, and a hash of its name, type, shape and bytes."""
+    try:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118  # no dictionary
+                tensor = file.get_tensor(name)
+                kind = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+                yield name, digest_of(kind.encode(), tensor.flatten().view(torch.uint8).numpy().tobytes()).encode()
+    except Exception as error:  # what others wrote may be wrong in any way
+        raise ModelError(f"{path} can't be read: {error}") from error

@@ -1,0 +1,1 @@
+"""From a run to a page and a repo of the Hub."""

@@ -1,0 +1,106 @@
+"""A page in the browser to draw with a model: on this machine, or as the files of a Hub Space for a published one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import threading
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import SpaceCard, SpaceCardData
+
+from logsnr.base.errors import ConfigError, LogsnrError
+from logsnr.sampling.sample import choose_device
+from logsnr.tasks.load import load
+
+GRADIO_VERSION = "6.31.0"
+"""What the app is tested with, and a Space is given."""
+_ROOM = Path(__file__).parent.parent / "space"
+_HOST = "127.0.0.1"
+
+
+def serve(source: str, port: int, open_browser: bool) -> None:
+    """Load a run, a model folder or a Hub repo, and show it at `port` of this machine alone until Ctrl-C."""
+    if importlib.util.find_spec("gradio") is None:
+        raise LogsnrError("logsnr demo needs the package gradio: pip install logsnr[demo]")
+    _require_free(port)
+    pipe = load(source).to(choose_device())
+    evaluating, ending, forward = threading.Lock(), threading.Event(), pipe.unet.forward
+
+    def forward_until_the_end(*args: Any, **kwargs: Any) -> Any:
+        with evaluating:
+            if ending.is_set():
+                raise InterruptedError("the demo has ended")
+            return forward(*args, **kwargs)
+
+    pipe.unet.forward = forward_until_the_end
+
+    from logsnr.space import app
+
+    # gradio looks at its own page, and must not ask a proxy for it
+    excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    os.environ["no_proxy"] = f"{excepted},{_HOST}" if excepted else _HOST
+    page = app.build(pipe, source)
+    try:
+        page.launch(
+            **app.LAUNCH,
+            server_name=_HOST,
+            server_port=port,
+            share=False,
+            ssr_mode=False,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:  # somebody was faster
+        raise LogsnrError(f"Port {port} can't be had: {error}") from error
+    print(f"{source} is at http://{_HOST}:{port} on this machine. Ctrl-C ends it.", flush=True)
+    if open_browser:
+        webbrowser.open(f"http://{_HOST}:{port}")
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        ending.set()
+        with evaluating:  # a process that ends while torch computes in another thread is aborted
+            pass
+        page.close(verbose=False)
+
+
+def _require_free(port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"--port must be in 1..65535, and is {port}.")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port closed a moment ago is free
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            raise LogsnrError(
+                f"--port must be free, and {port} can't be had ({error.strerror}). Another demo may be running there; "
+                f"try --port {port % 65535 + 1}."
+            ) from error
+
+
+def stage_space(repo_id: str, folder: Path) -> list[Path]:
+    """Write into `folder` the files of a Space that shows the model `repo_id`; returns their paths."""
+    data = SpaceCardData(
+        title=f"Draw with {repo_id.split('/')[-1]}",
+        emoji="🎨",
+        colorFrom="gray",
+        colorTo="blue",
+        sdk="gradio",
+        sdk_version=GRADIO_VERSION,
+        python_version="3.11",
+        app_file="app.py",
+        models=[repo_id],
+        tags=["logsnr", "diffusers"],
+        short_description="A pixel-space diffusion model, step by step",
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("app.py", "requirements.txt"):
+        shutil.copyfile(_ROOM / name, folder / name)
+    card = SpaceCard.from_template(data, template_path=str(_ROOM / "README.md.jinja"), repo_id=repo_id)
+    (folder / "README.md").write_text(f"{card}\n", encoding="utf-8")
+    return [folder / name for name in ("README.md", "app.py", "requirements.txt")]

@@ -1,0 +1,266 @@
+"""A run -> a folder with all that is published of it, one sub-folder for each part, and a reason for every file.
+
+    main/    README.md  images/  run/  and the model: what is in RUN/model
+    stock/   README.md and the model for stock diffusers; only of a model with classes
+    space/   the app that draws with the model in a browser; where it is asked for
+
+Nothing else leaves the machine: what isn't named here isn't copied, and what is copied is searched for traces of the
+machine it was made on (`logsnr.publishing.leaks`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from logsnr.base.errors import PublishError
+from logsnr.base.files import read_json, replacing_folder
+from logsnr.folders.model_folder import (
+    FEW_STEP_CONFIG,
+    FEW_STEP_FOLDER,
+    INDEX,
+    NETWORK,
+    SCHEDULER_CONFIG,
+    code_files,
+    data_files,
+    find_model,
+    is_model,
+    model_digest,
+    own_code,
+)
+from logsnr.media.plots import few_steps_figure, save_png, schedule_figure
+from logsnr.models.schedules import noise_schedule
+from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.publishing.card import Subject, Training, public_words, render_card, render_stock_card
+from logsnr.publishing.demo import stage_space
+from logsnr.publishing.leaks import refuse_leaks
+from logsnr.publishing.pictures import draw_film, draw_held_out_loss, draw_samples
+from logsnr.publishing.provenance import public_config
+from logsnr.sampling.few_evaluations import read_curve
+from logsnr.sampling.sample import choose_device
+from logsnr.settings.run import to_record
+from logsnr.tasks.load import load
+from logsnr.training.effort import read_effort
+from logsnr.training.monitor import read_held_out
+
+_REASONS = {
+    "README.md": "the card: what a reader sees",
+    "images/samples.png": "on the card: what the model draws",
+    "images/film_strip.png": "on the card: from noise to image",
+    "images/noise_schedule.png": "on the card: the noise schedule",
+    "images/held_out_loss.png": "on the card: loss by noise level",
+    "images/few_steps.png": "on the card: quality by number of network evaluations",
+    "run/config.json": "configuration and data of the run, to repeat it",
+    "run/metrics.json": "the figures, with their protocol",
+    INDEX: "the parts of the model and the names of its classes",
+    f"{NETWORK}/config.json": "the network's architecture",
+    SCHEDULER_CONFIG: "the noise schedule, all its betas",
+    FEW_STEP_CONFIG: "the sampler for few steps, tuned for this model",
+    f"{FEW_STEP_FOLDER}/config.json": "the name of that sampler's class, for AutoModel",
+    f"{FEW_STEP_FOLDER}/curve.json": "how near it comes with few evaluations, beside stock ones",
+}
+_CODE = {"scheduler": "the schedule", FEW_STEP_FOLDER: "the sampler for few steps"}
+_REASONS_IN_SPACE = {
+    "README.md": "the Space's settings, and the model that it shows",
+    "app.py": "the app",
+    "requirements.txt": "what the app needs",
+}
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """One file of a part: its path there, its size in bytes and why it is published."""
+
+    path: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """What goes to one place: the branches `main` and `stock` of the repo, or the `space` of the same name."""
+
+    name: str
+    folder: Path
+    files: list[StagedFile]
+
+
+def stage(run: Path, repo_id: str, out: Path, license: str | None, data_license: str | None, space: bool) -> list[Part]:
+    """Put what is published of `run` (or of a model folder) as `repo_id` into `out`, which is replaced.
+
+    The parts come in the order in which they are to be sent. Raises `PublishError` or `ModelError` where that can't be;
+    `out` is then as it was.
+    """
+    if not run.is_dir():
+        raise PublishError(f"There is no folder {run}. Give the folder of a run, or of a model.")
+    if out.exists() and not is_model(out / "main"):
+        raise PublishError(f"{out} exists and wasn't staged by logsnr; it would be replaced. Name a new folder.")
+    source = find_model(run)
+    pipeline = load(source)
+    if noise_schedule(pipeline.scheduler) is None:
+        raise PublishError(
+            f"{run}: its scheduler {type(pipeline.scheduler).__name__} isn't a noise schedule of logsnr, of which a "
+            "card could be made. Use the pipeline's own push_to_hub."
+        )
+    with replacing_folder(out) as folder:
+        main = folder / "main"
+        _copy_model(source, pipeline, main)
+        training = _training(run)
+        subject = _draw(pipeline.to(choose_device()), training, main, repo_id, license, data_license)
+        if training is not None:
+            _write_run(training, main / "run")
+        _write(main / "README.md", render_card(subject))
+        if subject.stock == "branch":
+            pipeline.to("cpu").to_stock().save_pretrained(folder / "stock")
+            _write(folder / "stock" / "README.md", render_stock_card(subject))
+        if space:
+            stage_space(repo_id, folder / "space")
+        refuse_leaks(folder, public_words(subject))
+    folders = [out / name for name in ("stock", "main", "space") if (out / name).is_dir()]
+    return [Part(path.name, path, list(_listing(path))) for path in folders]
+
+
+def listing(parts: list[Part]) -> str:
+    """Every file with its size and reason, a paragraph for each part."""
+    width = max(len(file.path) for part in parts for file in part.files)
+    paragraphs = []
+    for part in parts:
+        lines = [f"  {file.path:<{width}}  {_size(file.size):>9}  {file.reason}" for file in part.files]
+        total = _size(sum(file.size for file in part.files))
+        title = "The Space" if part.name == "space" else f"Branch {part.name}"
+        paragraphs.append("\n".join([f"{title}: {len(lines)} files, {total}", *lines]))
+    return "\n\n".join(paragraphs)
+
+
+def _size(size: int) -> str:
+    return f"{size} B" if size < 1000 else f"{size / 1e3:.1f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
+
+
+def _copy_model(source: Path, pipeline: PixelDiffusionPipeline, main: Path) -> None:
+    """The files of a model folder that a loader reads.
+
+    One saved by stock diffusers alone lacks the pipeline's own file and holds the path that it was loaded from: it is
+    saved anew.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        if not own_code(source):
+            source = Path(scratch)
+            pipeline.save_pretrained(source)
+        _refuse_edited_code(source)
+        for path in [*data_files(source), *code_files(source)]:
+            copy = main / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+
+
+def _refuse_edited_code(folder: Path) -> None:
+    for path in code_files(folder):
+        if hashlib.sha256(path.read_bytes()).hexdigest()[:8] != path.stem[-8:]:
+            raise PublishError(
+                f"{path} was changed after it was saved: its name is made of its content. Save the model again."
+            )
+
+
+def _training(run: Path) -> Training | None:
+    """What a run folder tells; None of a bare model folder."""
+    if not (run / "config.json").is_file():
+        return None
+    record = read_json(run / "config.json")
+    effort = read_effort(run)
+    return Training(
+        record=record,
+        config=public_config(record),
+        effort=effort,
+        held_out=[loss for loss in read_held_out(run) if effort.model_step is None or loss.step <= effort.model_step],
+        metrics=_metrics(run),
+    )
+
+
+def _metrics(run: Path) -> dict[str, Any]:
+    """metrics.json, if it is of the model as it is now: one that was trained on since has other figures."""
+    path = run / "metrics.json"
+    metrics = read_json(path) if path.is_file() else {}
+    measured = metrics.get("protocol", {}).get("model_hash")
+    if measured is not None and measured != model_digest(find_model(run)):
+        warnings.warn(
+            f"{path} is of an earlier state of the model, and is left out. logsnr evaluate {run} measures it anew.",
+            stacklevel=2,
+        )
+        return {}
+    return metrics
+
+
+def _draw(
+    pipeline: PixelDiffusionPipeline,
+    training: Training | None,
+    main: Path,
+    repo_id: str,
+    license: str | None,
+    data_license: str | None,
+) -> Subject:
+    """The pictures of the card, into `main`, and what the card is to be about."""
+    images = main / "images"
+    samples = draw_samples(pipeline)
+    save_png(samples.picture, images / "samples.png")
+    save_png(draw_film(pipeline), images / "film_strip.png")
+    name = "schedule" if training is None else training.config.schedule.name
+    schedule = noise_schedule(pipeline.scheduler)
+    assert schedule is not None
+    save_png(schedule_figure({name: schedule}), images / "noise_schedule.png")
+    if training is not None and training.held_out:
+        save_png(draw_held_out_loss(training.held_out), images / "held_out_loss.png")
+    curve = read_curve(main / FEW_STEP_FOLDER)
+    if curve is not None and curve.tuned_steps:
+        save_png(few_steps_figure(curve.lines()), images / "few_steps.png")
+    names_own_pipeline = isinstance(read_json(main / INDEX)["_class_name"], list)
+    (own,) = own_code(main)
+    return Subject(
+        repo_id=repo_id,
+        pipeline=pipeline,
+        remote_stem=None if names_own_pipeline else own.stem,
+        samples=samples.options,
+        shown_classes=samples.shown_classes,
+        training=training,
+        curve=curve,
+        license=license,
+        data_license=data_license,
+    )
+
+
+def _write_run(training: Training, folder: Path) -> None:
+    record = {key: training.record[key] for key in ("data", "unet", "versions")}
+    _write_json(folder / "config.json", to_record(training.config) | record)
+    if training.metrics:
+        _write_json(folder / "metrics.json", training.metrics)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    _write(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _listing(folder: Path) -> Iterator[StagedFile]:
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        yield StagedFile(name, path.stat().st_size, _reason(folder.name, name))
+
+
+def _reason(part: str, name: str) -> str:
+    if part == "space":
+        return _REASONS_IN_SPACE[name]
+    if name.startswith(f"{NETWORK}/") and ".safetensors" in name:
+        return "the weights"
+    if name.endswith(".py"):
+        return "code for trust_remote_code: " + _CODE.get(name.partition("/")[0], "the pipeline")
+    return _REASONS[name]

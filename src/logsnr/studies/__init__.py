@@ -1,0 +1,1 @@
+"""What compares models, or looks at data, schedules and runs."""

@@ -1,0 +1,156 @@
+"""logsnr.data.seeded with examples that it has never heard of: phrases of three tokens, said by somebody."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from logsnr.base.errors import DataError
+from logsnr.base.seeds import sample_seeds
+from logsnr.data.seeded import Batch, Example, SeededData
+
+
+@dataclass
+class Phrases:
+    """Phrase k is (k, 1000, 2000), with a seed (k, seed's last two digits, 2000); speaker k mod 3 says it."""
+
+    noun: ClassVar[str] = "phrase"
+    fingerprint: ClassVar[str] = "12ab"
+    summary: ClassVar[str] = "3 tokens each"
+
+    count: int
+    lost: set[int] = field(default_factory=set)
+    with_speaker: bool = True
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, index: int, seed: int | None) -> Example:
+        if index in self.lost:
+            raise DataError(f"phrase {index} is lost")
+        middle = 1000 if seed is None else seed % 100
+        return Example(np.array([index, middle, 2000]), self.condition(index))
+
+    def condition(self, index: int) -> Mapping[str, Any]:
+        return {"speaker": index % 3, "pitch": np.float32([index, 0.5])} if self.with_speaker else {}
+
+
+def same(a: Batch, b: Batch) -> bool:
+    conditions = a.condition.keys() == b.condition.keys() and all(
+        torch.equal(a.condition[k], b.condition[k]) for k in a.condition
+    )
+    return torch.equal(a.clean, b.clean) and torch.equal(a.positions, b.positions) and conditions
+
+
+def test_a_batch_is_what_the_examples_say() -> None:
+    data = SeededData(Phrases(21), 0)
+    batch = next(data.batches(seed=5, batch_size=8, start_step=0, num_steps=1))
+    indices = batch.clean[:, 0]
+    assert batch.clean.dtype == torch.int64
+    assert torch.equal(batch.clean[:, 2], torch.full((8,), 2000))
+    assert torch.equal(batch.condition["speaker"], indices % 3)
+    assert torch.equal(batch.condition["pitch"], torch.stack([indices.float(), torch.full((8,), 0.5)], 1))
+    assert batch.positions.tolist() == list(range(8))
+    # Pinned, the name too: another stream would change every run that augments.
+    assert batch.clean[:, 1].tolist() == (sample_seeds(5, np.arange(8), "flip") % 100).tolist()
+    assert next(SeededData(Phrases(5, with_speaker=False), 0).in_order("train", 5)).condition == {}
+
+
+def test_what_is_said_of_the_set() -> None:
+    data = SeededData(Phrases(21), 0.05)
+    assert data.description == "20 training and 1 held-out phrase, 3 tokens each"
+    assert SeededData(Phrases(21), 0.1).description == "19 training and 2 held-out phrases, 3 tokens each"
+    assert data.fingerprint == "12ab"
+    assert data.examples.count == 21
+
+
+def test_each_example_is_in_one_part_and_the_parts_are_the_same_for_every_run() -> None:
+    data = SeededData(Phrases(21), 0.2)
+    train, held_out = (torch.cat([b.clean[:, 0] for b in data.in_order(part, 5)]) for part in ("train", "held_out"))
+    assert sorted([*train.tolist(), *held_out.tolist()]) == list(range(21))
+    assert held_out.tolist() == [7, 8, 12, 15]  # pinned: which are held out must never change
+    assert train.tolist() == sorted(train.tolist())
+    assert [c["speaker"] for c in data.conditions("train")] == [k % 3 for k in train.tolist()]
+    assert (len(data), data.num_held_out) == (17, 4)
+    assert SeededData(Phrases(21), 0).num_held_out == 0
+    assert list(SeededData(Phrases(21), 0).in_order("held_out", 3)) == []
+    assert len(SeededData(Phrases(21), 0.999)) == 1
+    assert SeededData(Phrases(21), 0.001).num_held_out == 1
+
+
+def test_in_order_nothing_is_augmented_and_a_limit_takes_the_same_few() -> None:
+    data = SeededData(Phrases(30), 0)
+    batches = list(data.in_order("train", 8))
+    assert [len(b.clean) for b in batches] == [8, 8, 8, 6]
+    assert torch.equal(torch.cat([b.positions for b in batches]), torch.arange(30))
+    assert all((b.clean[:, 1] == 1000).all() for b in batches)
+    few = torch.cat([b.positions for b in data.in_order("train", 4, limit=10)])
+    assert len(few) == 10
+    assert few.tolist() == sorted(set(few.tolist())) != list(range(10))
+    assert torch.equal(few, torch.cat([b.clean[:, 0] for b in data.in_order("train", 3, limit=10)]))
+    assert len(torch.cat([b.positions for b in data.in_order("train", 4, limit=99)])) == 30
+
+
+def test_each_epoch_shows_each_example_once() -> None:
+    data = SeededData(Phrases(21), 0)
+    shown = torch.cat([b.clean[:, 0] for b in data.batches(seed=3, batch_size=6, start_step=0, num_steps=7)]).tolist()
+    first, second = shown[:21], shown[21:]
+    assert sorted(first) == sorted(second) == list(range(21))
+    assert first != second
+    other = next(data.batches(seed=4, batch_size=21, start_step=0, num_steps=1)).clean[:, 0].tolist()
+    assert other != first
+    large = next(data.batches(seed=3, batch_size=50, start_step=0, num_steps=1))  # a batch of several epochs
+    assert large.clean[:42, 0].tolist() == shown
+    assert max(Counter(large.clean[:, 0].tolist()).values()) == 3
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_resuming_gives_the_same_batches(accumulation: int) -> None:
+    data = SeededData(Phrases(21), 0.05)
+    settings = {"seed": 1, "batch_size": 4, "accumulation_steps": accumulation}
+    whole = list(data.batches(**settings, start_step=0, num_steps=12))
+    rest = list(data.batches(**settings, start_step=5, num_steps=7))
+    assert len(whole) == 12 * accumulation
+    assert all(same(a, b) for a, b in zip(whole[5 * accumulation :], rest, strict=True))
+    far = next(data.batches(**settings, start_step=10**9, num_steps=1))
+    assert far.positions[0] == 10**9 * accumulation * 4
+
+
+def test_two_processes_see_what_one_sees() -> None:
+    data = SeededData(Phrases(21), 0.05)
+    one = list(data.batches(seed=1, batch_size=6, start_step=0, num_steps=9))
+    parts = [
+        list(data.batches(seed=1, batch_size=3, start_step=0, num_steps=9, process_index=r, num_processes=2))
+        for r in range(2)
+    ]
+    for whole, left, right in zip(one, *parts, strict=True):
+        keywords = whole.condition.keys()
+        condition = {k: torch.cat([left.condition[k], right.condition[k]]) for k in keywords}
+        clean, positions = torch.cat([left.clean, right.clean]), torch.cat([left.positions, right.positions])
+        assert same(whole, Batch(clean, condition, positions))
+
+
+def test_workers_change_nothing_and_leave_the_global_stream_alone() -> None:
+    settings = {"seed": 2, "batch_size": 5, "start_step": 3, "num_steps": 6, "accumulation_steps": 2}
+    here, there = SeededData(Phrases(21), 0.1), SeededData(Phrases(21), 0.1, num_workers=2)
+    torch.manual_seed(0)
+    pairs = list(zip(here.batches(**settings), there.batches(**settings), strict=True))
+    assert len(pairs) == 12
+    assert all(same(a, b) for a, b in pairs)
+    assert all(same(a, b) for a, b in zip(here.in_order("train", 4), there.in_order("train", 4), strict=True))
+    assert torch.rand(()) == torch.rand((), generator=torch.Generator().manual_seed(0))
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_example_that_cannot_be_read_stops_with_its_own_words(workers: int) -> None:
+    data = SeededData(Phrases(21, lost={7}), 0, num_workers=workers)
+    with pytest.raises(DataError, match=r"^phrase 7 is lost$"):
+        list(data.batches(seed=0, batch_size=4, start_step=0, num_steps=9))

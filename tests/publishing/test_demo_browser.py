@@ -1,0 +1,190 @@
+"""`logsnr demo` in a real browser, chromium without a window: choose, click, wait for the images, look.
+
+Where there is no chromium the tests are skipped (`apt-get install chromium`, or a Chrome on the PATH).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import Command, run
+from diffusers.utils.logging import set_verbosity_error
+from PIL import Image
+
+from logsnr.tasks.load import load
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+if BROWSER is None:
+    pytest.skip("there is no chromium: apt-get install chromium", allow_module_level=True)
+for package in ("gradio", "playwright"):
+    pytest.importorskip(package, reason=f"the package {package} is missing")
+from playwright.sync_api import expect, sync_playwright  # noqa: E402  # needs the package
+
+expect.set_options(timeout=30_000)  # a busy machine takes longer than the 5 seconds that playwright waits
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_playwright() as playwright:
+        as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
+        chromium = playwright.chromium.launch(executable_path=BROWSER, args=as_root)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def demo(tiny: list[str], browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A run of images that are dark or light, and the address where `logsnr demo` shows it.
+
+    Ctrl-C ends that in the middle of a drawing, and all that was printed is the address.
+    """
+    path = tmp_path_factory.mktemp("demo")
+    assert run(path / "train.txt", "train", *tiny, "--out", path / "run").status == 0
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = Command(path / "demo.txt", ["demo", str(path / "run"), "--port", str(port)], no_way_out)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        command.wait_until(lambda: command.log.is_file() and address in command.log.read_text())
+        yield path / "run", address
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_label("number input for Images").fill("36")
+        page.get_by_label("number input for Steps").fill("250")
+        press(page, "Draw")
+        expect(page.get_by_text("Drawing - ")).to_be_visible(timeout=30_000)
+        command.send(signal.SIGINT)
+        finished = command.wait()
+        assert finished.status == 0
+        assert finished.output == f"{path / 'run'} is at {address} on this machine. Ctrl-C ends it.\n"
+    finally:
+        if command.process.exitcode is None:
+            command.kill()
+
+
+def no_way_out() -> None:
+    """Print every name of another machine that is looked up, a proxy's too, and every connection; and refuse it."""
+    faulthandler.cancel_dump_traceback_later()  # it doesn't hang, it waits for Ctrl-C
+    os.environ |= {"http_proxy": "http://proxy.invalid:3128", "no_proxy": ""}
+    set_verbosity_error()  # the command says so before diffusers is imported, which here it is
+    look_up, connect = socket.getaddrinfo, socket.socket.connect
+
+    def check(host: Any) -> None:
+        if host not in (None, "127.0.0.1", "localhost", "::1"):
+            print(f"a connection to {host}", flush=True)
+            raise OSError(f"no way out to {host}")
+
+    def look_up_inside(host: Any, *args: Any, **kwargs: Any) -> Any:
+        check(host)
+        return look_up(host, *args, **kwargs)
+
+    def connect_inside(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX:
+            check(address[0])
+        connect(self, address)
+
+    socket.getaddrinfo = look_up_inside
+    socket.socket.connect = connect_inside  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def page(browser: Any, demo: tuple[Path, str]) -> Iterator[Any]:
+    """The page, open; in the end it has asked nobody but the demo for anything, and no script has failed."""
+    _, address = demo
+    page = browser.new_page(viewport={"width": 1280, "height": 1200})
+    wrong: list[str] = []
+    page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else wrong.append(r.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(address)
+    yield page
+    page.close()
+    assert wrong == []
+
+
+def press(page: Any, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def decoded(page: Any, images: str, number: int) -> Any:
+    """The <img>s, when they are there, loaded and seen."""
+    found = page.locator(images)
+    expect(found).to_have_count(number, timeout=30_000)
+    for k in range(number):
+        expect(found.nth(k)).to_be_visible()
+        found.nth(k).evaluate("image => image.decode()")
+    return found
+
+
+def test_draw_one_class_and_see_it_come_out_of_noise(page: Any, demo: tuple[Path, str], tmp_path: Path) -> None:
+    run_folder, _ = demo
+    expect(page.get_by_role("heading", name=str(run_folder))).to_be_visible()
+    page.get_by_label("Classes").click()
+    page.get_by_role("option", name="light").click()
+    page.get_by_label("Classes").press("Escape")
+    press(page, "Draw")
+    images = decoded(page, ".gallery img", 16)
+    film = decoded(page, ".film img", 16)
+    assert page.locator(".gallery .caption-label").all_inner_texts() == [f"light · seed {k}" for k in range(16)]
+
+    expected = load(run_folder).swap_scheduler("DPMSolverMultistep")(
+        class_labels=["light"] * 16, num_inference_steps=20, guidance_scale=2.0, generator=0
+    )
+    for k in (0, 15):
+        shown = Image.open(io.BytesIO(page.request.get(images.nth(k).get_attribute("src")).body()))
+        np.testing.assert_allclose(np.asarray(shown).astype(int), np.asarray(expected.images[k]).astype(int), atol=1)
+    for image in (images.first, film.first):
+        assert image.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [8, 8]
+        assert image.bounding_box()["width"] > 60
+        assert image.evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
+
+    expect(page.locator(".film h2")).to_have_text("Out of noise: light · seed 0")
+    assert page.locator(".film th[scope=col]").first.inner_text() == "100 %"
+    before = film.first.get_attribute("src")
+    page.locator(".gallery button").filter(has_text="seed 5").click()
+    expect(page.locator(".film h2")).to_have_text("Out of noise: light · seed 5")
+    assert film.first.get_attribute("src") != before
+
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert Image.open(tmp_path / "page.png").convert("L").getextrema() != (255, 255)
+
+
+def test_what_is_wrong_is_said_and_the_next_drawing_works(page: Any) -> None:
+    page.get_by_label("Seed").fill("-1")
+    press(page, "Draw")
+    message = page.get_by_test_id("toast-body")
+    expect(message).to_contain_text("The seed must be a whole number from 0 to 4294967295, and is -1.")
+    assert page.locator(".gallery img").count() == 0
+    page.get_by_test_id("toast-close").click()
+    expect(message).to_have_count(0)
+
+    page.get_by_label("Seed").fill("3")
+    page.get_by_label("number input for Images").fill("2")
+    press(page, "Draw")
+    decoded(page, ".gallery img", 2)
+    assert page.locator(".gallery .caption-label").all_inner_texts() == ["dark · seed 3", "light · seed 4"]
+    press(page, "Other seeds")
+    expect(page.locator(".gallery .caption-label").first).not_to_have_text("dark · seed 3")
+    assert page.get_by_label("Seed").input_value() in page.locator(".film h2").inner_text()
+
+
+def test_schedulers_and_why_some_are_refused(page: Any) -> None:
+    page.get_by_label("Scheduler", exact=True).click()
+    expect(page.get_by_role("option", name="CosineBeta (the model's own)")).to_be_visible()
+    page.get_by_role("option", name="PNDM", exact=True).click()
+    page.get_by_label("number input for Steps").fill("2")
+    press(page, "Draw")
+    expect(page.get_by_test_id("toast-body")).to_contain_text("2 steps of PNDM ended in ValueError")
+    refused = page.get_by_text("IPNDM: ")
+    expect(refused).not_to_be_visible()
+    page.get_by_role("button", name="schedulers that can't draw with this model").click()
+    expect(refused).to_contain_text("it has no alphas_cumprod, so it would use a noise schedule of its own")
