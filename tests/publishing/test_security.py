@@ -167,7 +167,7 @@ def a_quantizer(model: Path) -> None:
 )
 def test_weights_are_safetensors_or_nothing(plant: Any, bait: Path, mark: Path) -> None:
     plant(bait)
-    with pytest.raises(ModelError, match="its U-Net can't be loaded"):
+    with pytest.raises(ModelError, match="its network can't be loaded"):
         load(bait)
     with pytest.raises(Exception):  # noqa: B017, PT011  # stock's own words, whichever
         DiffusionPipeline.from_pretrained(bait)
@@ -263,9 +263,9 @@ def test_a_scheduler_config_that_makes_no_sense(values: dict[str, Any], bait: Pa
         ("model_index.json", '{"id2label": {"x": "y"}}', "its model_index.json can't be used"),
         ("model_index.json", '{"id2label": {"0": "y"}}', "needs a class-conditional unet"),
         ("scheduler/scheduler_config.json", "null", "isn't a JSON object"),
-        ("unet/config.json", "[]", "its U-Net can't be loaded"),
-        ("unet/config.json", '{"down_block_types": ["os:system"]}', "its U-Net can't be loaded"),
-        ("unet/config.json", '{"in_channels": "many"}', "its U-Net can't be loaded"),
+        ("unet/config.json", "[]", "its network can't be loaded"),
+        ("unet/config.json", '{"down_block_types": ["os:system"]}', "its network can't be loaded"),
+        ("unet/config.json", '{"in_channels": "many"}', "its network can't be loaded"),
     ],
 )
 def test_files_of_a_wrong_form(file: str, text: str, words: str, bait: Path) -> None:

@@ -87,7 +87,7 @@ def test_load_says_what_is_wrong(trained: Path, tmp_path: Path) -> None:
     for damage, words in [
         (lambda: (copy / "model_index.json").write_text("{"), "model_index.json can't be read"),
         (lambda: (copy / "scheduler" / "scheduler_config.json").unlink(), "scheduler_config.json can't be read"),
-        (lambda: (copy / "unet" / "diffusion_pytorch_model.safetensors").unlink(), "its U-Net can't be loaded"),
+        (lambda: (copy / "unet" / "diffusion_pytorch_model.safetensors").unlink(), "its network can't be loaded"),
         (lambda: rename_schedule(copy), "made with the schedule NoSuchScheduler, which isn't known here"),
     ]:
         shutil.rmtree(copy, ignore_errors=True)
@@ -106,7 +106,7 @@ def test_a_truncated_model_is_refused(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "model", tmp_path / "model")
     path = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(ModelError, match="its U-Net can't be loaded"):
+    with pytest.raises(ModelError, match="its network can't be loaded"):
         load(tmp_path / "model")
 
 

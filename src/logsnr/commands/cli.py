@@ -196,39 +196,31 @@ def _sample(argv: list[str]) -> int:
     from logsnr.models.schedules import resolve_scheduler_class
     from logsnr.sampling.sample import choose_device, prepare, sample, write
     from logsnr.tasks.load import load
+    from logsnr.tasks.parts import parts_of_pipeline
+    from logsnr.training.runs import size_in_words
 
     options = arguments.options
     if options.scheduler is not None and ":" in options.scheduler:
         resolve_scheduler_class(options.scheduler)  # imports it: a model that was made with it is then loaded with it
     pipeline = load(arguments.model).to(choose_device())
-    labels = prepare(pipeline, options)
+    parts = parts_of_pipeline(pipeline)
+    prepare(pipeline, options)
     if arguments.dry_run:
-        print(describe(pipeline))
-    if labels is not None and options.class_labels is None:
-        names = pipeline.id2label or {}
-        print(f"Classes, in turn: {_listed(names.get(i, i) for i in dict.fromkeys(labels))} (or give --class-labels)")
+        scheduler = pipeline.scheduler
+        print(
+            f"{parts.describe(pipeline)}, {type(scheduler).__name__}, predicts {scheduler.config.prediction_type}, "
+            f"{size_in_words(getattr(pipeline, parts.network_name))}"
+        )
+    choices = parts.choices(pipeline)
+    if choices and options.class_labels is None:
+        print(f"Classes, in turn: {_listed(choices[: options.num])} (or give --class-labels)")
     if arguments.dry_run:
-        print(f"Would make {options.num} images of seeds from {options.seed} in {arguments.out}.")
+        print(f"Would make {options.num} {parts.noun}s of seeds from {options.seed} in {arguments.out}.")
         return 0
-    images = sample(pipeline, options)
+    samples = sample(pipeline, options)
     with _writing(arguments.out):
-        print(write(images, arguments.out, options.seed))
+        print(write(samples, arguments.out, options.seed, parts))
     return 0
-
-
-def describe(pipeline: Any) -> str:
-    """What a loaded model is, in words."""
-    config = pipeline.unet.config
-    kind = {1: "gray", 3: "RGB", 4: "RGBA"}.get(config.in_channels, f"{config.in_channels} channels")
-    names = pipeline.id2label
-    classes = f"{pipeline.num_classes} classes" if pipeline.num_classes else "no classes"
-    if names:
-        classes += f" ({_listed(names.values())})"
-    return (
-        f"{config.sample_size}x{config.sample_size} {kind}, {classes}, {type(pipeline.scheduler).__name__}, "
-        f"predicts {pipeline.scheduler.config.prediction_type}, "
-        f"{sum(p.numel() for p in pipeline.unet.parameters()) / 1e6:.2f} M parameters"
-    )
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -82,6 +82,11 @@ class ImageExamples:
         """Files left out because they can't be read, each with the reason."""
         return self.reading.reasons
 
+    @property
+    def complaints(self) -> list[str]:
+        """A line for each file left out."""
+        return [f"skipped {name}" for name in self.skipped]
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of all pixels (after resizing) and labels, hexadecimal: changes if and only if the data do."""

@@ -54,6 +54,16 @@ class Examples(Protocol):
         ...
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the `clean` of each."""
+        ...
+
+    @property
+    def bits(self) -> int | None:
+        """Their depth: values are 2 k / (2^bits - 1) - 1. None: they are continuous, or no numbers."""
+        ...
+
+    @property
     def noun(self) -> str:
         """What to call one of them."""
         ...
@@ -61,6 +71,11 @@ class Examples(Protocol):
     @property
     def summary(self) -> str:
         """What they are, for people: what follows the counts in a description."""
+        ...
+
+    @property
+    def complaints(self) -> list[str]:
+        """Lines about what was left out."""
         ...
 
     def __len__(self) -> int: ...

@@ -16,16 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logsnr.base.errors import DataError
+from logsnr.base.errors import ConfigError, DataError
 from logsnr.base.files import digest_of
-from logsnr.data.images import ImageData, class_counts
+from logsnr.data.seeded import SeededData
 from logsnr.evaluate.distances import Figures, deviations, measure
 from logsnr.evaluate.extractors import FeatureExtractor, Features, features_of_data, features_of_images, make_extractor
 from logsnr.evaluate.generated import generate
 from logsnr.evaluate.subject import Subject, kept_json
-from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.sampling.sample import choose_device, steps_of
+from logsnr.sampling.sample import choose_device, choose_scheduler, steps_of
 from logsnr.settings.options import EvaluateOptions
+from logsnr.tasks.parts import Parts
 
 ENOUGH = 10_000
 """With fewer generated images than this, fid is mostly its bias."""
@@ -70,20 +70,22 @@ class Distribution:
     """Theirs."""
 
 
-def number_of_images(options: EvaluateOptions, data: ImageData) -> int:
+def number_of_images(options: EvaluateOptions, data: SeededData[Any]) -> int:
     """How many images are drawn."""
     return min(ENOUGH, max(20, len(data) // 2)) if options.num is None else options.num
 
 
-def features_name(options: EvaluateOptions, data: ImageData) -> str:
-    """The network that sees them."""
-    return options.features or ("efficientnet-lite0" if data.examples.class_names is None else "classifier")
+def features_name(options: EvaluateOptions, parts: Parts, data: SeededData[Any]) -> str | None:
+    """The network that sees them; None where none is named and the kind of data has none of its own."""
+    return options.features or parts.features(data)
 
 
 def extractor_for(subject: Subject, options: EvaluateOptions) -> FeatureExtractor:
     """The network of the options. Raises ConfigError where it can't be had."""
-    data = subject.data
-    return make_extractor(features_name(options, data), data, subject.config.data, choose_device())
+    name = features_name(options, subject.task.parts, subject.data)
+    if name is None:
+        raise ConfigError(f"--features must name a network for {subject.data.examples.noun}s, which have none yet.")
+    return make_extractor(name, subject.data, subject.config.data, choose_device())
 
 
 def distribution(subject: Subject, extractor: FeatureExtractor, options: EvaluateOptions) -> Distribution:
@@ -94,16 +96,15 @@ def distribution(subject: Subject, extractor: FeatureExtractor, options: Evaluat
         part = part_name(options)
         raise DataError(f"There are {len(real.features)} {part} images, and {_FEWEST} are needed to compare.")
     num = number_of_images(options, data)
-    drawing = PixelDiffusionPipeline(subject.unet, subject.sampler)
-    drawing.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
-    counts = class_counts(data)
-    images = generate(drawing, subject.folder, subject.digest, options, num, counts, data.examples.bits)
+    drawing = subject.pipeline()
+    choose_scheduler(drawing, options.scheduler, options.steps)
+    images = generate(subject, drawing, options, num)
     generated = features_of_images(extractor, images, subject.folder)
     comparison = _compared(generated, real, subject.folder)
     steps = steps_of(drawing, options.steps)
     protocol = {
         "images": f"{num} generated, {len(real.features)} {part_name(options)} images",
-        "labels": "none" if counts is None else "in the proportions of the training images",
+        "labels": "none" if not next(data.conditions("train")) else "in the proportions of the training images",
         "guidance_scale": f"{options.guidance_scale:g}",
         "scheduler": f"{type(drawing.scheduler).__name__}, {steps} steps, eta {options.eta:g}",
         "seeds": f"{options.seed} to {options.seed + num - 1}",

@@ -5,8 +5,9 @@
 The hash is of all that decides an image: weights, schedule, sampler, steps, guidance, labels and seed, and not how many
 there are. A drawing that was stopped goes on where it was, and one of more images begins with those that are there.
 
-Labels come in the proportions of the training images: label k is where the point frac(k / golden ratio) falls among
-the cumulative shares of the classes, so that any number of images has nearly those proportions.
+What is asked for comes in the proportions of the training data: sample k is asked for what the training example is
+conditioned on at the point frac(k / golden ratio) of all, sorted, so that any number of samples has nearly those
+proportions.
 """
 
 from __future__ import annotations
@@ -20,111 +21,65 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from logsnr.base.errors import ModelError
 from logsnr.base.files import digest_of, replacing_file
-from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.sampling.sample import require_steps, steps_of, swap
+from logsnr.data.seeded import SeededData
+from logsnr.evaluate.subject import Subject
+from logsnr.sampling.sample import Request, draw, steps_of
 from logsnr.settings.options import EvaluateOptions
 
 _SHARD = 256
 _GOLDEN = 0.6180339887498949
 
 
-def draw_labels(class_counts: list[int], num: int) -> list[int]:
-    """The label of each of the images 0..num-1, by the rule of the module's text."""
-    shares = np.cumsum(class_counts) / np.sum(class_counts)
+def asked_like_the_data(data: SeededData[Any], num: int) -> dict[str, list[Any]]:
+    """Arguments of the pipeline for the samples 0..num-1, by the rule above; none where the data have no conditions."""
+    conditions = list(data.conditions("train"))
+    if not conditions[0]:
+        return {}
+    conditions.sort(key=lambda condition: [np.asarray(value).tolist() for value in condition.values()])
     points = (np.arange(num) + 0.5) * _GOLDEN % 1
-    labels: list[int] = np.searchsorted(shares, points, side="right").tolist()
-    return labels
+    rows = (points * len(conditions)).astype(np.int64).tolist()
+    return {keyword: [conditions[row][keyword] for row in rows] for keyword in conditions[0]}
 
 
-def prepare(pipeline: PixelDiffusionPipeline, options: EvaluateOptions) -> None:
-    """Swap to the scheduler of the options. Raises ModelError where it doesn't fit the model, or the steps don't."""
-    try:
-        if options.scheduler is not None:
-            swap(pipeline, options.scheduler)
-        require_steps(pipeline, steps_of(pipeline, options.steps))
-    except ValueError as error:
-        raise ModelError(str(error)) from error
+def generate(subject: Subject, pipeline: Any, options: EvaluateOptions, num: int) -> Tensor:
+    """`num` samples as the pipeline's `output_type="pt"` has them, of the depth of the data, float32, on the CPU.
 
-
-def generate(
-    pipeline: PixelDiffusionPipeline,
-    folder: Path,
-    model: str,
-    options: EvaluateOptions,
-    num: int,
-    class_counts: list[int] | None,
-    bits: int,
-) -> Tensor:
-    """`num` images in [0, 1] of the depth of the data, (num, channels, height, width), float32, on the CPU.
-
-    `model` is the model's digest. Those that are in `folder` are taken from there; the others are drawn, with a
-    progress bar, after a swap to the scheduler of the options. Raises ModelError where they can't be drawn as asked.
+    Those that are kept are taken from there; the others are drawn, with a progress bar, with the scheduler that the
+    pipeline has. Raises ModelError where they can't be drawn as asked.
     """
-    prepare(pipeline, options)
-    steps = steps_of(pipeline, options.steps)
-    try:
-        decisive = (
-            *(model, type(pipeline.scheduler).__name__, steps, options.eta, options.guidance_scale),
-            *(options.seed, class_counts, bits),
-        )
-        own = folder / f"samples-{digest_of(repr(decisive).encode())}"
-        labels = None if class_counts is None else draw_labels(class_counts, num)
-        starts = range(0, num, _SHARD)
-        sizes = {start: min(_SHARD, num - start) for start in starts}
-        paths = {start: own / f"{start:05}.safetensors" for start in starts}
-        shards = {start: _shard(paths[start], sizes[start]) for start in starts}
-        missing = [start for start in starts if shards[start] is None]
-        batches = sum(-(-sizes[start] // options.batch_size) for start in missing)
-        with tqdm(desc="Drawing images", total=batches * steps, unit="step", leave=False, delay=2) as bar:
-            for start in missing:
-                numbers = range(start, start + sizes[start])
-                pixels = torch.cat(
-                    [
-                        _draw(pipeline, options, numbers[first : first + options.batch_size], labels, bar)
-                        for first in range(0, len(numbers), options.batch_size)
-                    ]
-                )
-                deep = pixels.mul((1 << bits) - 1).round().to(torch.uint8 if bits == 8 else torch.uint16)
-                with replacing_file(paths[start]) as path:
-                    save_file({"images": deep}, path)
-                shards[start] = deep
-    except ValueError as error:
-        raise ModelError(str(error)) from error
-    images = torch.cat([shard for shard in shards.values() if shard is not None])
-    return images.float().div((1 << bits) - 1)
+    data, bits = subject.data, subject.data.examples.bits
+    arguments = asked_like_the_data(data, num)
+    guidance = options.guidance_scale if arguments or options.guidance_scale != 1 else None
+    request = Request(steps_of(pipeline, options.steps), guidance, options.eta, options.batch_size)
+    decisive = (
+        *(subject.digest, type(pipeline.scheduler).__name__, request.steps, options.eta, options.guidance_scale),
+        *(options.seed, data.fingerprint, len(data), bits),
+    )
+    own = subject.folder / f"samples-{digest_of(repr(decisive).encode())}"
+    starts = range(0, num, _SHARD)
+    sizes = {start: min(_SHARD, num - start) for start in starts}
+    paths = {start: own / f"{start:05}.safetensors" for start in starts}
+    shards = {start: _shard(paths[start], sizes[start]) for start in starts}
+    missing = [start for start in starts if shards[start] is None]
+    total = sum(request.evaluations(sizes[start]) for start in missing)
+    with tqdm(desc=f"Drawing {data.examples.noun}s", total=total, unit="step", leave=False, delay=2) as bar:
+        for start in missing:
+            rows = slice(start, start + sizes[start])
+            seeds = range(options.seed, options.seed + num)[rows]
+            drawn = draw(pipeline, request, seeds, {name: values[rows] for name, values in arguments.items()}, bar)
+            if bits is not None:
+                drawn = drawn.mul((1 << bits) - 1).round().to(torch.uint8 if bits == 8 else torch.uint16)
+            with replacing_file(paths[start]) as path:
+                save_file({"samples": drawn}, path)
+            shards[start] = drawn
+    samples = torch.cat([shard for shard in shards.values() if shard is not None])
+    return samples if bits is None else samples.float().div((1 << bits) - 1)
 
 
 def _shard(path: Path, size: int) -> Tensor | None:
-    """The first `size` images of a file, if it is there and has as many."""
+    """The first `size` samples of a file, if it is there and has as many."""
     if not path.exists():
         return None
-    images = load_file(path)["images"]
-    return images[:size] if len(images) >= size else None
-
-
-def _draw(
-    pipeline: PixelDiffusionPipeline, options: EvaluateOptions, numbers: range, labels: list[int] | None, bar: tqdm[Any]
-) -> Tensor:
-    """The images of these numbers, in [0, 1]."""
-
-    def advance(_: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
-        bar.update()
-        return kept
-
-    chosen: list[int | str] | None = None if labels is None else [labels[k] for k in numbers]
-    seeds: list[int | torch.Generator] = [options.seed + k for k in numbers]
-    (made,) = pipeline(
-        batch_size=len(numbers),
-        class_labels=chosen,
-        num_inference_steps=steps_of(pipeline, options.steps),
-        guidance_scale=options.guidance_scale,
-        generator=seeds,
-        eta=options.eta,
-        output_type="pt",
-        callback_on_step_end=advance,
-        return_dict=False,
-    )
-    images: Tensor = made.float().cpu()
-    return images
+    samples = load_file(path)["samples"]
+    return samples[:size] if len(samples) >= size else None

@@ -29,12 +29,10 @@ from logsnr.evaluate.distribution import (
     part_name,
 )
 from logsnr.evaluate.extractors import FeatureExtractor, features_of_data, find_extractor
-from logsnr.evaluate.generated import prepare
 from logsnr.evaluate.memorisation import Memorisation, closest_pairs, memorisation, picture_of_pairs
 from logsnr.evaluate.subject import Subject
 from logsnr.media.plots import save_png
-from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.sampling.sample import steps_of
+from logsnr.sampling.sample import choose_scheduler, steps_of
 from logsnr.settings.objective import ConsistencyConfig
 from logsnr.settings.options import EvaluateOptions
 
@@ -45,41 +43,66 @@ _FEWEST_HELD_OUT = 50
 _COPIES = 3.0
 """The least `copying_z` that means copies."""
 
+_NO_FEATURES = "Nothing is drawn and compared: {}s have no feature network yet, and --features names none."
+
 
 def check(subject: Subject, options: EvaluateOptions) -> None:
     """Raise at once what drawing and measuring would raise later: ModelError for scheduler and steps, ConfigError for
     the features."""
-    find_extractor(features_name(options, subject.data))
-    prepare(PixelDiffusionPipeline(subject.unet, subject.sampler), options)
+    name = features_name(options, subject.task.parts, subject.data)
+    if name is not None:
+        find_extractor(name)
+    choose_scheduler(subject.pipeline(), options.scheduler, options.steps)
 
 
 def plan(subject: Subject, options: EvaluateOptions) -> str:
     """What `evaluate` would do, in words. Raises what it would raise at once."""
     check(subject, options)
-    num = number_of_images(options, subject.data)
-    steps = steps_of(PixelDiffusionPipeline(subject.unet, subject.sampler), options.steps)
+    num, noun = number_of_images(options, subject.data), subject.data.examples.noun
+    steps = steps_of(subject.pipeline(), options.steps)
+    features = features_name(options, subject.task.parts, subject.data)
+    lines = [subject.data.description]
+    if features is None:
+        lines.append(_NO_FEATURES.format(noun))
+    else:
+        lines.append(
+            f"Would draw {num:,} {noun}s ({num * steps:,} evaluations of the network"
+            f"{', twice with guidance' if options.guidance_scale not in (0, 1) else ''}) with "
+            f"{options.scheduler or type(subject.sampler).__name__} in {steps} steps, and compare them "
+            f"with the {part_name(options)} {noun}s by the features of {features}."
+        )
     distilled = isinstance(subject.config.objective, ConsistencyConfig)
-    images = 0 if distilled else min(options.elbo_images, subject.data.num_held_out)
-    likelihood = (
-        f"The likelihood would be bounded for {images} held-out images and as many training images, by "
-        f"{options.elbo_timesteps} KL divergences each.\n"
-        if images
-        else ""
-    )
-    return (
-        f"{subject.data.description}\n"
-        f"Would draw {num:,} images ({num * steps:,} evaluations of the network"
-        f"{', twice with guidance' if options.guidance_scale not in (0, 1) else ''}) with "
-        f"{options.scheduler or type(subject.sampler).__name__} in {steps} steps, and compare them "
-        f"with the {part_name(options)} images by the features of {features_name(options, subject.data)}.\n"
-        f"{likelihood}Figures would go to {subject.run / 'metrics.json'}; nothing was written."
-    )
+    count = 0 if distilled else min(options.elbo_images, subject.data.num_held_out)
+    if count:
+        lines.append(
+            f"The likelihood would be bounded for {count} held-out {noun}s and as many training {noun}s, by "
+            f"{options.elbo_timesteps} KL divergences each."
+        )
+    lines.append(f"Figures would go to {subject.run / 'metrics.json'}; nothing was written.")
+    return "\n".join(lines)
 
 
 def evaluate(subject: Subject, options: EvaluateOptions, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Measure the model, say the figures, write them to RUN/metrics.json and return what was written."""
     check(subject, options)
     say(subject.data.description)
+    metrics: dict[str, Any] = {}
+    if features_name(options, subject.task.parts, subject.data) is None:
+        say(_NO_FEATURES.format(subject.data.examples.noun))
+        metrics["protocol"] = {"model_hash": subject.digest}
+    else:
+        metrics = _distances(subject, options, say)
+    if subject.data.num_held_out:
+        bits, words = _likelihood(subject, options)
+        metrics |= bits
+        if words:
+            say(words)
+    write_atomically(subject.run / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    return metrics
+
+
+def _distances(subject: Subject, options: EvaluateOptions, say: Callable[[str], None]) -> dict[str, Any]:
+    """How far what it draws is from its data, and whether it copies them; said, and as it stands in metrics.json."""
     extractor = extractor_for(subject, options)
     say(f"Features: {extractor.name}, hash {extractor.digest}")
     found = distribution(subject, extractor, options)
@@ -89,11 +112,6 @@ def evaluate(subject: Subject, options: EvaluateOptions, say: Callable[[str], No
         copies, words = _look_for_copies(subject, extractor, found, options)
         metrics["memorisation"] = dataclasses.asdict(copies)
         say(words)
-        bits, words = _likelihood(subject, options)
-        metrics |= bits
-        if words:
-            say(words)
-    write_atomically(subject.run / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     return metrics
 
 
@@ -170,31 +188,34 @@ def _look_for_copies(
 def _likelihood(subject: Subject, options: EvaluateOptions) -> tuple[dict[str, Any], str]:
     """The likelihoods that were asked for, as they stand in metrics.json, and in words."""
     entries: dict[str, Any] = {}
-    said = []
+    said, noun = [], subject.data.examples.noun
     if isinstance(subject.config.objective, ConsistencyConfig):
-        return {}, "A distilled model foresees one image and not the mean of all: it has no likelihood worth bounding."
+        return (
+            {},
+            "A distilled model foresees one sample where others foresee the mean of all: it has no likelihood to bound.",
+        )
     if options.elbo_images:
         held_out, train = bound(subject, options, "held_out"), bound(subject, options, "train")
         more, error = gap(held_out, train)
         knows = (
-            "the model knows its training images better than others" if more > 2 * error else "none beyond its error"
+            f"the model knows its training {noun}s better than others" if more > 2 * error else "none beyond its error"
         )
         for part in (held_out, train):
             del part["bits_per_dim"]["kl_terms"]
         entries["elbo"] = held_out | {"train": train, "gap": more, "gap_standard_error": error}
         said.append(
-            f"ELBO of {held_out['num_images']} held-out images: {_bits(held_out)}, at most; by term: "
+            f"ELBO of {held_out['num_images']} held-out {noun}s: {_bits(held_out)}, at most; by term: "
             + ", ".join(f"{name} {held_out['bits_per_dim'][name]:.4f}" for name in ("prior", "kl", "decoder"))
             + f" ({held_out['decoder']}; {held_out['kl_evaluations']} of {held_out['chain_length'] - 1} KL divergences "
-            f"an image). Of "
-            f"{train['num_images']} training images: {_bits(train)}. The gap is {more:.4f} ± {error:.4f}: {knows}. "
+            f"each). Of "
+            f"{train['num_images']} training {noun}s: {_bits(train)}. The gap is {more:.4f} ± {error:.4f}: {knows}. "
             "± is one standard error."
         )
     if options.ode_images:
         entries["ode"] = flow(subject, options, "held_out")
         found = entries["ode"]
         said.append(
-            f"Likelihood of {found['num_images']} held-out images by the probability-flow ODE: {_bits(found)} "
+            f"Likelihood of {found['num_images']} held-out {noun}s by the probability-flow ODE: {_bits(found)} "
             f"(dequantisation {found['dequantisation']}, solver error {found['bits_per_dim']['solver_error']:.1g})."
         )
     return entries, "\n".join(said)

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers.models.unets.unet_2d import UNet2DModel
-
 from logsnr.base.errors import CheckpointError, DataError, ModelError
 from logsnr.base.files import read_json, write_atomically
-from logsnr.data.images import ImageData, open_images
+from logsnr.data.seeded import SeededData
 from logsnr.folders.model_folder import find_model, is_model, model_digest
 from logsnr.models.denoiser import Denoiser
-from logsnr.models.networks import conditioner_of
-from logsnr.models.schedules import Sampler, noise_schedule, resolve_scheduler_class
-from logsnr.objectives.build import make_objective
-from logsnr.objectives.objective import Context, Objective
+from logsnr.models.schedules import noise_schedule, resolve_scheduler_class
 from logsnr.sampling.sample import choose_device
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.settings.run import RunConfig, from_record
 from logsnr.tasks.load import load
+from logsnr.tasks.task import Task, parts_of, trained_task
 
 
 @dataclass(frozen=True)
@@ -32,28 +27,34 @@ class Subject:
     """A trained model with its data."""
 
     run: Path
-    config: RunConfig
-    data: ImageData
-    unet: UNet2DModel
-    scheduler: BetaScheduler
-    """The noise schedule."""
-    sampler: Sampler
-    """What the model is sampled with: that, or of a distilled model its own."""
+    task: Task
+    """Its network is the trained one."""
+    sampler: Any
+    """What the model is sampled with: its noise schedule, or of a distilled model its own."""
     digest: str
     """Of the model; `model_hash` of the figures that are measured of it."""
 
-    @functools.cached_property
+    @property
+    def config(self) -> RunConfig:
+        return self.task.config
+
+    @property
+    def data(self) -> SeededData[Any]:
+        return self.task.data
+
+    @property
     def denoiser(self) -> Denoiser:
         """The network under its noise schedule."""
-        return Denoiser(self.unet, self.scheduler, conditioner_of(self.unet))
+        return self.task.denoiser
 
-    @functools.cached_property
-    def objective(self) -> Objective:
-        """The loss that it was trained with."""
-        data = self.data
-        shape = data.examples.shape
-        context = Context(bits=data.examples.bits, shape=shape, device=self.denoiser.device, denoiser=self.denoiser)
-        return make_objective(self.config, self.scheduler, context)
+    @property
+    def schedule(self) -> BetaScheduler:
+        """The noise schedule."""
+        return self.task.schedule
+
+    def pipeline(self) -> Any:
+        """What draws, a new one: its scheduler may be swapped."""
+        return self.task.pipeline(self.task.network, self.sampler)
 
     @property
     def folder(self) -> Path:
@@ -84,17 +85,18 @@ def open_subject(run: Path, source: str | None = None) -> Subject:
     if ":" in config.schedule.name:
         resolve_scheduler_class(config.schedule.name)  # imports it: the model is then loaded with it
     pipeline = load(run).to(choose_device())
-    scheduler = noise_schedule(pipeline.scheduler)
-    if scheduler is None:
+    schedule = noise_schedule(pipeline.scheduler)
+    if schedule is None:
         raise ModelError(f"{run} was trained with the schedule {config.schedule.name}, which isn't known here.")
-    data = open_images(config.data, config.condition.reads_labels)
+    parts = parts_of(config.kind)
+    data = parts.open_data(config)
     if data.fingerprint != record["data"]["fingerprint"]:
         raise CheckpointError(
-            f"{run} was trained on other images: then {record['data']['description']}; now {data.description} (pixels "
-            f"or labels differ). Put the images back as they were in {config.data.source}, or say where they "
-            "are: --source PATH."
+            f"{run} was trained on other data: then {record['data']['description']}; now {data.description} (contents "
+            "or labels differ). Put the data back as they were, or say where they are: --source PATH."
         )
-    return Subject(run, config, data, pipeline.unet, scheduler, pipeline.scheduler, model_digest(find_model(run)))
+    task = trained_task(config, data, getattr(pipeline, parts.network_name), schedule)
+    return Subject(run, task, pipeline.scheduler, model_digest(find_model(run)))
 
 
 def kept_json(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

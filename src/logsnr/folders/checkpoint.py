@@ -1,7 +1,7 @@
 """The state of a run on disk: written atomically, the newest whole one loaded.
 
     RUN/config.json                    the configuration, the data's fingerprint, the versions of the libraries
-    RUN/checkpoints/step-00000250/     unet.safetensors  ema.safetensors  optimizer.safetensors  state.json
+    RUN/checkpoints/step-00000250/     network.safetensors  ema.safetensors  optimizer.safetensors  state.json
                                        objective.safetensors, where the loss itself learns
     RUN/model/, RUN/stock/             what `from_pretrained` reads
 
@@ -32,13 +32,13 @@ class Checkpoint:
     """Everything that training needs to go on: the steps done and four sets of named tensors, the last often empty."""
 
     step: int
-    unet: Tensors
+    network: Tensors
     ema: Tensors
     optimizer: Tensors
     objective: Tensors = field(default_factory=dict)
 
 
-_PARTS = ("unet", "ema", "optimizer", "objective")
+_PARTS = ("network", "ema", "optimizer", "objective")
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:

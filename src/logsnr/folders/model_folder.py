@@ -12,12 +12,17 @@ Each component has a folder of its name. What the others of this package must kn
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from safetensors import safe_open
 
@@ -44,6 +49,8 @@ OWN_CODE = re.compile(rf"({_OUR_PIPELINES})_[0-9a-f]{{8}}\.py")
 OWN_FILES = re.compile(rf"{re.escape(INDEX)}|{OWN_CODE.pattern}|(scheduler|{FEW_STEP_FOLDER}|{NETWORK})/.*")
 """Paths in a model folder of ours."""
 _DATA = ("config.json", "scheduler_config.json", "*.safetensors", "*.safetensors.index.json")
+_ALONE = "torch, numpy, PIL, diffusers, transformers and the standard library"
+_TRAVELS_WITH = {"torch", "numpy", "PIL", "diffusers", "transformers", *sys.stdlib_module_names}
 _VARYING = {"_diffusers_version", "_name_or_path", "_few_step", "auto_map"}
 """Keys of a component's configuration that loading and saving may change, and that change nothing of what it does."""
 
@@ -66,6 +73,49 @@ def find_model(folder: Path) -> Path:
 def forms(run: Path) -> tuple[Path, Path]:
     """Where the model of a run folder is, and where its form for stock diffusers is if it has one."""
     return run / MODEL, run / STOCK
+
+
+def save_model(pipeline: Any, folder: Path) -> None:
+    """Write a pipeline as a model folder, with the code that it needs beside it.
+
+    Our own pipelines lay out their folder themselves, wherever they are saved. One of another package becomes
+    self-contained here: its file, and those of components that aren't diffusers', travel with it, for
+    `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`. Raises ModelError if such a file doesn't stand
+    alone.
+    """
+    pipeline.save_pretrained(folder)
+    index = read_json_object(folder / INDEX)
+    if isinstance(index["_class_name"], list) or hasattr(diffusers, index["_class_name"]):
+        return
+    index["_class_name"] = [_travel(type(pipeline), folder), type(pipeline).__name__]
+    for name in components(folder):
+        cls = type(getattr(pipeline, name))
+        if getattr(diffusers, cls.__name__, None) is not cls:
+            index[name] = [_travel(cls, folder / name), cls.__name__]
+    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _travel(cls: type, folder: Path) -> str:
+    """Copy the file of a class into `folder`, under a name made of its content; returns the name without its ending."""
+    path = Path(inspect.getsourcefile(cls) or "")
+    content = path.read_bytes()
+    needed = {name.split(".")[0] for name in _imported(ast.parse(content))}
+    if foreign := sorted(needed - _TRAVELS_WITH):
+        raise ModelError(
+            f"{cls.__name__} can't be saved: its file {path.name} must stand alone, importing {_ALONE} only, and "
+            f"imports {', '.join(foreign)}."
+        )
+    stem = f"{path.stem}_{hashlib.sha256(content).hexdigest()[:8]}"
+    (folder / f"{stem}.py").write_bytes(content)
+    return stem
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." if node.level else node.module or ""
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -98,6 +98,13 @@ def image_grid(images: torch.Tensor | Sequence[Image.Image], columns: int | None
     return grid
 
 
+def side_by_side(
+    rows: Sequence[Sequence[Image.Image]], row_labels: Sequence[str], column_labels: Sequence[str]
+) -> Image.Image:
+    """Pictures of one size in rows, with a word beside each row and above each column."""
+    return labelled_grid([[picture.convert("RGB") for picture in row] for row in rows], row_labels, column_labels)
+
+
 def labelled_grid(
     rows: Sequence[Sequence[Image.Image]], row_labels: Sequence[str], column_labels: Sequence[str] = ()
 ) -> Image.Image:

@@ -55,6 +55,10 @@ class Denoiser:
         self.network, self.schedule = network, schedule
         self.conditioner: Conditioner = Unconditioned() if conditioner is None else conditioner
 
+    def of(self, network: Any) -> Denoiser:
+        """The same of another network, such as this one wrapped for several processes."""
+        return Denoiser(network, self.schedule, self.conditioner)
+
     @property
     def device(self) -> torch.device:
         """Where the network is; one without weights is at home on the CPU."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
-from diffusers.utils.constants import SAFE_WEIGHTS_INDEX_NAME
 
 from logsnr.base.errors import ConfigError, ModelError
 from logsnr.conditions.class_label import ClassLabel
@@ -59,26 +59,27 @@ def make_unet(
     return unet
 
 
-def load_unet(folder: Path, source: str) -> UNet2DModel:
-    """The trained U-Net of a model folder, from one safetensors file. Raises ModelError, naming it `source`.
+def load_network(folder: Path, name: str, cls: Any, source: str) -> Any:
+    """The trained network of a model folder, its component `name`, from one safetensors file. Raises ModelError, naming
+    the folder `source`.
 
     Stock would follow an index to files of any kind, and a quantization_config to other libraries: of a repo of
     somebody's neither is read.
     """
+    index = folder / name / "diffusion_pytorch_model.safetensors.index.json"
     try:
-        if (folder / NETWORK / SAFE_WEIGHTS_INDEX_NAME).exists():
+        if index.exists():
             raise ValueError("its weights are in several files.")
-        if "quantization_config" in read_json_object(folder / NETWORK / "config.json"):
+        if "quantization_config" in read_json_object(folder / name / "config.json"):
             raise ValueError("its weights are quantized.")
-        unet: UNet2DModel = UNet2DModel.from_pretrained(folder, subfolder=NETWORK, use_safetensors=True)
+        return cls.from_pretrained(folder, subfolder=name, use_safetensors=True)
     except Exception as error:  # what others wrote may be wrong in any way
-        raise ModelError(f"{source}: its U-Net can't be loaded: {error}") from error
-    return unet
+        raise ModelError(f"{source}: its network can't be loaded: {error}") from error
 
 
 def _start_from(source: str, data: DataConfig, class_names: list[str] | None, out_channels: int) -> UNet2DModel:
     try:
-        unet = load_unet(locate(source), source)
+        unet: UNet2DModel = load_network(locate(source), NETWORK, UNet2DModel, source)
     except ModelError as error:
         raise ModelError(f"model.init_from: {error}") from error
     wanted = {

@@ -7,8 +7,8 @@ small in bytes; the larger the images, the fewer there are of them.
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -16,16 +16,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from logsnr.media.film import Frame, record
-from logsnr.media.plots import cell_size, image_grid, labelled_grid, loss_by_log_snr_figure, to_pil
+from logsnr.media.plots import loss_by_log_snr_figure
 from logsnr.models.schedules import usual_steps
 from logsnr.objectives.held_out import LOG_SNR_EDGES
-from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.sampling.sample import DEFAULT_GUIDANCE, DEFAULT_STEPS, sample
+from logsnr.sampling.sample import DEFAULT_GUIDANCE, DEFAULT_STEPS, Request, draw, sample
 from logsnr.settings.options import SampleOptions
+from logsnr.tasks.parts import parts_of_pipeline
 from logsnr.training.monitor import HeldOutLoss
 
 _WIDE, _MOST_COLUMNS, _MOST_ROWS = 1000, 8, 10
-_FILM_FRAMES = 9
+_FILM_FRAMES, _FILMED = 9, 2
 
 
 @dataclass(frozen=True)
@@ -38,59 +38,46 @@ class Samples:
     """The classes in the picture, a row each; None without classes."""
 
 
-def draw_samples(pipeline: PixelDiffusionPipeline) -> Samples:
-    """A row a class, named beside it (the first ten classes), or a square of images where there are no classes."""
-    size, steps = pipeline.unet.config["sample_size"], _steps(pipeline)
-    across = math.ceil(_WIDE / cell_size((size, size)).width)
+def draw_samples(pipeline: Any) -> Samples:
+    """A row a class, named beside it (the first ten classes), or a square of samples where there are no classes."""
+    parts, steps = parts_of_pipeline(pipeline), _steps(pipeline)
+    across = parts.medium.across(parts.shape(pipeline), _WIDE)
     columns, rows = min(_MOST_COLUMNS, max(2, across)), min(_MOST_ROWS, max(2, across))
-    if pipeline.num_classes is None:
-        images = sample(pipeline, options := SampleOptions(num=columns * min(rows, columns), steps=steps))
-        return Samples(image_grid(images, columns), options, None)
-    names = pipeline.id2label or {}
-    classes = [names.get(index, str(index)) for index in range(min(pipeline.num_classes, rows))]
+    classes = parts.choices(pipeline)[:rows]
+    if not classes:
+        samples = sample(pipeline, options := SampleOptions(num=columns * min(rows, columns), steps=steps))
+        return Samples(parts.medium.show(samples, columns), options, None)
     options = SampleOptions(
         num=columns * len(classes), steps=steps, class_labels=tuple(classes), guidance_scale=DEFAULT_GUIDANCE
     )
-    images = sample(pipeline, options)
-    return Samples(labelled_grid([images[k :: len(classes)] for k in range(len(classes))], classes), options, classes)
+    samples = sample(pipeline, options)
+    by_class = torch.cat([samples[k :: len(classes)] for k in range(len(classes))])
+    return Samples(parts.medium.show(by_class, columns, classes), options, classes)
 
 
-def draw_film(pipeline: PixelDiffusionPipeline) -> Image.Image:
-    """Two images, the seeds 0 and 1, on their way out of noise: two rows each, x_t and the clean image seen in it."""
-    return film_strip(sample_film(pipeline))
+def draw_film(pipeline: Any) -> Image.Image:
+    """Two samples, the seeds 0 and 1, on their way out of noise: x_t, and the clean sample seen in it."""
+    return parts_of_pipeline(pipeline).medium.film(sample_film(pipeline))
 
 
-def sample_film(pipeline: PixelDiffusionPipeline) -> list[Frame]:
+def sample_film(pipeline: Any) -> list[Frame]:
     """The frames of `draw_film`."""
-    alone = PixelDiffusionPipeline(pipeline.unet, copy.deepcopy(pipeline.scheduler))  # whose steps are recorded
-    alone.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
-    classes, steps = alone.num_classes, _steps(alone)
+    parts = parts_of_pipeline(pipeline)
+    alone = parts.pipeline(getattr(pipeline, parts.network_name), copy.deepcopy(pipeline.scheduler), {})
+    classes = parts.choices(pipeline)
+    chosen = (classes[len(classes) // 5], classes[len(classes) // 2]) if classes else None
+    arguments = parts.arguments(pipeline, SampleOptions(num=_FILMED, class_labels=chosen))
+    steps = _steps(alone)
+    request = Request(steps, DEFAULT_GUIDANCE if arguments else None, 0.0, _FILMED)
     with torch.no_grad(), tqdm(total=steps, unit="step", delay=2, dynamic_ncols=True) as bar:
-
-        def advance(done: int, total: int) -> None:
-            bar.update()
-
-        frames = record(alone.scheduler, _FILM_FRAMES, advance)
-        if classes is None:
-            alone(batch_size=2, num_inference_steps=steps, generator=0)
-        else:
-            labels: list[int | str] = [classes // 5, classes // 2]
-            alone(class_labels=labels, num_inference_steps=steps, generator=0, guidance_scale=DEFAULT_GUIDANCE)
+        frames = record(alone.scheduler, _FILM_FRAMES)
+        draw(alone, request, range(_FILMED), arguments, bar)
     return frames
 
 
-def _steps(pipeline: PixelDiffusionPipeline) -> int:
+def _steps(pipeline: Any) -> int:
     """As many as `logsnr sample` takes, or all that there are; of a distilled model a few."""
     return usual_steps(pipeline.scheduler, DEFAULT_STEPS)
-
-
-def film_strip(frames: list[Frame]) -> Image.Image:
-    """Frames from left to right under their shares of noise, two rows for each of their images."""
-    samples, predicted = (torch.stack([getattr(f, name) for f in frames], 1) for name in ("sample", "predicted"))
-    rows = [to_pil(row / 2 + 0.5) for pair in zip(samples, predicted, strict=True) for row in pair]
-    shares = [100 * frame.noise for frame in frames]
-    above = [f"{share:.0f} %" if share >= 1 else f"{share:.1f} %" for share in shares]
-    return labelled_grid(rows, ["seen xₜ", "foreseen x₀"] * len(samples), above)
 
 
 def draw_held_out_loss(losses: list[HeldOutLoss]) -> Figure:

@@ -22,7 +22,7 @@ from torch import Tensor
 from logsnr.base.columns import aligned
 from logsnr.base.errors import ModelError
 from logsnr.folders.model_folder import read_json_object
-from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.tasks.parts import parts_of_pipeline
 
 TUNED, UNTUNED = "few-step, tuned", "few-step, untuned"
 STOCK: dict[str, dict[str, Any]] = {
@@ -103,12 +103,17 @@ def read_curve(folder: Path) -> Curve | None:
         raise ModelError(f"{path} isn't what `logsnr tune` writes ({error!r}). Tune the model again.") from error
 
 
-def swapped(pipe: PixelDiffusionPipeline, target: Any, options: dict[str, Any]) -> Any:
+def swapped(pipe: Any, target: Any, options: dict[str, Any]) -> Any:
     """The scheduler `target` (class or name) for this model, which keeps its own. Raises ValueError where it can't."""
-    return PixelDiffusionPipeline(pipe.unet, pipe.scheduler).swap_scheduler(target, **options).scheduler
+    parts = parts_of_pipeline(pipe)
+    return (
+        parts.pipeline(getattr(pipe, parts.network_name), pipe.scheduler, {})
+        .swap_scheduler(target, **options)
+        .scheduler
+    )
 
 
-def stock_schedulers(pipe: PixelDiffusionPipeline) -> dict[str, Any]:
+def stock_schedulers(pipe: Any) -> dict[str, Any]:
     """Those of `STOCK` that can sample this model, by name."""
     found = {}
     for name, options in STOCK.items():

@@ -1,21 +1,23 @@
-"""A trained model and seeds -> images. Image k has seed `seed + k`, whatever the batch it is made in."""
+"""A trained model and seeds -> samples. Sample k has seed `seed + k`, whatever the batch it is made in."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from logsnr.base.errors import ModelError
-from logsnr.media.plots import image_grid, save_png
+from logsnr.media.plots import save_png
 from logsnr.models.schedules import resolve_scheduler_class, usual_steps
-from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler
 from logsnr.settings.options import SampleOptions
+from logsnr.tasks.parts import Parts, parts_of_pipeline
 
 DEFAULT_GUIDANCE = 2.0
 DEFAULT_STEPS = 20
@@ -23,69 +25,95 @@ FEW_STEP = "few-step"
 """The name of FewStepScheduler, with the tables of `logsnr tune`."""
 
 
-def sample(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[Image.Image]:
-    """The images of `options`, in order, with a progress bar over batches. Raises ModelError if they can't be made."""
-    labels = prepare(pipeline, options)
-    steps = steps_of(pipeline, options.steps)
+def sample(pipeline: Any, options: SampleOptions) -> Tensor:
+    """The samples of `options`, in order, as the pipeline's `output_type="pt"` has them, on the CPU; with a progress
+    bar over batches. Raises ModelError if they can't be made."""
+    arguments = prepare(pipeline, options)
+    guidance = options.guidance_scale
+    if arguments and guidance is None:
+        guidance = DEFAULT_GUIDANCE
+    seeds = range(options.seed, options.seed + options.num)
+    request = Request(steps_of(pipeline, options.steps), guidance, options.eta, options.batch_size)
+    with tqdm(total=request.evaluations(options.num), unit="step", delay=2, dynamic_ncols=True) as bar:
+        return draw(pipeline, request, seeds, arguments, bar)
+
+
+@dataclass(frozen=True)
+class Request:
+    """How samples are drawn, whatever they are of."""
+
+    steps: int
+    guidance_scale: float | None
+    """None leaves it out."""
+    eta: float
+    batch_size: int
+
+    def evaluations(self, num: int) -> int:
+        """Steps in all, a batch's counted once."""
+        return -(-num // self.batch_size) * self.steps
+
+
+def draw(
+    pipeline: Any, request: Request, seeds: Sequence[int], arguments: Mapping[str, Sequence[Any]], bar: tqdm[Any]
+) -> Tensor:
+    """A sample for each seed, with its value of each of the `arguments`; `bar` counts steps. ModelError if it can't
+    be."""
+
+    def advance(_: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
+        bar.update()
+        return kept
+
+    pipeline.set_progress_bar_config(disable=True)
+    guidance = {} if request.guidance_scale is None else {"guidance_scale": request.guidance_scale}
+    samples = []
     try:
-        pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
-        images: list[Image.Image] = []
-        batches = -(-options.num // options.batch_size)
-        with tqdm(total=batches * steps, unit="step", delay=2, dynamic_ncols=True) as bar:
-
-            def advance(_: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
-                bar.update()
-                return kept
-
-            for start in range(0, options.num, options.batch_size):
-                end = min(start + options.batch_size, options.num)
-                extra: dict[str, Any] = {"batch_size": end - start}
-                if labels is not None:
-                    guidance = DEFAULT_GUIDANCE if options.guidance_scale is None else options.guidance_scale
-                    extra = {"class_labels": labels[start:end], "guidance_scale": guidance}
-                elif options.guidance_scale is not None:
-                    extra["guidance_scale"] = options.guidance_scale
-                seeds: list[int | torch.Generator] = list(range(options.seed + start, options.seed + end))
-                (made, *_) = pipeline(
-                    num_inference_steps=steps,
-                    generator=seeds,
-                    eta=options.eta,
-                    callback_on_step_end=advance,
-                    return_dict=False,
-                    **extra,
-                )
-                images += made
+        for start in range(0, len(seeds), request.batch_size):
+            rows = slice(start, start + request.batch_size)
+            made, *_ = pipeline(
+                batch_size=len(seeds[rows]),
+                num_inference_steps=request.steps,
+                generator=list(seeds[rows]),
+                eta=request.eta,
+                output_type="pt",
+                callback_on_step_end=advance,
+                return_dict=False,
+                **{name: list(values[rows]) for name, values in arguments.items()},
+                **guidance,
+            )
+            samples.append(made.float().cpu())
     except ValueError as error:
         raise ModelError(str(error)) from error
-    return images
+    return torch.cat(samples)
 
 
-def prepare(pipeline: PixelDiffusionPipeline, options: SampleOptions) -> list[int] | None:
-    """Swap to the scheduler of `options`, and choose the class of each image (None for a model without classes).
+def prepare(pipeline: Any, options: SampleOptions) -> Mapping[str, list[Any]]:
+    """Swap to the scheduler of `options`, and choose what is drawn: arguments of the pipeline, a value for each sample.
 
     Raises ModelError for a scheduler that doesn't fit the model, steps that don't, or a class that it doesn't have.
     """
-    chosen = list(range(pipeline.num_classes or 0))
+    choose_scheduler(pipeline, options.scheduler, options.steps)
     try:
-        if options.scheduler is not None:
-            swap(pipeline, options.scheduler)
-        require_steps(pipeline, steps_of(pipeline, options.steps))
-        if options.class_labels is not None:
-            names = (pipeline.id2label or {}).values()
-            chosen = pipeline.get_label_ids(
-                [int(c) if c.isdigit() and c not in names else c for c in options.class_labels]
-            )
+        return parts_of_pipeline(pipeline).arguments(pipeline, options)
     except ValueError as error:
         raise ModelError(str(error)) from error
-    return [chosen[k % len(chosen)] for k in range(options.num)] if chosen else None
 
 
-def steps_of(pipeline: PixelDiffusionPipeline, steps: int | None) -> int:
+def choose_scheduler(pipeline: Any, scheduler: str | None, steps: int | None) -> None:
+    """Swap to the scheduler, if one is named. Raises ModelError where it doesn't fit the model, or the steps don't."""
+    try:
+        if scheduler is not None:
+            swap(pipeline, scheduler)
+        require_steps(pipeline, steps_of(pipeline, steps))
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+
+
+def steps_of(pipeline: Any, steps: int | None) -> int:
     """`steps`, or where not given what is usual for the model."""
     return usual_steps(pipeline.scheduler, DEFAULT_STEPS) if steps is None else steps
 
 
-def require_steps(pipeline: PixelDiffusionPipeline, steps: int) -> None:
+def require_steps(pipeline: Any, steps: int) -> None:
     """Raise ModelError or ValueError if the scheduler can't take so many."""
     total = pipeline.scheduler.config["num_train_timesteps"]
     if steps > total:
@@ -99,7 +127,7 @@ def require_steps(pipeline: PixelDiffusionPipeline, steps: int) -> None:
         warnings.warn(f"no table is tuned for {steps} steps (there are: {there}): untuned.", stacklevel=2)
 
 
-def swap(pipeline: PixelDiffusionPipeline, scheduler: str) -> None:
+def swap(pipeline: Any, scheduler: str) -> None:
     """Sample with another scheduler: few-step, a class of diffusers by name, or one's own as package.module:Class."""
     if scheduler == FEW_STEP:
         if pipeline.scheduler.config.get("_consistency") is not None:
@@ -109,16 +137,15 @@ def swap(pipeline: PixelDiffusionPipeline, scheduler: str) -> None:
     pipeline.swap_scheduler(resolve_scheduler_class(scheduler) if ":" in scheduler else scheduler)
 
 
-def write(images: list[Image.Image], out: Path, seed: int) -> str:
-    """One grid if `out` ends in .png, else a folder with one PNG an image. Returns a line that says where."""
+def write(samples: Tensor, out: Path, seed: int, parts: Parts) -> str:
+    """One picture if `out` ends in .png, else a folder with a file a sample. Returns a line that says where."""
     if out.suffix.lower() == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_png(image_grid(images), out)
-        return f"{len(images)} images in {out}"
+        save_png(parts.medium.show(samples), out)
+        return f"{len(samples)} {parts.noun}s in {out}"
     out.mkdir(parents=True, exist_ok=True)
-    for k, image in enumerate(images):
-        save_png(image, out / f"seed-{seed + k:06d}.png")
-    return f"{len(images)} images in the folder {out}"
+    parts.medium.write(samples, out, [f"seed-{seed + k:06d}" for k in range(len(samples))])
+    return f"{len(samples)} {parts.noun}s in the folder {out}"
 
 
 def choose_device() -> str:

@@ -12,9 +12,8 @@ from tqdm import tqdm
 from logsnr.base.errors import ModelError
 from logsnr.data.seeded import Condition
 from logsnr.models.denoiser import Denoiser, Guided
-from logsnr.models.networks import conditioner_of
-from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.schedulers.scheduling_few_step import HISTORY, FewStepScheduler, Table, adams_table
+from logsnr.tasks.parts import parts_of_pipeline
 
 GRID, SUBSTEPS = 50, 2
 """Nodes of a fine solution that are kept, and steps from one to the next."""
@@ -44,19 +43,19 @@ class Solutions:
 class Paths:
     """The model as a function x_t -> x_0, and multistep recursions over it; in float32 on the model's device."""
 
-    def __init__(self, pipeline: PixelDiffusionPipeline, guidance_scale: float) -> None:
+    def __init__(self, pipeline: Any, guidance_scale: float) -> None:
         if pipeline.scheduler.config.get("_consistency") is not None:
             raise ModelError("This model is distilled for few steps already. Tune the one that it was made from.")
-        unet = pipeline.unet.eval().requires_grad_(False)
+        if pipeline.scheduler.config.get("variance_type") == "learned_range":
+            raise ModelError("A model with learned variance has no deterministic sampler to tune yet.")
+        parts = parts_of_pipeline(pipeline)
+        network = getattr(pipeline, parts.network_name).eval().requires_grad_(False)
         config = {k: v for k, v in pipeline.scheduler.config.items() if k != "_few_step"}
         self.scheduler = few_step_scheduler(config)
-        self.denoiser = Denoiser(unet, self.scheduler, conditioner_of(unet))
+        self.denoiser = Denoiser(network, self.scheduler, parts.conditioner(network))
         self.device = self.denoiser.device
         self.guidances = [1.0, guidance_scale] if self.conditions(1) else [1.0]
-        size, channels = unet.config["sample_size"], unet.config["in_channels"]
-        if unet.config["out_channels"] != channels:
-            raise ModelError("A model with learned variance has no deterministic sampler to tune yet.")
-        self.shape = (channels, *((size, size) if isinstance(size, int) else size))
+        self.shape = parts.shape(pipeline)
 
     def noise(self, count: int, seed: int) -> Tensor:
         """Standard normal, the same on every device."""

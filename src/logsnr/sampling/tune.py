@@ -16,6 +16,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,8 +24,7 @@ from tqdm import tqdm
 
 from logsnr.base.errors import ConfigError, ModelError
 from logsnr.base.files import digest_of, read_json, replacing_file, replacing_folder, write_atomically
-from logsnr.folders.model_folder import FEW_STEP_FOLDER, find_model, is_model, model_digest
-from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.folders.model_folder import FEW_STEP_FOLDER, find_model, is_model, model_digest, save_model
 from logsnr.sampling import refinement, trajectories
 from logsnr.sampling.few_evaluations import TUNED, UNTUNED, Curve, drive, rmse, stock_schedulers
 from logsnr.sampling.refinement import first_guess, refined
@@ -33,6 +33,7 @@ from logsnr.sampling.trajectories import Paths, Solutions, few_step_scheduler
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler, Table, adams_table
 from logsnr.settings.options import TuneOptions
 from logsnr.tasks.load import load
+from logsnr.tasks.parts import parts_of_pipeline
 
 TRAIN, HELD_OUT = 128, 48
 """Numbers of images' noise that tuning learns from, and is judged on."""
@@ -136,9 +137,13 @@ def _place(source: str | Path, out: Path | None) -> Path:
     return out
 
 
-def _same(a: PixelDiffusionPipeline, b: PixelDiffusionPipeline) -> bool:
-    ours, theirs = ({**pipe.unet.state_dict(), "betas": pipe.scheduler.betas} for pipe in (a, b))
+def _same(a: Any, b: Any) -> bool:
+    ours, theirs = ({**_network(pipe).state_dict(), "betas": pipe.scheduler.betas} for pipe in (a, b))
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def _network(pipeline: Any) -> Any:
+    return getattr(pipeline, parts_of_pipeline(pipeline).network_name)
 
 
 def _copy(source: str | Path, out: Path) -> None:
@@ -147,7 +152,7 @@ def _copy(source: str | Path, out: Path) -> None:
     config = {k: v for k, v in pipeline.scheduler.config.items() if k != "_few_step"}
     pipeline.scheduler = type(pipeline.scheduler).from_config(config)
     with replacing_folder(out) as folder:
-        pipeline.save_pretrained(folder)
+        save_model(pipeline, folder)
 
 
 def _folders(source: Path, options: TuneOptions) -> tuple[Path, Path]:
@@ -163,7 +168,7 @@ def _tune_steps(paths: Paths, n: int, train: Solutions, held_out: Solutions) -> 
     return Tuned(n, *found, default_errors, paths.errors(*found, held_out))
 
 
-def _stock(pipeline: PixelDiffusionPipeline, paths: Paths, n: int, held_out: Solutions) -> dict[str, list[float]]:
+def _stock(pipeline: Any, paths: Paths, n: int, held_out: Solutions) -> dict[str, list[float]]:
     """Distances of the stock schedulers that can, one a guidance, with a progress bar."""
     noise, errors = held_out.noise, {}
     condition = paths.conditions(len(noise))

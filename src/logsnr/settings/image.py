@@ -101,7 +101,8 @@ IMAGE = Kind(
     name="image",
     data=DataConfig,
     model=ModelConfig,
-    opens="logsnr.data.images:open_images",
+    parts="logsnr.tasks.image:IMAGES",
+    pipelines=("PixelDiffusionPipeline", "DDPMPipeline", "DDIMPipeline"),
     placeholders={"data.source": "path/to/images", "model.init_from": "path/to/model"},
     check=_check,
 )

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from logsnr.settings.registry import find
+from logsnr.settings.registry import find, known
+
+GROUP = "logsnr.tasks"
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,10 @@ class Kind:
     """The class of `RunConfig.data`, a frozen dataclass."""
     model: type[Any]
     """The class of `RunConfig.model`."""
-    opens: str
-    """`package.module:attribute` of what opens the data; resolved when it is needed."""
+    parts: str
+    """`package.module:attribute` of what it brings, a `logsnr.tasks.parts.Parts`; resolved when it is needed."""
+    pipelines: tuple[str, ...]
+    """Names of the pipeline classes whose models are of this kind, as model_index.json has them."""
     placeholders: Mapping[str, str]
     """Settings that may name a folder, and what stands for that in public: `{"data.source": "path/to/images"}`."""
     check: Callable[[Any, Any], None]
@@ -31,5 +35,11 @@ class Kind:
 
 def kind_named(name: str) -> Kind:
     """The kind of that name; ConfigError where none is installed."""
-    kind: Kind = find("logsnr.tasks", name, "kind")
+    kind: Kind = find(GROUP, name, "kind")
     return kind
+
+
+def kind_of_pipeline(class_name: str) -> Kind | None:
+    """The kind that models with a pipeline of that class are of; None where none is installed."""
+    kinds = (kind_named(name) for name in known(GROUP))
+    return next((kind for kind in kinds if class_name in kind.pipelines), None)

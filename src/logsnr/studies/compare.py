@@ -23,7 +23,6 @@ from typing import Any
 from logsnr.base.columns import aligned
 from logsnr.base.errors import ConfigError
 from logsnr.base.files import write_atomically
-from logsnr.data.images import open_images
 from logsnr.evaluate.bits import bound
 from logsnr.evaluate.distribution import distribution, extractor_for, features_name, number_of_images
 from logsnr.evaluate.extractors import find_extractor
@@ -34,6 +33,7 @@ from logsnr.sampling.sample import DEFAULT_STEPS
 from logsnr.settings.choice import switched
 from logsnr.settings.options import EvaluateOptions
 from logsnr.settings.run import RunConfig
+from logsnr.tasks.task import parts_of
 from logsnr.training.runs import require_same
 from logsnr.training.train import TrainResult, train
 
@@ -62,8 +62,12 @@ def plan(
 ) -> str:
     """What `compare` would do, in words. Raises what it would raise for its schedules, features and folders."""
     configs = configurations(config, schedules)
-    data = open_images(config.data, config.condition.reads_labels)
-    find_extractor(features_name(options, data))
+    parts = parts_of(config.kind)
+    data = parts.open_data(config)
+    features = features_name(options, parts, data)
+    if features is None:
+        raise ConfigError(f"--evaluate.features must name a network for {data.examples.noun}s, which have none yet.")
+    find_extractor(features)
     for name, each in configs.items():
         if (_folder(out, name) / "config.json").exists():
             require_same(_folder(out, name), each, data)

@@ -24,8 +24,7 @@ from logsnr.evaluate.subject import Subject
 from logsnr.media.film import Frame
 from logsnr.media.plots import bits_by_log_snr_figure, loss_by_log_snr_figure, save_png
 from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_timestep
-from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.publishing.pictures import film_strip, sample_film
+from logsnr.publishing.pictures import sample_film
 from logsnr.settings.options import EvaluateOptions
 
 _SAMPLES = 2048
@@ -46,13 +45,13 @@ def inspect_run(subject: Subject, options: EvaluateOptions, out: Path) -> str:
 
 def _loss(subject: Subject, path: Path) -> str:
     parts: list[Split] = ["held_out", "train"] if subject.data.num_held_out else ["train"]
-    weights = subject.objective.weights.double()
+    weights = subject.task.objective.weights.double()
     curves: dict[str, list[float]] = {}
     means, said = {}, []
     for split in parts:
-        errors, timesteps = errors_by_timestep(subject.objective, subject.denoiser, subject.data, split, _SAMPLES)
+        errors, timesteps = errors_by_timestep(subject.task.objective, subject.denoiser, subject.data, split, _SAMPLES)
         errors = errors.double()
-        log_snr = subject.scheduler.log_snr(timesteps).double()
+        log_snr = subject.schedule.log_snr(timesteps).double()
         weighted = errors * weights[timesteps]
         name = split.replace("_", "-")
         means[name] = (float(weighted.mean()), float(weighted.std()) / len(weighted) ** 0.5)
@@ -83,8 +82,8 @@ def _bits(subject: Subject, options: EvaluateOptions, path: Path) -> str:
     split: Split = "held_out" if subject.data.num_held_out else "train"
     found: dict[str, Any] = bound(subject, options, split)
     terms = found["bits_per_dim"]
-    steps = torch.linspace(0, len(subject.scheduler) - 1, found["chain_length"], dtype=torch.float64).round().long()
-    log_snr = subject.scheduler.log_snr(steps).double()
+    steps = torch.linspace(0, len(subject.schedule) - 1, found["chain_length"], dtype=torch.float64).round().long()
+    log_snr = subject.schedule.log_snr(steps).double()
     kl = torch.tensor([math.nan if term is None else term for term in terms["kl_terms"]], dtype=torch.float64)
     # a step that wasn't evaluated costs about what its neighbours do
     known = kl.isfinite()
@@ -117,8 +116,8 @@ def _bits_in_bins(log_snr: Tensor, kl: Tensor) -> tuple[NDArray[np.float64], NDA
 
 
 def _film(subject: Subject, path: Path) -> str:
-    frames = sample_film(PixelDiffusionPipeline(subject.unet, subject.sampler))
-    save_png(film_strip(frames), path)
+    frames = sample_film(subject.pipeline())
+    save_png(subject.task.medium.film(frames), path)
     settled = _settled(frames)
     return (
         f"Film of two images, seeds 0 and 1: what the network foresees has its final structure from "

@@ -1,8 +1,8 @@
 """A model folder or Hub repo -> a pipeline of the installed classes, without running code from either.
 
-The schedule's class is named in the scheduler's config (`_logsnr`) and is looked up among those that are installed; its
-betas stand there in full. What is read is JSON and safetensors only. Nothing in it makes us import a module: whoever
-wrote the repo may have written anything.
+The pipeline's class is named in model_index.json, the schedule's in the scheduler's config (`_logsnr`); both are looked
+up among those that are installed. What is read is JSON and safetensors only. Nothing in it makes us import a module
+that no installed package has declared: whoever wrote the repo may have written anything.
 """
 
 from __future__ import annotations
@@ -19,34 +19,46 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from logsnr.base.errors import ModelError
 from logsnr.folders.model_folder import FEW_STEP_CONFIG, INDEX, SCHEDULER_CONFIG, read_json_object
 from logsnr.models.locate import locate
-from logsnr.models.networks import load_unet
+from logsnr.models.networks import load_network
 from logsnr.models.schedules import scheduler_class_named
-from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
+from logsnr.tasks.parts import parts_of_class
 
 
-def load(path_or_repo: str | Path, *, revision: str | None = None) -> PixelDiffusionPipeline:
-    """Load a model from a run folder, a model folder or a Hub repo.
+def load(path_or_repo: str | Path, *, revision: str | None = None) -> Any:
+    """Load a model from a run folder, a model folder or a Hub repo: a pipeline of its kind, of images a
+    `PixelDiffusionPipeline`.
 
     Args:
         path_or_repo: a folder made by `logsnr train` or `save_pretrained`, or a repo id such as `user/model`.
         revision: branch, tag or commit of a repo.
 
     Raises:
-        ModelError: there is no such folder or repo, or it isn't a U-Net with a scheduler.
+        ModelError: there is no such folder or repo, or it isn't a model of a kind that is installed.
     """
     source = str(path_or_repo)
     folder = locate(source, revision)
     index = read_json_object(folder / INDEX)
+    name = index.get("_class_name")
+    parts = parts_of_class(str(name[-1] if isinstance(name, list) and name else name))
+    network = load_network(folder, parts.network_name, parts.network_class, source)
+    scheduler = _load_scheduler(folder, source)
+    own = {name: value for name, value in index.items() if not name.startswith("_") and not _is_component(value)}
+    with _explaining(f"{source}: its {INDEX}"):
+        return parts.pipeline(network, scheduler, own)
+
+
+def _is_component(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(word, str) for word in value)
+
+
+def _load_scheduler(folder: Path, source: str) -> Any:
     config = read_json_object(folder / SCHEDULER_CONFIG)
-    unet = load_unet(folder, source)
     with _explaining(f"{source}: its scheduler"):
         few_step = folder / FEW_STEP_CONFIG
         if few_step.is_file():  # kept in the config, whatever the scheduler, for a swap to FewStepScheduler
             config["_few_step"] = read_json_object(few_step).get("_few_step")
-        scheduler = _scheduler_class(config, source).from_config(config)
-    with _explaining(f"{source}: its {INDEX}"):
-        return PixelDiffusionPipeline(unet, scheduler, id2label=index.get("id2label"))
+        return _scheduler_class(config, source).from_config(config)
 
 
 def _scheduler_class(config: dict[str, Any], source: str) -> Any:

@@ -12,20 +12,20 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from diffusers.models.unets.unet_2d import UNet2DModel
 from PIL import Image
 
 from logsnr.base.files import write_atomically
-from logsnr.data.images import ImageData
-from logsnr.media.plots import image_grid, loss_by_log_snr_figure, save_png
+from logsnr.data.seeded import SeededData
+from logsnr.media.plots import loss_by_log_snr_figure, save_png
 from logsnr.models.denoiser import Denoiser
-from logsnr.models.schedules import Sampler, usual_steps
+from logsnr.models.schedules import usual_steps
 from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_timestep
 from logsnr.objectives.objective import Objective
-from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.settings.options import SampleOptions
+from logsnr.tasks.task import Task
 
 _BIN_NAMES = [f"held_out/log_snr_{low:+.0f}_to_{high:+.0f}" for low, high in itertools.pairwise(LOG_SNR_EDGES)]
-_SAMPLE_STEPS, _SAMPLE_IMAGES, _SAMPLE_GUIDANCE = 25, 16, 2.0
+_SAMPLE_STEPS, _SAMPLES, _SAMPLE_GUIDANCE = 25, 16, 2.0
 _HELD_OUT_SAMPLES = 512
 
 
@@ -74,7 +74,7 @@ def read_held_out(run: Path) -> list[HeldOutLoss]:
     return [HeldOutLoss(v["step"], v["held_out/loss"], [v.get(name, math.nan) for name in _BIN_NAMES]) for v in values]
 
 
-def log_held_out(log: Log, step: int, objective: Objective, denoiser: Denoiser, data: ImageData) -> None:
+def log_held_out(log: Log, step: int, objective: Objective, denoiser: Denoiser, data: SeededData[Any]) -> None:
     """Loss of the averaged weights on held-out samples, with the same noise every time, whole and by log-SNR."""
     if data.num_held_out == 0:
         return
@@ -86,16 +86,23 @@ def log_held_out(log: Log, step: int, objective: Objective, denoiser: Denoiser, 
     save_png(figure, log.run / "logs" / "held_out_loss_by_log_snr.png")
 
 
-def log_samples(log: Log, step: int, unet: UNet2DModel, scheduler: Sampler, data: ImageData) -> None:
-    """A grid of images from the same seeds each time, to RUN/samples and the tracker."""
-    pipeline = PixelDiffusionPipeline(unet, copy.deepcopy(scheduler))
-    pipeline.set_progress_bar_config(desc="Samples", unit="step", delay=2, leave=False)  # type: ignore[no-untyped-call]
-    extra: dict[str, Any] = {"batch_size": _SAMPLE_IMAGES}
-    if data.examples.class_names is not None:
-        labels = [i % len(data.examples.class_names) for i in range(_SAMPLE_IMAGES)]
-        extra = {"class_labels": labels, "guidance_scale": _SAMPLE_GUIDANCE}
-    steps = usual_steps(scheduler, _SAMPLE_STEPS)
-    images, *_ = pipeline(num_inference_steps=steps, generator=0, return_dict=False, **extra)
-    grid = image_grid(images)
-    save_png(grid, log.run / "samples" / f"step-{step:08d}.png")
-    log.picture(step, "samples", grid)
+def log_samples(log: Log, step: int, task: Task) -> None:
+    """A picture of samples from the same seeds each time, to RUN/samples and the tracker."""
+    sampler = copy.deepcopy(task.objective.sampler)
+    pipeline = task.pipeline(task.network, sampler)
+    pipeline.set_progress_bar_config(desc="Samples", unit="step", delay=2, leave=False)
+    options = SampleOptions(num=_SAMPLES, steps=usual_steps(sampler, _SAMPLE_STEPS), batch_size=_SAMPLES)
+    arguments = dict(task.parts.arguments(pipeline, options))
+    guidance = {"guidance_scale": _SAMPLE_GUIDANCE} if arguments else {}
+    samples, *_ = pipeline(
+        batch_size=_SAMPLES,
+        num_inference_steps=options.steps,
+        generator=0,
+        output_type="pt",
+        return_dict=False,
+        **arguments,
+        **guidance,
+    )
+    picture = task.medium.show(samples)
+    save_png(picture, log.run / "samples" / f"step-{step:08d}.png")
+    log.picture(step, "samples", picture)

@@ -10,36 +10,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from diffusers.models.unets.unet_2d import UNet2DModel
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-
 from logsnr.base.errors import CheckpointError, ConfigError
 from logsnr.base.files import locked, read_json, replacing_folder, write_atomically
 from logsnr.base.threads import machine
-from logsnr.data.images import ImageData, open_images
-from logsnr.folders.checkpoint import load_latest
-from logsnr.folders.model_folder import MODEL, STOCK, forms, is_model
-from logsnr.models.networks import make_unet
+from logsnr.data.seeded import SeededData
+from logsnr.folders.checkpoint import Checkpoint, load_latest
+from logsnr.folders.model_folder import forms, is_model, save_model
+from logsnr.models.denoiser import Denoiser
 from logsnr.models.precision import resolve_precision
-from logsnr.models.schedules import Sampler, consistency_scheduler, make_scheduler
-from logsnr.objectives.consistency import kept_contrasts
-from logsnr.objectives.schedule_learner import learned_scheduler
-from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.models.schedules import make_scheduler
+from logsnr.objectives.build import make_objective
+from logsnr.objectives.objective import Context
 from logsnr.settings.kind import kind_named
-from logsnr.settings.objective import ConsistencyConfig
 from logsnr.settings.run import FREE, RunConfig, differences, flat, from_record, to_record
-from logsnr.settings.schedule import LearnedSchedule
+from logsnr.tasks.parts import Parts
+from logsnr.tasks.task import Task, open_task, parts_of
 from logsnr.training.effort import note_model_step
 
 
 def plan(config: RunConfig, run: Path) -> str:
     """What `train` would do, in words, after opening the data and making everything but the first step."""
     require_tracker(config.train.tracker)
-    data = open_images(config.data, config.condition.reads_labels)
-    learned = make_scheduler(config.schedule).variance_type == "learned_range"
-    unet = make_unet(config.data, config.model, data.examples.class_names, config.train.seed, learned)
-    options = config.train
-    images = options.batch_size * options.gradient_accumulation_steps
+    task = open_task(config)
+    options, data = config.train, task.data
+    samples = options.batch_size * options.gradient_accumulation_steps
     if (run / "config.json").exists():
         changed = require_same(run, config, data)
         state = f"goes on with the run in {run}" + (f", with {', '.join(changed)}" if changed else "")
@@ -48,10 +42,10 @@ def plan(config: RunConfig, run: Path) -> str:
         state = f"begins a run in {run}"
     return (
         f"{data.description}\n"
-        f"U-Net with {sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters, "
+        f"{type(task.network).__name__} with {size_in_words(task.network)}, "
         f"precision {resolve_precision(options.mixed_precision)}\n"
-        f"{options.num_steps} steps of {images} images a process: {options.num_steps * images / len(data):.1f} "
-        f"times through the data\n"
+        f"{options.num_steps} steps of {samples} {data.examples.noun}s a process: "
+        f"{options.num_steps * samples / len(data):.1f} times through the data\n"
         f"The command {state}; nothing was written."
     )
 
@@ -61,56 +55,55 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
 
     With `class_label` the result is a plain stock model of that one class, in `out`.
     """
+    if class_label is not None and out is None:
+        raise ConfigError("--class-label needs --out, the folder that becomes the model of that class.")
     if not (run / "config.json").is_file():
         raise CheckpointError(f"{run} is no run folder: there is no config.json in it.")
     record = read_json(run / "config.json")
-    config, names = from_record(record, str(run / "config.json")), record["data"]["class_names"]
+    config = from_record(record, str(run / "config.json"))
     checkpoint, _ = load_latest(run)
     if checkpoint is None:
         raise CheckpointError(
             f"{run} has no checkpoint yet; the first is written at step {config.train.checkpoint_every}."
         )
-    unet = UNet2DModel.from_config(record["unet"])
-    unet.load_state_dict(checkpoint.ema)
+    parts = parts_of(config.kind)
+    network = parts.network_class.from_config(record["network"])
+    network.load_state_dict(checkpoint.ema)
+    pipeline = parts.pipeline(network, _sampler(config, checkpoint, network, parts), record["data"]["facts"])
+    if class_label is not None and out is not None:
+        _require_replaceable(out)
+        stock = parts.stock_of(pipeline, class_label)
+        with replacing_folder(out) as folder:
+            save_model(stock, folder)
+        return [out]
+    out = run if out is None else out
+    _require_replaceable(*forms(out))
+    folders = export_model(out, parts, pipeline)
+    if out == run:
+        note_model_step(run, checkpoint.step)
+    return folders
+
+
+def _sampler(config: RunConfig, checkpoint: Checkpoint, network: Any, parts: Parts) -> Any:
+    """What the model of a checkpoint is sampled with."""
     schedule = make_scheduler(config.schedule)
-    if isinstance(config.schedule, LearnedSchedule):
-        schedule = learned_scheduler(schedule, checkpoint.objective)
-    scheduler: Sampler = schedule
-    if isinstance(config.objective, ConsistencyConfig):
-        scheduler = consistency_scheduler(schedule, config.objective.steps, kept_contrasts(checkpoint.objective))
-    if class_label is None:
-        out = run if out is None else out
-        _require_replaceable(*forms(out))
-        folders = export_model(out, unet, scheduler, names)
-        if out == run:
-            note_model_step(run, checkpoint.step)
-        return folders
-    if names is None:
-        raise ConfigError(f"--class-label is {class_label}, and the model of {run} has no classes. Leave it out.")
-    if out is None:
-        raise ConfigError("--class-label needs --out, the folder that becomes the model of that class.")
-    _require_replaceable(out)
-    try:
-        label = class_label if class_label in names or not class_label.isdigit() else int(class_label)
-        stock = PixelDiffusionPipeline(unet, scheduler, id2label=dict(enumerate(names))).to_stock(label)
-    except ValueError as error:
-        raise ConfigError(str(error).replace("class_labels", "--class-label")) from error
-    with replacing_folder(out) as folder:
-        stock.save_pretrained(folder)
-    return [out]
+    denoiser = Denoiser(network, schedule, parts.conditioner(network))
+    objective = make_objective(config, schedule, Context(denoiser=denoiser))
+    if checkpoint.objective:
+        objective.restore(checkpoint.objective)
+    return objective.sampler
 
 
-def export_model(run: Path, unet: UNet2DModel, scheduler: Sampler, class_names: list[str] | None) -> list[Path]:
-    """Write RUN/model, and RUN/stock for a conditional model whose target stock knows. Returns the folders."""
-    id2label = None if class_names is None else dict(enumerate(class_names))
-    pipeline = PixelDiffusionPipeline(unet, scheduler, id2label=id2label)
-    forms: dict[str, DiffusionPipeline] = {MODEL: pipeline}
-    if class_names is not None and scheduler.prediction_type != "x0_minus_noise":
-        forms[STOCK] = pipeline.to_stock()
-    for name, form in forms.items():
-        with replacing_folder(run / name) as folder:
-            form.save_pretrained(folder)
-    return [run / name for name in forms]
+def export_model(run: Path, parts: Parts, pipeline: Any) -> list[Path]:
+    """Write RUN/model, and RUN/stock where stock diffusers needs another form. Returns the folders."""
+    stock = parts.stock(pipeline)
+    folders = []
+    for folder, form in zip(forms(run), (pipeline, stock), strict=True):
+        if form is not None:
+            with replacing_folder(folder) as new:
+                save_model(form, new)
+            folders.append(folder)
+    return folders
 
 
 def _require_replaceable(*folders: Path) -> None:
@@ -120,17 +113,20 @@ def _require_replaceable(*folders: Path) -> None:
             raise ConfigError(f"{folder} exists and is no model; it would be replaced. Name another --out.")
 
 
-def portable_config(unet: UNet2DModel) -> dict[str, Any]:
+def portable_config(network: Any) -> dict[str, Any]:
     """The network's own configuration, without the keys that say where it was loaded from."""
-    return {key: value for key, value in unet.config.items() if not key.startswith("_")}
+    return {key: value for key, value in network.config.items() if not key.startswith("_")}
 
 
-def claim(
-    run: Path, config: RunConfig, data: ImageData, unet: UNet2DModel, num_processes: int, mixed_precision: str
-) -> list[str]:
+def size_in_words(network: Any) -> str:
+    """The number of its parameters."""
+    return f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters"
+
+
+def claim(run: Path, task: Task, num_processes: int, mixed_precision: str) -> list[str]:
     """Write config.json, or make sure that the one there says the same, but for settings that the weights don't depend
     on: their new values are written, and the lines of `differences` returned."""
-    path = run / "config.json"
+    path, config, data = run / "config.json", task.config, task.data
     record = {
         **to_record(config),
         "num_processes": num_processes,
@@ -139,10 +135,10 @@ def claim(
         "data": {
             "description": data.description,
             "fingerprint": data.fingerprint,
-            "class_names": data.examples.class_names,
+            "facts": task.facts,
         },
         "local": _local_settings(config),
-        "unet": portable_config(unet),
+        "network": portable_config(task.network),
         "versions": {name: importlib.metadata.version(name) for name in ("logsnr", "torch", "diffusers", "accelerate")},
     }
     changed: list[str] = []
@@ -174,7 +170,7 @@ def _local_settings(config: RunConfig) -> list[str]:
     return [name for name, value in named.items() if Path(value).expanduser().is_dir()]
 
 
-def require_same(run: Path, config: RunConfig, data: ImageData) -> list[str]:
+def require_same(run: Path, config: RunConfig, data: SeededData[Any]) -> list[str]:
     """The lines of `differences` for settings that a run may change; CheckpointError for any other."""
     before = read_json(run / "config.json")
     found = differences(from_record(before, str(run / "config.json")), config)
@@ -187,8 +183,8 @@ def require_same(run: Path, config: RunConfig, data: ImageData) -> list[str]:
         )
     if before["data"]["fingerprint"] != data.fingerprint:
         raise CheckpointError(
-            f"{run} holds a run on other images: then {before['data']['description']}; now {data.description} "
-            "(pixels or labels differ). Put the images back as they were, or take another --out."
+            f"{run} holds a run on other data: then {before['data']['description']}; now {data.description} "
+            "(contents or labels differ). Put the data back as they were, or take another --out."
         )
     return changed
 

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
-from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
@@ -30,19 +29,15 @@ from logsnr.base.errors import CheckpointError, TrainingError
 from logsnr.base.files import read_json
 from logsnr.base.seeds import sample_seed
 from logsnr.base.threads import Pace, keep
-from logsnr.data.images import open_images
 from logsnr.folders.checkpoint import Checkpoint, Tensors, load_latest, save_checkpoint
-from logsnr.models.denoiser import Denoiser
-from logsnr.models.networks import conditioner_of, make_unet
-from logsnr.models.precision import fast_attention, resolve_precision
-from logsnr.models.schedules import make_scheduler
-from logsnr.objectives.build import make_objective
-from logsnr.objectives.objective import Context, Objective
+from logsnr.models.precision import resolve_precision
+from logsnr.objectives.objective import Objective
 from logsnr.settings.run import RunConfig
+from logsnr.tasks.task import open_task, parts_of
 from logsnr.training.effort import Clock, note_model_step
 from logsnr.training.interrupt import Interrupt
 from logsnr.training.monitor import Log, log_held_out, log_samples
-from logsnr.training.runs import claim, export_model, hold, portable_config, require_tracker
+from logsnr.training.runs import claim, export_model, hold, portable_config, require_tracker, size_in_words
 from logsnr.training.together import together
 
 
@@ -74,53 +69,39 @@ def train(config: RunConfig, run: Path) -> TrainResult:
     say = print if main else _silence
     with together(accelerator):
         require_tracker(options.tracker)
-        labelled = config.condition.reads_labels
-        data = open_images(config.data, labelled) if main else None  # first in one process: what the Hub sends is kept
+        parts = parts_of(config.kind)
+        data = parts.open_data(config) if main else None  # first in one process: what the Hub sends is kept for all
     with together(accelerator):
-        data = open_images(config.data, labelled) if data is None else data
-        scheduler = make_scheduler(config.schedule)
-        learned_variance = scheduler.variance_type == "learned_range"
-        unet = make_unet(config.data, config.model, data.examples.class_names, options.seed, learned_variance)
-    for name in data.examples.skipped:
-        say(f"skipped {name}")
+        task = open_task(config, data, device=accelerator.device, autocast=accelerator.autocast)
+    data, network, objective, averaged = task.data, task.network, task.objective, task.denoiser
+    for line in data.examples.complaints:
+        say(line)
     say(data.description)
     if config.schedule.prediction_type == "x0_minus_noise":
         say("The target x0_minus_noise has no stock form: the model will need trust_remote_code or logsnr to load.")
-    say(f"U-Net with {sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters, {describe(accelerator)}")
+    say(f"{type(network).__name__} with {size_in_words(network)}, {describe(accelerator)}")
     optimizer = torch.optim.AdamW(
-        unet.parameters(),
+        network.parameters(),
         lr=options.learning_rate,
         betas=(0.9, options.adam_beta2),
         weight_decay=options.weight_decay,
         fused=True,
     )
-    unet.to(accelerator.device).train()
-    ema = EMAModel(unet.parameters(), decay=options.ema_decay, foreach=True)
+    network.train()
+    ema = EMAModel(network.parameters(), decay=options.ema_decay, foreach=True)
     ema.to(accelerator.device)
-    conditioner = conditioner_of(unet)
-    averaged = Denoiser(unet, scheduler, conditioner)  # of the averaged weights, while they are in the network
-    context = Context(
-        seed=options.seed,
-        condition_dropout=config.condition.dropout,
-        bits=data.examples.bits,
-        shape=data.examples.shape,
-        device=accelerator.device,
-        denoiser=averaged,
-        autocast=accelerator.autocast,
-    )
-    objective = make_objective(config, scheduler, context)
 
     with (
         _explained(config, run),
         Interrupt() as interrupt,
-        fast_attention(unet),
+        parts.kernels(network),
         contextlib.ExitStack() as at_exit,
     ):
         # Resume
         with together(accelerator):
             if main:
                 at_exit.enter_context(hold(run))
-                for line in claim(run, config, data, unet, accelerator.num_processes, accelerator.mixed_precision):
+                for line in claim(run, task, accelerator.num_processes, accelerator.mixed_precision):
                     say(f"Now with {line}")
         with together(accelerator):
             for line in keep(read_json(run / "config.json")["machine"]):
@@ -130,15 +111,15 @@ def train(config: RunConfig, run: Path) -> TrainResult:
             say(line)
         done = 0
         if latest is not None:
-            _restore(latest, unet, ema, optimizer, objective)
+            _restore(latest, network, ema, optimizer, objective)
             done = latest.step
             say(f"Going on from step {done} of {options.num_steps}.")
         del latest
 
         # What a step needs
-        model, optimizer = accelerator.prepare(unet, optimizer)
-        denoiser = Denoiser(torch.compile(model) if options.compile else model, scheduler, conditioner)
-        images_per_step = options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
+        model, optimizer = accelerator.prepare(network, optimizer)
+        denoiser = task.denoiser.of(torch.compile(model) if options.compile else model)
+        samples_per_step = options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
         batches = data.batches(
             seed=options.seed,
             batch_size=options.batch_size,
@@ -149,7 +130,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
             num_processes=accelerator.num_processes,
         )
         log = Log(run, accelerator, done) if main else None
-        clock = Clock(run, done, images_per_step, accelerator) if main else None
+        clock = Clock(run, done, samples_per_step, accelerator) if main else None
         accelerator.init_trackers("train")
         for tracker in accelerator.trackers:
             at_exit.callback(tracker.finish)
@@ -180,7 +161,7 @@ def train(config: RunConfig, run: Path) -> TrainResult:
             norms.append(accelerator.clip_grad_norm_(model.parameters(), options.max_grad_norm))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            ema.step(unet.parameters())
+            ema.step(network.parameters())
             objective.after_step(accelerator.gather, done / options.num_steps)
             done += 1
             losses.append(loss)
@@ -198,26 +179,26 @@ def train(config: RunConfig, run: Path) -> TrainResult:
                 values = accelerator.reduce(torch.stack([torch.stack(losses), torch.stack(norms)]), "mean").tolist()
                 _require_finite(values, done, run)
                 mean = float(np.mean(values[0]))
-                rate = images_per_step * (bar.format_dict["rate"] or 0.0)
-                bar.set_postfix_str(f"loss {mean:.4f}, {rate:.0f} images/s")
+                rate = samples_per_step * (bar.format_dict["rate"] or 0.0)
+                bar.set_postfix_str(f"loss {mean:.4f}, {rate:.0f} {data.examples.noun}s/s")
                 if log is not None:
                     lr = optimizer.param_groups[0]["lr"]
-                    log.scalars(done, {"loss": mean, "learning_rate": lr, "images_per_second": rate})
+                    log.scalars(done, {"loss": mean, "learning_rate": lr, "samples_per_second": rate})
                 losses, norms = [], []
             if at_end:
-                with _averaged(unet, ema), accelerator.autocast(), _said(bar, "last measurements"):
+                with _averaged(network, ema), accelerator.autocast(), _said(bar, "last measurements"):
                     objective.finish(averaged)
             if log is not None and options.held_out_every and (done % options.held_out_every == 0 or at_end):
-                with _averaged(unet, ema), accelerator.autocast(), _said(bar, "held-out loss"):
+                with _averaged(network, ema), accelerator.autocast(), _said(bar, "held-out loss"):
                     log_held_out(log, done, objective, averaged, data)
             if log is not None and options.sample_every and (done % options.sample_every == 0 or at_end):
-                with _averaged(unet, ema), accelerator.autocast(), _said(bar, "samples"):
-                    log_samples(log, done, unet, objective.sampler, data)
+                with _averaged(network, ema), accelerator.autocast(), _said(bar, "samples"):
+                    log_samples(log, done, task)
             if due or stopped_by is not None:
                 with together(accelerator), _said(bar, "checkpoint"):
                     if clock is not None:
                         clock.reached(done)
-                        save_checkpoint(run, _state(done, unet, ema, optimizer, objective), options.keep_checkpoints)
+                        save_checkpoint(run, _state(done, network, ema, optimizer, objective), options.keep_checkpoints)
 
         # Export the averaged weights
         folders: list[Path] = []
@@ -225,8 +206,8 @@ def train(config: RunConfig, run: Path) -> TrainResult:
         if finished:
             with together(accelerator), _said(bar, "export"):
                 if main:
-                    names = data.examples.class_names
-                    folders = export_model(run, _averaged_unet(unet, ema), objective.sampler, names)
+                    pipeline = task.pipeline(_averaged_network(network, ema), objective.sampler)
+                    folders = export_model(run, parts, pipeline)
                     note_model_step(run, done)
         bar.close()
 
@@ -253,25 +234,25 @@ def describe(accelerator: Accelerator) -> str:
     return f"{count}{name}, {precision}"
 
 
-def _state(step: int, unet: UNet2DModel, ema: EMAModel, optimizer: Any, objective: Objective) -> Checkpoint:
-    names = [name for name, _ in unet.named_parameters()]
+def _state(step: int, network: Any, ema: EMAModel, optimizer: Any, objective: Objective) -> Checkpoint:
+    names = [name for name, _ in network.named_parameters()]
     moments: Tensors = {}
-    for name, parameter in unet.named_parameters():
+    for name, parameter in network.named_parameters():
         for key, value in optimizer.state[parameter].items():
             moments[f"{key}.{name}"] = value
     averaged = dict(zip(names, ema.shadow_params, strict=True))
-    return Checkpoint(step, dict(unet.named_parameters()), averaged, moments, objective.state())
+    return Checkpoint(step, dict(network.named_parameters()), averaged, moments, objective.state())
 
 
 def _restore(
     checkpoint: Checkpoint,
-    unet: UNet2DModel,
+    network: Any,
     ema: EMAModel,
     optimizer: torch.optim.Optimizer,
     objective: Objective,
 ) -> None:
-    unet.load_state_dict(checkpoint.unet)
-    for (name, parameter), shadow in zip(unet.named_parameters(), ema.shadow_params, strict=True):
+    network.load_state_dict(checkpoint.network)
+    for (name, parameter), shadow in zip(network.named_parameters(), ema.shadow_params, strict=True):
         shadow.copy_(checkpoint.ema[name])
         keys = ("step", "exp_avg", "exp_avg_sq")
         # copies: on the CPU the tensors loaded are the file itself, mapped into memory
@@ -290,23 +271,23 @@ def _said(bar: tqdm[Any], what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _averaged(unet: UNet2DModel, ema: EMAModel) -> Iterator[None]:
+def _averaged(network: Any, ema: EMAModel) -> Iterator[None]:
     """The averaged weights in the network, for looking at it; the trained ones come back, bit for bit."""
-    parameters = list(unet.parameters())
+    parameters = list(network.parameters())
     kept = [p.detach().clone() for p in parameters]
     ema.copy_to(parameters)
-    unet.eval()
+    network.eval()
     try:
         yield
     finally:
         for parameter, value in zip(parameters, kept, strict=True):
             parameter.data.copy_(value)
-        unet.train()
+        network.train()
 
 
-def _averaged_unet(unet: UNet2DModel, ema: EMAModel) -> UNet2DModel:
+def _averaged_network(network: Any, ema: EMAModel) -> Any:
     """A new network with the averaged weights, on the CPU, without accelerate's wrapping of `forward`."""
-    averaged: UNet2DModel = UNet2DModel.from_config(portable_config(unet))
+    averaged = type(network).from_config(portable_config(network))
     ema.copy_to(averaged.parameters())
     return averaged
 
@@ -347,10 +328,7 @@ def _explained(config: RunConfig, run: Path) -> Iterator[None]:
 def _out_of_memory(config: RunConfig) -> str:
     batch, accumulation = config.train.batch_size, config.train.gradient_accumulation_steps
     if batch == 1:
-        return (
-            "The GPU's memory doesn't hold one image of this network. Use fewer model.block_out_channels or a smaller "
-            "data.resolution."
-        )
+        return "The GPU's memory doesn't hold one sample of this network. Use a smaller model, or smaller samples."
     smaller = max(divisor for divisor in range(1, batch // 2 + 1) if batch % divisor == 0)
     return (
         f"A batch of {batch} doesn't fit into the GPU's memory. Try --train.batch-size {smaller} "

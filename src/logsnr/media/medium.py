@@ -1,0 +1,34 @@
+"""How samples of a kind are shown and written."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from logsnr.media.film import Frame
+from logsnr.media.plots import side_by_side
+
+
+class Medium(abc.ABC):
+    """A kind's eyes and hands. Samples are what its pipeline returns as `output_type="pt"`, (n, ...)."""
+
+    @abc.abstractmethod
+    def show(self, samples: Tensor, columns: int | None = None, row_labels: Sequence[str] = ()) -> Image.Image:
+        """One picture of all samples; in rows of `columns` with a word beside each, where the kind has rows."""
+
+    @abc.abstractmethod
+    def write(self, samples: Tensor, folder: Path, names: Sequence[str]) -> None:
+        """A file for each sample, of these names without their endings, into a folder that is there."""
+
+    def film(self, frames: Sequence[Frame]) -> Image.Image:
+        """How samples come out of noise: what the network sees above, what it foresees below, from left to right."""
+        rows = [[self.show(getattr(frame, name)) for frame in frames] for name in ("sample", "predicted")]
+        return side_by_side(rows, ["seen xₜ", "foreseen x₀"], [f"{100 * frame.noise:.0f} %" for frame in frames])
+
+    def across(self, shape: tuple[int, ...], width: int) -> int:
+        """How many samples of this shape stand side by side in a picture about `width` pixels wide."""
+        return 8

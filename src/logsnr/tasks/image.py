@@ -1,0 +1,110 @@
+"""Images, with or without classes: a stock `UNet2DModel`, drawn with by `PixelDiffusionPipeline`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from diffusers.models.unets.unet_2d import UNet2DModel
+
+from logsnr.base.errors import ConfigError
+from logsnr.conditions.conditioner import Conditioner
+from logsnr.data.images import ImageData, ImageExamples, open_images
+from logsnr.folders.model_folder import NETWORK
+from logsnr.media.image import ImageMedium
+from logsnr.models.networks import conditioner_of, make_unet
+from logsnr.models.precision import fast_attention
+from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.settings.options import SampleOptions
+from logsnr.settings.run import RunConfig
+from logsnr.tasks.parts import Facts, Parts
+
+_KINDS = {1: "gray", 3: "RGB", 4: "RGBA"}
+_LISTED = 10
+
+
+class ImageParts(Parts):
+    """The kind `image`."""
+
+    network_class = UNet2DModel
+    network_name = NETWORK
+    medium = ImageMedium()
+    noun = ImageExamples.noun
+
+    def open_data(self, config: RunConfig) -> ImageData:
+        return open_images(config.data, config.condition.reads_labels)
+
+    def make_network(self, config: RunConfig, data: ImageData) -> UNet2DModel:
+        learned_variance = config.schedule.variance_type == "learned_range"
+        return make_unet(config.data, config.model, data.examples.class_names, config.train.seed, learned_variance)
+
+    def pipeline(self, network: Any, scheduler: Any, facts: Facts) -> PixelDiffusionPipeline:
+        return PixelDiffusionPipeline(network, scheduler, id2label=facts.get("id2label"))
+
+    def facts(self, data: ImageData) -> Facts:
+        names = data.examples.class_names
+        return {"id2label": None if names is None else {str(k): name for k, name in enumerate(names)}}
+
+    def conditioner(self, network: Any) -> Conditioner:
+        return conditioner_of(network)
+
+    def arguments(self, pipeline: PixelDiffusionPipeline, options: SampleOptions) -> Mapping[str, list[int]]:
+        """Classes by name or number, taken in turn; all of them where none is named."""
+        chosen = list(range(pipeline.num_classes or 0))
+        if options.class_labels is not None:
+            names = (pipeline.id2label or {}).values()
+            chosen = pipeline.get_label_ids(
+                [int(c) if c.isdigit() and c not in names else c for c in options.class_labels]
+            )
+        return {"class_labels": [chosen[k % len(chosen)] for k in range(options.num)]} if chosen else {}
+
+    def choices(self, pipeline: PixelDiffusionPipeline) -> list[str]:
+        names = pipeline.id2label or {}
+        return [names.get(index, str(index)) for index in range(pipeline.num_classes or 0)]
+
+    def shape(self, pipeline: PixelDiffusionPipeline) -> tuple[int, ...]:
+        size = pipeline.unet.config.sample_size
+        return (pipeline.unet.config.in_channels, *((size, size) if isinstance(size, int) else size))
+
+    def stock(self, pipeline: PixelDiffusionPipeline) -> Any | None:
+        """Of a model with classes, the same network for no class in particular."""
+        conditional = pipeline.num_classes is not None
+        has_form = pipeline.scheduler.config["prediction_type"] != "x0_minus_noise"
+        return pipeline.to_stock() if conditional and has_form else None
+
+    def stock_of(self, pipeline: PixelDiffusionPipeline, class_label: str) -> Any:
+        if pipeline.num_classes is None:
+            return super().stock_of(pipeline, class_label)
+        known = (pipeline.id2label or {}).values()
+        try:
+            return pipeline.to_stock(
+                class_label if class_label in known or not class_label.isdigit() else int(class_label)
+            )
+        except ValueError as error:
+            raise ConfigError(str(error).replace("class_labels", "--class-label")) from error
+
+    def describe(self, pipeline: PixelDiffusionPipeline) -> str:
+        config = pipeline.unet.config
+        kind = _KINDS.get(config.in_channels, f"{config.in_channels} channels")
+        names = pipeline.id2label
+        classes = f"{pipeline.num_classes} classes" if pipeline.num_classes else "no classes"
+        if names:
+            classes += f" ({listed(names.values())})"
+        return f"{config.sample_size}x{config.sample_size} {kind}, {classes}"
+
+    def features(self, data: ImageData) -> str:
+        """A classifier of the data's own where they have classes."""
+        return "efficientnet-lite0" if data.examples.class_names is None else "classifier"
+
+    def kernels(self, network: Any) -> contextlib.AbstractContextManager[None]:
+        return fast_attention(network)
+
+
+def listed(values: Iterable[object]) -> str:
+    """The first ten, and how many more."""
+    words = [str(value) for value in values]
+    return ", ".join(words[:_LISTED]) + (f" and {len(words) - _LISTED} more" if len(words) > _LISTED else "")
+
+
+IMAGES = ImageParts()

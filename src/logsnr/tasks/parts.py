@@ -1,0 +1,109 @@
+"""What a kind of data brings: the parts that a task is made of. One object a kind, named by its `Kind` in the settings.
+
+A new kind is such an object, a pipeline, and whatever it is made of; nothing else is touched. Conditions keep their
+keywords all the way: what `Example.condition` calls `class_labels` is an argument of that name of the pipeline.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from logsnr.base.errors import ConfigError, ModelError
+from logsnr.conditions.conditioner import Conditioner, Unconditioned
+from logsnr.data.seeded import SeededData
+from logsnr.media.medium import Medium
+from logsnr.settings.kind import kind_of_pipeline
+from logsnr.settings.options import SampleOptions
+from logsnr.settings.registry import resolve
+from logsnr.settings.run import RunConfig
+
+Facts = Mapping[str, Any]
+"""What of the data belongs to a model, as JSON: the arguments of its pipeline beside the components."""
+
+
+class Parts(abc.ABC):
+    """A kind of data. What isn't abstract has an answer for a kind without conditions and without a stock form."""
+
+    network_class: type[Any]
+    """Of diffusers' `ModelMixin`."""
+    network_name: str = "network"
+    """What the pipeline calls its network: a component, and a folder of the model."""
+    medium: Medium
+    noun: str
+    """What to call a sample."""
+
+    @abc.abstractmethod
+    def open_data(self, config: RunConfig) -> SeededData[Any]:
+        """The data of a run. Raises DataError."""
+
+    @abc.abstractmethod
+    def make_network(self, config: RunConfig, data: SeededData[Any]) -> nn.Module:
+        """The network, its weights from `config.train.seed` (or from another model, where the settings can say so).
+        With a learned variance it has twice the output channels. Raises ConfigError or ModelError."""
+
+    @abc.abstractmethod
+    def pipeline(self, network: Any, scheduler: Any, facts: Facts) -> Any:
+        """What draws: called as `pipeline(batch_size=…, num_inference_steps=…, guidance_scale=…, generator=[seeds],
+        eta=…, output_type="pt", callback_on_step_end=…, return_dict=False, **arguments)`, and `guidance_scale` only
+        where there are arguments. Raises ValueError."""
+
+    def facts(self, data: SeededData[Any]) -> Facts:
+        """What of the data belongs to the model."""
+        return {}
+
+    def conditioner(self, network: Any) -> Conditioner:
+        """What the network can be conditioned on."""
+        return Unconditioned()
+
+    def arguments(self, pipeline: Any, options: SampleOptions) -> Mapping[str, list[Any]]:
+        """What `options` ask to be drawn, in arguments of the pipeline, one value for each of `options.num` samples;
+        empty where there is nothing to ask for. Raises ValueError or ModelError."""
+        return {}
+
+    def choices(self, pipeline: Any) -> list[str]:
+        """Names of all there is to ask for, in the order in which it is drawn where nobody asks; empty where there is
+        nothing, or where it can't be listed."""
+        return []
+
+    @abc.abstractmethod
+    def shape(self, pipeline: Any) -> tuple[int, ...]:
+        """Of a clean sample."""
+
+    def stock(self, pipeline: Any) -> Any | None:
+        """The form for stock diffusers, beside the model itself; None where that is the same, or there is none."""
+        return None
+
+    def stock_of(self, pipeline: Any, class_label: str) -> Any:
+        """A plain stock model of one class, by its name or number. Raises ConfigError where there is none."""
+        raise ConfigError(f"--class-label is {class_label}, and this model has no classes. Leave it out.")
+
+    def describe(self, pipeline: Any) -> str:
+        """What a model draws, in words: `28x28 gray, 10 classes (0, 1, …)`."""
+        return type(pipeline).__name__
+
+    def features(self, data: SeededData[Any]) -> str | None:
+        """The feature network of `logsnr evaluate` where none is named; None where there is none for this kind."""
+        return None
+
+    def kernels(self, network: Any) -> contextlib.AbstractContextManager[None]:
+        """What to train the network in, where the choice of kernels matters."""
+        return contextlib.nullcontext()
+
+
+def parts_of_pipeline(pipeline: Any) -> Parts:
+    """The parts of the kind that a pipeline draws. Raises ModelError where no such kind is installed."""
+    return parts_of_class(type(pipeline).__name__)
+
+
+def parts_of_class(name: str) -> Parts:
+    """The parts of the kind whose models have a pipeline of that class. Raises ModelError where none is installed."""
+    kind = kind_of_pipeline(name)
+    if kind is None:
+        raise ModelError(f"{name} is a pipeline that no installed kind of data knows. Install the package it is from.")
+    parts: Parts = resolve(kind.parts)
+    return parts
