@@ -145,7 +145,7 @@ def test_each_image_is_in_one_part(folder: Path) -> None:
     assert len(np.unique(both, axis=0)) == 21
     counts = class_counts(data)
     assert counts == np.bincount(next(data.in_order("train", 99)).condition["class_labels"]).tolist()
-    assert class_counts(open_images(config(folder, class_conditional=False))) is None
+    assert class_counts(open_images(config(folder), labelled=False)) is None
 
 
 def test_labels_belong_to_images(folder: Path) -> None:
@@ -210,7 +210,7 @@ def test_the_fingerprint_follows_the_content(folder: Path, tmp_path: Path) -> No
     original = fingerprint()
     assert original == open_images(config(folder)).fingerprint
     assert fingerprint(resolution=4) != original
-    assert fingerprint(class_conditional=False) != original
+    assert open_images(config(tmp_path), labelled=False).fingerprint != original
     (tmp_path / "a" / "000.png").rename(tmp_path / "b" / "000_from_a.png")
     assert fingerprint() != original
     (tmp_path / "b" / "000_from_a.png").rename(tmp_path / "a" / "000.png")

@@ -223,7 +223,7 @@ def test_a_table_is_read_once_until_its_files_change(tmp_path: Path) -> None:
         datasets.Dataset.from_dict({"image": cells}, features=features).save_to_disk(str(tmp_path / "table"))
 
     def reading() -> Any:
-        source = open_source(config(tmp_path / "table")).images
+        source = open_source(config(tmp_path / "table"), labelled=False).images
         return scan(FittedImages(source, 8, 3), 0)
 
     save(noise(4, 8, 8, 3))
@@ -337,7 +337,7 @@ def test_what_a_killed_process_left_is_removed(files: list[Path], cache: Path) -
 
 def test_two_processes_open_a_set_at_once(files: list[Path], cache: Path) -> None:
     code = (
-        "import sys; from logsnr.data.images import open_images; from logsnr.config import DataConfig; "
+        "import sys; from logsnr.data.images import open_images; from logsnr.settings.image import DataConfig; "
         "print(open_images(DataConfig(sys.argv[1], resolution=8, channels=3)).fingerprint)"
     )
     command = [sys.executable, "-c", code, str(files[0].parents[1])]

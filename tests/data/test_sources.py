@@ -36,7 +36,7 @@ def test_subfolders_are_classes(tmp_path: Path) -> None:
     assert data.examples.class_names == ["cat", "dog"]
     assert next(data.in_order("train", 99)).condition["class_labels"].tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert data.description == "7 training and 0 held-out images, 8x8, RGB, 8 bit, 2 classes"
-    unconditional = open_images(config(tmp_path, class_conditional=False))
+    unconditional = open_images(config(tmp_path), labelled=False)
     assert unconditional.examples.class_names is None
     assert next(unconditional.in_order("train", 9)).condition == {}
 
@@ -59,7 +59,7 @@ def test_images_both_at_the_top_and_below(tmp_path: Path) -> None:
     save_noise(tmp_path / "cat", 3)
     with pytest.raises(DataError, match=r"2 images at the top.*3 in sub-folders"):
         open_images(config(tmp_path))
-    assert len(open_images(config(tmp_path, class_conditional=False, held_out_fraction=0))) == 5
+    assert len(open_images(config(tmp_path, held_out_fraction=0), labelled=False)) == 5
 
 
 def test_splits_are_not_classes(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_metadata(tmp_path: Path, kind: str) -> None:
         "a",
         "b",
     ]  # three numbers among five don't come back twice
-    assert open_images(config(tmp_path, class_conditional=False)).examples.class_names is None
+    assert open_images(config(tmp_path), labelled=False).examples.class_names is None
     with pytest.raises(DataError, match=r"label_column is no, and .* It has: text, kind, number"):
         open_images(config(tmp_path, label_column="no"))
     with pytest.raises(DataError, match=r"image_column must be file_name"):
@@ -275,7 +275,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
 def test_opening_a_folder_does_not_load_the_library_datasets(folder: Path) -> None:
     """It takes a second or two to import, which only tables need."""
     code = (
-        "import sys; from logsnr.data.images import open_images; from logsnr.config import DataConfig; "
+        "import sys; from logsnr.data.images import open_images; from logsnr.settings.image import DataConfig; "
         f"open_images(DataConfig({str(folder)!r})); assert 'datasets' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
