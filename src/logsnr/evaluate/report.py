@@ -190,10 +190,7 @@ def _likelihood(subject: Subject, options: EvaluateOptions) -> tuple[dict[str, A
     entries: dict[str, Any] = {}
     said, noun = [], subject.data.examples.noun
     if isinstance(subject.config.objective, ConsistencyConfig):
-        return (
-            {},
-            "A distilled model foresees one sample where others foresee the mean of all: it has no likelihood to bound.",
-        )
+        return {}, "A distilled model foresees one sample and not the mean of all: it has no likelihood worth bounding."
     if options.elbo_images:
         held_out, train = bound(subject, options, "held_out"), bound(subject, options, "train")
         more, error = gap(held_out, train)
