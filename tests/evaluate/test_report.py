@@ -15,6 +15,7 @@ from commands import Command, Finished, run
 from logsnr.data.images import open_images
 from logsnr.evaluate.memorisation import picture_of_pairs
 from logsnr.settings.image import DataConfig
+from logsnr.settings.objective import ConsistencyConfig
 from logsnr.training.distill import distilled
 
 Run = Callable[..., Finished]
@@ -47,9 +48,9 @@ def test_all_figures_come_with_their_protocol_and_a_second_time_they_are_reused(
     assert protocol["features"].endswith("on 10 held-out images")
     assert len(protocol["features_hash"]) == 16
     assert {"guidance_scale", "resize", "intervals", "model_hash"} <= set(protocol)
-    distil = distilled(trained).distill
-    assert distil is not None
-    assert distil.base_digest == protocol["model_hash"]  # so that a card's "distilled from" can be found
+    loss = distilled(trained).objective
+    assert isinstance(loss, ConsistencyConfig)
+    assert loss.base_digest == protocol["model_hash"]  # so that a card's "distilled from" can be found
     assert next(iter(metrics)) == "kid"
     assert "warning: of 24 images, fewer than 10,000, fid is mostly its bias: read kid" in end.output
     assert "inception_score, which depends on n as well. Of fewer than 1,000, intervals are rough" in end.output
