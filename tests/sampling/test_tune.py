@@ -15,13 +15,13 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from loopback_hub import LoopbackHub
 
-from logsnr import tune as module
 from logsnr.base.errors import ConfigError, ModelError
 from logsnr.commands.cli import run as command_line
 from logsnr.folders.model_folder import FEW_STEP_FOLDER
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.publishing.stage import stage
 from logsnr.sampling import refinement, trajectories
+from logsnr.sampling import tune as module
 from logsnr.sampling.few_evaluations import FILE, SAMPLERS, STOCK, TUNED, UNTUNED, Curve, read_curve, stock_schedulers
 from logsnr.sampling.refinement import _derivatives, _free, best_path, first_guess, refined
 from logsnr.sampling.sample import sample
