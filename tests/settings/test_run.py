@@ -34,6 +34,7 @@ from logsnr.settings.presets import presets
 from logsnr.settings.registry import known, resolve
 from logsnr.settings.run import FORMAT, RunConfig, TrainConfig, differences, from_json, to_json, to_record
 from logsnr.settings.schedule import LearnedSchedule, ScheduleConfig
+from logsnr.tasks.parts import Parts
 
 UNIONS: list[type[Choice]] = [ScheduleConfig, ObjectiveConfig, WeightingConfig, ConditionConfig]
 ALL = [member for union in UNIONS for member in (*union.members().values(), *[union][: union is ScheduleConfig])]
@@ -128,7 +129,7 @@ def test_what_is_declared_is_there() -> None:
     for group in ("logsnr.schedulers", "logsnr.features"):
         assert all(callable(resolve(reference)) for reference in known(group).values())
     assert all(callable(resolve(cls.builds)) for cls in ObjectiveConfig.members().values())
-    assert all(callable(resolve(kind_named(name).opens)) for name in known("logsnr.tasks"))
+    assert all(isinstance(resolve(kind_named(name).parts), Parts) for name in known("logsnr.tasks"))
     assert {type(preset.config.objective) for preset in presets().values()} <= set(ObjectiveConfig.members().values())
 
 
