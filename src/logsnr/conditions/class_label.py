@@ -7,24 +7,21 @@ from torch import Tensor
 
 from logsnr.data.seeded import Condition
 
-KEYWORD = "class_labels"
-"""Of diffusers' networks: int64 (batch,)."""
-
 
 class ClassLabel:
-    """Of K classes, 0 to K - 1; the null label is K."""
+    """Of K classes, 0 to K - 1; the null label is K. `keyword` is what the network calls it, int64 (batch,)."""
 
-    def __init__(self, num_classes: int) -> None:
-        self.null_label = num_classes
+    def __init__(self, num_classes: int, keyword: str = "class_labels") -> None:
+        self.null_label, self.keyword = num_classes, keyword
 
     def encode(self, raw: Condition, device: torch.device) -> Condition:
-        return {KEYWORD: raw[KEYWORD].to(device)} if KEYWORD in raw else {}
+        return {self.keyword: raw[self.keyword].to(device)} if self.keyword in raw else {}
 
     def null(self, count: int, device: torch.device) -> Condition:
-        return {KEYWORD: torch.full((count,), self.null_label, device=device)}
+        return {self.keyword: torch.full((count,), self.null_label, device=device)}
 
     def drop(self, condition: Condition, coins: Tensor) -> Condition:
-        return {KEYWORD: torch.where(coins, self.null_label, condition[KEYWORD])}
+        return {self.keyword: torch.where(coins, self.null_label, condition[self.keyword])}
 
     def in_turn(self, count: int, device: torch.device) -> Condition:
-        return {KEYWORD: torch.arange(count, device=device) % self.null_label}
+        return {self.keyword: torch.arange(count, device=device) % self.null_label}

@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -396,6 +397,13 @@ def _lines(names: Iterable[str]) -> list[Line]:
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
+
+
+def as_image(figure: Figure) -> Image.Image:
+    """A figure as the picture that it is drawn as."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba()))
 
 
 def save_png(picture: Figure | Image.Image, path: str | Path) -> Path:

@@ -85,7 +85,8 @@ class VariationalBound:
             variance_output: what the network says of the variance, same shape; None for the fixed ones.
             steps: i, the place in `self.timesteps`, (batch,), on the CPU, so that nothing waits for the device.
         """
-        keep_x0, small, large = (row.view(-1, 1, 1, 1) for row in self._table[:, steps.to(self._table.device)])
+        shape = (-1, *[1] * (images.ndim - 1))
+        keep_x0, small, large = (row.view(shape) for row in self._table[:, steps.to(self._table.device)])
         log_var = self._log_variance(small, large, variance_output, steps)
         error = keep_x0 * (images - predicted)
         kl = 0.5 * (log_var - small + torch.exp(small - log_var) - 1 + error.square() * torch.exp(-log_var))
@@ -102,7 +103,7 @@ class VariationalBound:
             return torch.lerp(small, large, (variance_output + 1) / 2)
         if self.variance_type == "fixed_small":
             return small
-        first = (steps == 0).view(-1, 1, 1, 1).to(small.device)
+        first = (steps == 0).view_as(small).to(small.device)
         return torch.where(first, small, large)
 
     def _decoder(self, images: Tensor, predicted: Tensor, log_var: Tensor) -> Tensor:

@@ -1,0 +1,69 @@
+"""Arrays in memory as examples: whatever somebody has as numpy arrays already."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logsnr.data.seeded import Example
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayExamples:
+    """Rows of an array, never augmented."""
+
+    clean: NDArray[Any]
+    """x_0: float32, (examples, channels, *space), about in [-1, 1]; or int64, (examples, length)."""
+    conditions: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """What each is conditioned on, by keyword of the network; (examples, ...)."""
+    noun: str = "example"
+    """What to call one of them."""
+    bits: int | None = None
+    """Depth of their values, 2 k / (2^bits - 1) - 1; None where they are continuous."""
+    complaints: list[str] = field(default_factory=list)
+    """Lines about what was left out."""
+
+    def __post_init__(self) -> None:
+        if wrong := [name for name, values in self.conditions.items() if len(values) != len(self.clean)]:
+            raise ValueError(
+                f"conditions must have a value for each of the {len(self.clean)} examples, and {wrong[0]} has "
+                f"{len(self.conditions[wrong[0]])}."
+            )
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of all values and conditions, hexadecimal."""
+        content = hashlib.blake2b(digest_size=16)
+        for name, values in [("clean", self.clean), *sorted(self.conditions.items())]:
+            content.update(
+                f"{name} {values.dtype.str} {values.shape}".encode() + np.ascontiguousarray(values).tobytes()
+            )
+        return content.hexdigest()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of each."""
+        return self.clean.shape[1:]
+
+    @property
+    def summary(self) -> str:
+        """Shape, depth and conditions."""
+        depth = "continuous" if self.bits is None else f"{self.bits} bit"
+        return ", ".join(["x".join(map(str, self.shape)), depth, *self.conditions])
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def read(self, index: int, seed: int | None) -> Example:
+        """The example at `index`, whatever the seed."""
+        return Example(self.clean[index], self.condition(index))
+
+    def condition(self, index: int) -> Mapping[str, Any]:
+        """What that example is conditioned on."""
+        return {name: values[index] for name, values in self.conditions.items()}
