@@ -125,7 +125,7 @@ def test_images_that_moved(tiny: list[str], folder: Path, tmp_path: Path, logsnr
         end = logsnr(*command, "--source", "moved", "--dry-run")
         assert end.status == 0, end.output
     (tmp_path / "moved" / "dark" / "00.png").unlink()
-    assert "was trained on other images" in logsnr("evaluate", "run", "--source", "moved").message
+    assert "was trained on other data" in logsnr("evaluate", "run", "--source", "moved").message
 
 
 def test_interrupted(trained: Path, started: Callable[..., Command]) -> None:
@@ -157,4 +157,4 @@ def test_folders_that_cannot_be_evaluated(trained: Path, tmp_path: Path, logsnr:
     other.mkdir()
     (other / "model").symlink_to(trained / "model")
     (other / "config.json").write_text(json.dumps(record))
-    assert "was trained on other images: then 30 training and 10 held-out images" in logsnr("evaluate", other).message
+    assert "was trained on other data: then 30 training and 10 held-out images" in logsnr("evaluate", other).message

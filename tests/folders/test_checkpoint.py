@@ -36,7 +36,7 @@ def same(a: Checkpoint, b: Checkpoint) -> bool:
         raw = {k: v.detach().contiguous().reshape(-1).view(torch.uint8).tolist() for k, v in tensors.items()}
         return {k: (v.dtype, v.shape, raw[k]) for k, v in tensors.items()}
 
-    parts = ("unet", "ema", "optimizer", "objective")
+    parts = ("network", "ema", "optimizer", "objective")
     return a.step == b.step and all(bits(getattr(a, p)) == bits(getattr(b, p)) for p in parts)
 
 
@@ -78,7 +78,7 @@ def test_parameters_that_want_gradients_are_saved(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, Checkpoint(1, dict(layer.named_parameters()), {}, {}), keep=1)
     loaded, _ = load_latest(tmp_path)
     assert loaded is not None
-    assert torch.equal(loaded.unet["weight"], layer.weight)
+    assert torch.equal(loaded.network["weight"], layer.weight)
 
 
 @pytest.mark.parametrize("keep", [1, 2, 5])
@@ -93,7 +93,7 @@ def test_writing_the_same_step_again_replaces_it(run: Path) -> None:
     save_checkpoint(run, Checkpoint(30, {"w": torch.zeros(1)}, {}, {}), keep=3)
     loaded, _ = load_latest(run)
     assert loaded is not None
-    assert loaded.unet["w"].tolist() == [0]
+    assert loaded.network["w"].tolist() == [0]
     assert everything(run) == [f"step-{s:08d}" for s in (10, 20, 30)]
 
 
@@ -120,7 +120,7 @@ def zeros(path: Path) -> None:  # what some file systems leave after a power cut
 
 @pytest.mark.parametrize("damage", [truncate, empty, flip, zeros, Path.unlink])
 @pytest.mark.parametrize(
-    "name", ["unet.safetensors", "ema.safetensors", "optimizer.safetensors", "objective.safetensors", "state.json"]
+    "name", ["network.safetensors", "ema.safetensors", "optimizer.safetensors", "objective.safetensors", "state.json"]
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(run: Path, name: str, damage: Any) -> None:
     damage(run / "checkpoints" / "step-00000030" / name)
@@ -163,7 +163,7 @@ def test_when_all_are_damaged_it_is_an_error_and_nothing_is_deleted(run: Path) -
 def test_leftovers_of_a_killed_process_are_ignored_and_cleared(run: Path) -> None:
     for name in (".step-00000040.partial", ".step-00000030.old"):
         (run / "checkpoints" / name).mkdir()
-        (run / "checkpoints" / name / "unet.safetensors").write_bytes(b"half")
+        (run / "checkpoints" / name / "network.safetensors").write_bytes(b"half")
     loaded, complaints = load_latest(run)
     assert loaded is not None
     assert (loaded.step, complaints) == (30, [])
@@ -177,7 +177,7 @@ def test_leftovers_of_a_killed_process_are_ignored_and_cleared(run: Path) -> Non
 
 def test_a_damaged_later_checkpoint_does_not_crowd_out_a_whole_one(run: Path) -> None:
     """30 is damaged, the run goes on from 20 and is stopped at 25: 25 and 20 are the newest two."""
-    truncate(run / "checkpoints" / "step-00000030" / "unet.safetensors")
+    truncate(run / "checkpoints" / "step-00000030" / "network.safetensors")
     for keep in (2, 1):
         save_checkpoint(run, checkpoint(25), keep)
         loaded, complaints = load_latest(run)

@@ -260,8 +260,16 @@ def test_a_scheduler_config_that_makes_no_sense(values: dict[str, Any], bait: Pa
     ("file", "text", "words"),
     [
         ("model_index.json", "[]", "isn't a JSON object"),
-        ("model_index.json", '{"id2label": {"x": "y"}}', "its model_index.json can't be used"),
-        ("model_index.json", '{"id2label": {"0": "y"}}', "needs a class-conditional unet"),
+        (
+            "model_index.json",
+            '{"_class_name": "DDPMPipeline", "id2label": {"x": "y"}}',
+            "its model_index.json can't be used",
+        ),
+        (
+            "model_index.json",
+            '{"_class_name": "DDPMPipeline", "id2label": {"0": "y"}}',
+            "needs a class-conditional unet",
+        ),
         ("scheduler/scheduler_config.json", "null", "isn't a JSON object"),
         ("unet/config.json", "[]", "its network can't be loaded"),
         ("unet/config.json", '{"down_block_types": ["os:system"]}', "its network can't be loaded"),

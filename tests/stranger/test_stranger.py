@@ -10,7 +10,7 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,22 @@ from stock_python import link_packages, run_stock_python
 
 from logsnr.settings.registry import known
 
-HERE = Path(__file__).parent
+PACKAGE = Path(__file__).parent / "package"
 
 
 def install() -> None:
     """The package of points, as if it were installed in this process."""
-    if str(HERE) not in sys.path:
-        sys.path.insert(0, str(HERE))
+    sys.path.insert(0, str(PACKAGE))
     known.cache_clear()  # what was installed when it was asked first
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The same in the process of this test, and no longer."""
+    monkeypatch.syspath_prepend(PACKAGE)
+    known.cache_clear()
+    yield
+    known.cache_clear()
 
 
 @pytest.fixture
@@ -53,9 +61,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_the_stranger_is_small_and_nobody_knows_it() -> None:
-    lines = [path.read_text().splitlines() for path in [*HERE.glob("points*.py"), *HERE.glob("*/entry_points.txt")]]
+    lines = [path.read_text().splitlines() for path in [*PACKAGE.glob("*.py"), *PACKAGE.glob("*/entry_points.txt")]]
     assert sum(map(len, lines)) <= 150
-    root = HERE.parents[1]
+    root = PACKAGE.parents[2]
     sources = [p for room in ("src", "schedulers", "pipelines", "space") for p in (root / room).rglob("*.py")]
     assert not [path for path in sources if re.search(r"PointsMLP|PointsPipeline|\bpoints_model\b", path.read_text())]
 
@@ -86,9 +94,8 @@ def test_it_is_sampled(trained: Path, tmp_path: Path, logsnr: Callable[..., Fini
     assert logsnr("sample", trained, "--out", tmp_path / "grid.png").status == 0
 
 
-def test_its_bound_is_the_exact_one(trained: Path, tmp_path: Path, logsnr: Callable[..., Finished]) -> None:
+def test_its_bound_is_the_exact_one(trained: Path, installed: None, logsnr: Callable[..., Finished]) -> None:
     """That of the posterior mean in closed form, in the place of the network, on the same points and noise."""
-    install()
     import points
 
     from logsnr.evaluate.likelihood import elbo
@@ -121,7 +128,7 @@ def test_its_bound_is_the_exact_one(trained: Path, tmp_path: Path, logsnr: Calla
 
 
 def test_it_is_published_and_loaded_where_logsnr_is_not_installed(
-    trained: Path, tmp_path: Path, logsnr: Callable[..., Finished]
+    trained: Path, installed: None, tmp_path: Path, logsnr: Callable[..., Finished]
 ) -> None:
     end = logsnr("publish", trained, "ada/points", "--stage", tmp_path / "staged")
     assert end.status == 0, end.output
@@ -140,7 +147,6 @@ print(points.flatten().tolist())
         link_packages(site, "torch", "diffusers")
         printed = run_stock_python(site, program, model, cwd=tmp_path, variables={"HF_HUB_OFFLINE": "1"})
         there = json.loads(printed.strip().splitlines()[-1])
-        install()
         import logsnr as package
 
         pipe = package.load(model)

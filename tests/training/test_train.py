@@ -89,7 +89,7 @@ def test_the_exported_weights_are_the_average_of_all_steps(tiny: list[str], tmp_
     mean: dict[str, torch.Tensor] = {}
     for k, folder in enumerate(folders):
         decay = 0.0 if k == 0 else min((1 + k) / (10 + k), 0.25)
-        for name, value in load_file(folder / "unet.safetensors").items():
+        for name, value in load_file(folder / "network.safetensors").items():
             mean[name] = decay * mean.get(name, torch.zeros(())) + (1 - decay) * value
         for name, value in load_file(folder / "ema.safetensors").items():
             torch.testing.assert_close(value, mean[name], rtol=1e-5, atol=1e-7)
@@ -98,7 +98,7 @@ def test_the_exported_weights_are_the_average_of_all_steps(tiny: list[str], tmp_
     assert exported.keys() == final.keys()
     assert all(torch.equal(exported[name], final[name]) for name in final)
     assert any(
-        not torch.equal(value, final[name]) for name, value in load_file(folders[-1] / "unet.safetensors").items()
+        not torch.equal(value, final[name]) for name, value in load_file(folders[-1] / "network.safetensors").items()
     )
 
 
@@ -170,7 +170,7 @@ def test_a_learned_variance_is_trained_sampled_and_measured(
     assert logsnr("train", *tiny, *learned, *fast, *looking, "--out", run).status == 0
     weights = load_file(run / "model" / "unet" / "diffusion_pytorch_model.safetensors")
     assert len(weights["conv_out.weight"]) == 2
-    moved = load_file(run / "checkpoints" / "step-00000060" / "unet.safetensors")["conv_out.bias"]
+    moved = load_file(run / "checkpoints" / "step-00000060" / "network.safetensors")["conv_out.bias"]
     assert moved[1] != 0
 
     pipeline = load(run)
@@ -349,7 +349,7 @@ def test_other_images_are_refused(tiny: list[str], folder: Path, tmp_path: Path,
     before = contents(run)
     (copy / "dark" / "00.png").rename(copy / "light" / "99.png")
     message = logsnr("train", *tiny, "--data.source", copy, "--out", run).message
-    assert f"{run} holds a run on other images" in message
+    assert f"{run} holds a run on other data" in message
     assert len(message.splitlines()) == 1
     assert contents(run) == before
 

@@ -23,7 +23,7 @@ from logsnr.evaluate.distances import Figures, deviations, measure
 from logsnr.evaluate.extractors import FeatureExtractor, Features, features_of_data, features_of_images, make_extractor
 from logsnr.evaluate.generated import generate
 from logsnr.evaluate.subject import Subject, kept_json
-from logsnr.sampling.sample import choose_device, choose_scheduler, steps_of
+from logsnr.sampling.sample import choose_device, steps_of
 from logsnr.settings.options import EvaluateOptions
 from logsnr.tasks.parts import Parts
 
@@ -97,8 +97,7 @@ def distribution(subject: Subject, extractor: FeatureExtractor, options: Evaluat
         raise DataError(f"There are {len(real.features)} {part} images, and {_FEWEST} are needed to compare.")
     num = number_of_images(options, data)
     drawing = subject.pipeline()
-    choose_scheduler(drawing, options.scheduler, options.steps)
-    images = generate(subject, drawing, options, num)
+    images = generate(drawing, subject.folder, subject.digest, data, options, num)
     generated = features_of_images(extractor, images, subject.folder)
     comparison = _compared(generated, real, subject.folder)
     steps = steps_of(drawing, options.steps)

@@ -23,8 +23,7 @@ from tqdm import tqdm
 
 from logsnr.base.files import digest_of, replacing_file
 from logsnr.data.seeded import SeededData
-from logsnr.evaluate.subject import Subject
-from logsnr.sampling.sample import Request, draw, steps_of
+from logsnr.sampling.sample import Request, choose_scheduler, draw, steps_of
 from logsnr.settings.options import EvaluateOptions
 
 _SHARD = 256
@@ -42,21 +41,24 @@ def asked_like_the_data(data: SeededData[Any], num: int) -> dict[str, list[Any]]
     return {keyword: [conditions[row][keyword] for row in rows] for keyword in conditions[0]}
 
 
-def generate(subject: Subject, pipeline: Any, options: EvaluateOptions, num: int) -> Tensor:
+def generate(
+    pipeline: Any, folder: Path, model: str, data: SeededData[Any], options: EvaluateOptions, num: int
+) -> Tensor:
     """`num` samples as the pipeline's `output_type="pt"` has them, of the depth of the data, float32, on the CPU.
 
-    Those that are kept are taken from there; the others are drawn, with a progress bar, with the scheduler that the
-    pipeline has. Raises ModelError where they can't be drawn as asked.
+    `model` is the model's digest. Those that are in `folder` are taken from there; the others are drawn, with a
+    progress bar, after a swap to the scheduler of the options. Raises ModelError where they can't be drawn as asked.
     """
-    data, bits = subject.data, subject.data.examples.bits
+    choose_scheduler(pipeline, options.scheduler, options.steps)
+    bits = data.examples.bits
     arguments = asked_like_the_data(data, num)
     guidance = options.guidance_scale if arguments or options.guidance_scale != 1 else None
     request = Request(steps_of(pipeline, options.steps), guidance, options.eta, options.batch_size)
     decisive = (
-        *(subject.digest, type(pipeline.scheduler).__name__, request.steps, options.eta, options.guidance_scale),
+        *(model, type(pipeline.scheduler).__name__, request.steps, options.eta, options.guidance_scale),
         *(options.seed, data.fingerprint, len(data), bits),
     )
-    own = subject.folder / f"samples-{digest_of(repr(decisive).encode())}"
+    own = folder / f"samples-{digest_of(repr(decisive).encode())}"
     starts = range(0, num, _SHARD)
     sizes = {start: min(_SHARD, num - start) for start in starts}
     paths = {start: own / f"{start:05}.safetensors" for start in starts}

@@ -402,8 +402,8 @@ def _lines(names: Iterable[str]) -> list[Line]:
 def as_image(figure: Figure) -> Image.Image:
     """A figure as the picture that it is drawn as."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba()))
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return Image.fromarray(np.asarray(canvas.buffer_rgba()))  # type: ignore[no-untyped-call]
 
 
 def save_png(picture: Figure | Image.Image, path: str | Path) -> Path:

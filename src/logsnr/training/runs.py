@@ -55,8 +55,6 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
 
     With `class_label` the result is a plain stock model of that one class, in `out`.
     """
-    if class_label is not None and out is None:
-        raise ConfigError("--class-label needs --out, the folder that becomes the model of that class.")
     if not (run / "config.json").is_file():
         raise CheckpointError(f"{run} is no run folder: there is no config.json in it.")
     record = read_json(run / "config.json")
@@ -70,9 +68,11 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
     network = parts.network_class.from_config(record["network"])
     network.load_state_dict(checkpoint.ema)
     pipeline = parts.pipeline(network, _sampler(config, checkpoint, network, parts), record["data"]["facts"])
-    if class_label is not None and out is not None:
-        _require_replaceable(out)
+    if class_label is not None:
         stock = parts.stock_of(pipeline, class_label)
+        if out is None:
+            raise ConfigError("--class-label needs --out, the folder that becomes the model of that class.")
+        _require_replaceable(out)
         with replacing_folder(out) as folder:
             save_model(stock, folder)
         return [out]
