@@ -39,7 +39,7 @@ from logsnr.training.train import TrainResult, train
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CompareResult:
     """How a call of `compare` ended: `stopped` is the result of the training that a signal ended, if one did."""
 
     text: str
@@ -88,7 +88,7 @@ def compare(
     options: EvaluateOptions,
     at_steps: tuple[int, ...],
     say: Callable[[str], None] = print,
-) -> Comparison:
+) -> CompareResult:
     """Train a model with each schedule, measure all, and write the table and the picture into `out`."""
     configs = configurations(config, schedules)
     if options.features is not None:
@@ -98,14 +98,14 @@ def compare(
         say(f"-- {name}: training in {folder}")
         result = train(each, folder)
         if not result.finished:
-            return Comparison(f"Stopped in the training of {name}.", result)
+            return CompareResult(f"Stopped in the training of {name}.", result)
     rows: dict[str, dict[str, Any]] = {}
     for name in configs:
         say(f"-- {name}: measuring")
         rows[name] = _measured(open_subject(_folder(out, name)), options, at_steps)
     write_atomically(out / "compare.json", json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     save_png(compare_figure({name: _compared(row) for name, row in rows.items()}), out / "compare.png")
-    return Comparison(
+    return CompareResult(
         f"{_table(rows, options.steps or DEFAULT_STEPS)}\n\n{_protocol(rows)}\nThe picture is {out / 'compare.png'}.",
         None,
     )
