@@ -26,7 +26,7 @@ _server.set_forkserver_preload(
         "logsnr.publishing.publish",
         "logsnr.publishing.stage",
         "logsnr.evaluate.report",
-        "logsnr.commands.cli",
+        "logsnr.commands.train",
         "logsnr.studies.inspect_schedule",
     ]
 )
@@ -83,6 +83,11 @@ class Command:
     def kill(self) -> Finished:
         self.send(signal.SIGKILL)
         return self.wait()
+
+
+def without_boxes(text: str) -> str:
+    """Help in words: wrapped in boxes by tyro, which break it at any blank."""
+    return " ".join(text.translate(str.maketrans("│╭╮╰╯─", "      ")).split())
 
 
 def run(log: Path, *argv: object, before: Callable[[], None] | None = None) -> Finished:

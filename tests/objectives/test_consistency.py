@@ -210,6 +210,7 @@ def test_a_run_is_distilled_resumed_sampled_exported_and_staged(
     dry = logsnr("distill", base, "--out", out, "--dry-run")
     assert dry.status == 0, dry.output
     assert '"teacher_steps": 3' in dry.output
+    assert f"It would make of {base}, trained for 12 steps, a model that draws in 2 network evaluations." in dry.output
     assert not out.exists()
 
     end = logsnr("distill", base, "--out", out, *LONGER)

@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from logsnr.base.errors import PublishError
-from logsnr.commands.cli import parse_distill, parse_train
+from logsnr.commands.distill import parse_distill
+from logsnr.commands.train import parse_train
 from logsnr.media.plots import save_png
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.publishing.card import Subject, Training, public_words, render_card, render_stock_card

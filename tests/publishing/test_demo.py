@@ -207,7 +207,9 @@ def without_gradio() -> None:
 
 def test_the_command_says_what_is_wrong(logsnr: Callable[..., Finished], tmp_path: Path) -> None:
     assert "127.0.0.1:PORT" in logsnr("demo", "--help").output
-    message = logsnr("demo", "run", before=without_gradio).message
+    assert "There is no folder ./nowhere" in logsnr("demo", "./nowhere", before=without_gradio).message
+    random_pipeline(1).save_pretrained(tmp_path / "model")
+    message = logsnr("demo", tmp_path / "model", before=without_gradio).message
     assert message == "error: logsnr demo needs the package gradio: pip install logsnr[demo]\n"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -9,13 +9,16 @@ import dataclasses
 import json
 import re
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from commands import Finished, run
+from commands import Command, Finished, run
 from huggingface_hub import HfApi
-from loopback_hub import LoopbackHub
+from loopback_hub import LoopbackHub, enter
 from stock_python import link_packages, run_stock_python
 
 from logsnr.base.errors import LogsnrError
@@ -235,6 +238,38 @@ def test_a_fault_on_the_way(
     for branch in staged:
         published = {p: c for p, c in at_hub.repo(DIGITS).files(branch.name).items() if p != ".gitattributes"}
         assert published == {f.path: (branch.folder / f.path).read_bytes() for f in branch.files}
+
+
+def slow_to_main() -> None:
+    create_commit = HfApi.create_commit
+
+    def slow(*args: Any, revision: str, **more: Any) -> Any:
+        if revision == "main":
+            print("slowly", flush=True)
+            time.sleep(60)
+        return create_commit(*args, revision=revision, **more)
+
+    HfApi.create_commit = slow  # type: ignore[method-assign]
+
+
+def test_interrupted_it_says_what_is_kept(
+    conditional: Path, hub: LoopbackHub, tmp_path: Path, logsnr_at_hub: Run
+) -> None:
+    def before() -> None:
+        enter(hub.environment(tmp_path / "home"))
+        slow_to_main()
+
+    log = tmp_path / "log.txt"
+    command = Command(log, ["publish", str(conditional), DIGITS], before)
+    command.wait_until(lambda: log.exists() and "slowly" in log.read_text())
+    command.send(signal.SIGINT)
+    end = command.wait()
+    assert end.status == 130
+    assert end.output.endswith("Interrupted. What the Hub has is kept; the same command sends the rest.\n")
+    end = logsnr_at_hub("publish", conditional, DIGITS)
+    assert end.status == 0, end.output
+    assert "stock: nothing changed." in end.output
+    assert "main: nothing changed." not in end.output
 
 
 def test_no_network(staged: list[Part], at_hub: LoopbackHub) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from logsnr.base.errors import ConfigError
-from logsnr.commands.cli import TrainArguments, parse_train
+from logsnr.commands.train import TrainArguments, parse_train
 from logsnr.settings.choice import Choice
 from logsnr.settings.condition import ConditionConfig, NoConditionConfig
 from logsnr.settings.flags import as_flag, chosen

@@ -25,10 +25,10 @@ _HOST = "127.0.0.1"
 
 def serve(source: str, port: int, open_browser: bool) -> None:
     """Load a run, a model folder or a Hub repo, and show it at `port` of this machine alone until Ctrl-C."""
-    if importlib.util.find_spec("gradio") is None:
-        raise LogsnrError("logsnr demo needs the package gradio: pip install logsnr[demo]")
     _require_free(port)
     pipe = load(source).to(choose_device())
+    if importlib.util.find_spec("gradio") is None:
+        raise LogsnrError("logsnr demo needs the package gradio: pip install logsnr[demo]")
     evaluating, ending, forward = threading.Lock(), threading.Event(), pipe.unet.forward
 
     def forward_until_the_end(*args: Any, **kwargs: Any) -> Any:

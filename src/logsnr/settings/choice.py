@@ -6,7 +6,7 @@
             name: min_snr         MinSnrWeighting
             gamma: 5.0            a setting of min_snr, which no other weighting has
 
-A member says its name as a plain class attribute (`name = "min_snr"`), so that it can't be given another. In
+A member says its name as `name: Name = field(default="min_snr", init=False)`, so that it can't be given another. In
 `config.json` and on the command line the name stands beside the member's settings.
 """
 
@@ -21,12 +21,15 @@ import tyro
 from logsnr.base.errors import ConfigError, did_you_mean
 from logsnr.settings.registry import find, known
 
+Name = Annotated[str, tyro.conf.arg(metavar="NAME")]
+"""Of a field: the name of a member."""
+
 
 @dataclass(frozen=True)
 class Choice:
     """Base of the bases of the unions; these say in `members` which classes there are to choose from."""
 
-    name: Annotated[str, tyro.conf.arg(metavar="NAME")] = field(init=False)
+    name: Name = field(init=False)
 
     @classmethod
     def members(cls) -> dict[str, type[Self]]:

@@ -7,11 +7,9 @@ in the group `logsnr.conditions`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-import tyro
-
-from logsnr.settings.choice import Choice, installed
+from logsnr.settings.choice import Choice, Name, installed
 from logsnr.settings.rules import require
 
 
@@ -19,7 +17,7 @@ from logsnr.settings.rules import require
 class ConditionConfig(Choice):
     """What the network is told of an image."""
 
-    name: Annotated[str, tyro.conf.arg(metavar="NAME")] = field(init=False)
+    name: Name = field(init=False)
     """class_label: its class, where the source has labels. none: nothing. Or another installed one."""
     reads_labels: ClassVar[bool] = False
     """Whether it is made of the labels of the data."""
@@ -38,7 +36,7 @@ class ConditionConfig(Choice):
 class ClassLabelConfig(ConditionConfig):
     """The class of an image, where the source has labels."""
 
-    name = "class_label"
+    name: Name = field(default="class_label", init=False)
     reads_labels = True
     dropout: float = 0.1
     """Share of the labels replaced by the null label, which guidance needs."""
@@ -51,4 +49,4 @@ class ClassLabelConfig(ConditionConfig):
 class NoConditionConfig(ConditionConfig):
     """Nothing, whatever labels there are."""
 
-    name = "none"
+    name: Name = field(default="none", init=False)

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from logsnr.base.errors import ConfigError
-from logsnr.settings.choice import Choice, installed
+from logsnr.settings.choice import Choice, Name, installed
 from logsnr.settings.rules import require
 from logsnr.settings.schedule import LearnedSchedule, ScheduleConfig
 
@@ -23,7 +23,7 @@ from logsnr.settings.schedule import LearnedSchedule, ScheduleConfig
 class WeightingConfig(Choice):
     """Weight of each noise level, as a function of the log-SNR (see logsnr.objectives.weightings)."""
 
-    name: Annotated[str, tyro.conf.arg(metavar="NAME")] = field(init=False)
+    name: Name = field(init=False)
     """simple, snr, truncated_snr, min_snr, p2, sigmoid, edm or elbo."""
     integral: ClassVar[bool] = False
     """Whether the weighted loss is an integral over log-SNR, whose mean depends on the ends of the schedule alone."""
@@ -37,28 +37,28 @@ class WeightingConfig(Choice):
 class SimpleWeighting(WeightingConfig):
     """The plain squared error of whatever the network predicts."""
 
-    name = "simple"
+    name: Name = field(default="simple", init=False)
 
 
 @dataclass(frozen=True)
 class SnrWeighting(WeightingConfig):
     """The signal-to-noise ratio: DDPM's loss on the noise."""
 
-    name = "snr"
+    name: Name = field(default="snr", init=False)
 
 
 @dataclass(frozen=True)
 class TruncatedSnrWeighting(WeightingConfig):
     """max(snr, 1)."""
 
-    name = "truncated_snr"
+    name: Name = field(default="truncated_snr", init=False)
 
 
 @dataclass(frozen=True)
 class MinSnrWeighting(WeightingConfig):
     """min(snr, γ)."""
 
-    name = "min_snr"
+    name: Name = field(default="min_snr", init=False)
     gamma: float = 5.0
     """γ, the largest weight."""
 
@@ -70,26 +70,26 @@ class MinSnrWeighting(WeightingConfig):
 class P2Weighting(WeightingConfig):
     """snr / (1 + snr)^γ."""
 
-    name = "p2"
+    name: Name = field(default="p2", init=False)
     gamma: float = 1.0
-    """γ."""
+    """γ, the exponent."""
 
 
 @dataclass(frozen=True)
 class SigmoidWeighting(WeightingConfig):
     """σ(b − λ), times what the ELBO weighs."""
 
-    name = "sigmoid"
+    name: Name = field(default="sigmoid", init=False)
     integral = True
     bias: float = 0.0
-    """b."""
+    """b, the log-SNR at which σ(b − λ) is a half."""
 
 
 @dataclass(frozen=True)
 class EdmWeighting(WeightingConfig):
-    """EDM's, for images of a known contrast."""
+    """The weighting of EDM, for images of a known contrast."""
 
-    name = "edm"
+    name: Name = field(default="edm", init=False)
     integral = True
     sigma_data: float = 0.5
     """Standard deviation of the data; `logsnr inspect data` measures it."""
@@ -100,9 +100,9 @@ class EdmWeighting(WeightingConfig):
 
 @dataclass(frozen=True)
 class ElboWeighting(WeightingConfig):
-    """The variational bound's own, of a fixed variance."""
+    """The weighting of the variational bound, of a fixed variance."""
 
-    name = "elbo"
+    name: Name = field(default="elbo", init=False)
     integral = True
 
 
@@ -119,7 +119,7 @@ WEIGHTINGS: tuple[type[WeightingConfig], ...] = (
 class ObjectiveConfig(Choice):
     """What is minimised."""
 
-    name: Annotated[str, tyro.conf.arg(metavar="NAME")] = field(init=False)
+    name: Name = field(init=False)
     """weighted: the squared error, weighted. hybrid: that and `vlb_weight` times the variational bound, which moves the
     learned variance alone. vlb: the bound itself, timesteps drawn by importance. Or another installed one."""
     builds: ClassVar[str]
@@ -147,7 +147,7 @@ _LEARNS = (
 class WeightedConfig(ObjectiveConfig):
     """The squared error, weighted by noise level."""
 
-    name = "weighted"
+    name: Name = field(default="weighted", init=False)
     builds = "logsnr.objectives.weighted:WeightedObjective"
     weighting: WeightingConfig = field(default_factory=MinSnrWeighting)
 
@@ -165,7 +165,7 @@ class WeightedConfig(ObjectiveConfig):
 class HybridConfig(ObjectiveConfig):
     """The weighted squared error, and the variational bound for the learned variance."""
 
-    name = "hybrid"
+    name: Name = field(default="hybrid", init=False)
     builds = "logsnr.objectives.hybrid:HybridObjective"
     weighting: WeightingConfig = field(default_factory=MinSnrWeighting)
     vlb_weight: float = 1e-3
@@ -187,7 +187,7 @@ class HybridConfig(ObjectiveConfig):
 class VlbConfig(ObjectiveConfig):
     """The variational bound itself, timesteps drawn by importance."""
 
-    name = "vlb"
+    name: Name = field(default="vlb", init=False)
     builds = "logsnr.objectives.vlb:VlbObjective"
 
 
@@ -195,7 +195,7 @@ class VlbConfig(ObjectiveConfig):
 class ConsistencyConfig(ObjectiveConfig):
     """Distillation of a trained model for few steps (see logsnr.objectives.consistency), and which model it was."""
 
-    name = "consistency"
+    name: Name = field(default="consistency", init=False)
     builds = "logsnr.objectives.consistency:ConsistencyObjective"
     command = "distill"
     base_digest: Annotated[str, tyro.conf.Suppress] = ""

@@ -45,9 +45,9 @@ class TuneOptions:
     steps: tuple[int, ...] = (4, 5, 6, 8, 10)
     """Numbers of network evaluations (2 to 20), each of which gets a table."""
     guidance_scale: float = 2.0
-    """Of a model with classes: the tables are made for this guidance and for none (1) at once."""
+    """Guidance, of a model with classes: the tables are made for it and for none (1) at once."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
 
     def __post_init__(self) -> None:
         if not self.steps or any(not 2 <= n <= 20 for n in self.steps):
@@ -72,8 +72,8 @@ class EvaluateOptions:
     """Network evaluations an image (twice that with guidance); when not given 20, or those that the model was distilled
     for."""
     scheduler: str | None = None
-    """As of `logsnr sample`: few-step, a diffusers scheduler by class name, such as DPMSolverMultistepScheduler, or
-    package.module:Class; the model's own when not given."""
+    """few-step (made for 20 steps or fewer, see `logsnr tune`), a diffusers scheduler by class name, such as
+    DPMSolverMultistepScheduler, or your own schedule as `package.module:Class`; the model's own when not given."""
     guidance_scale: float = 1.0
     """1 is the plain model, whose figures say how near it is to the data. More needs classes."""
     eta: float = 0.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from logsnr.base.errors import ConfigError
+from logsnr.base.words import listed
 from logsnr.conditions.conditioner import Conditioner
 from logsnr.data.images import ImageData, ImageExamples, open_images
 from logsnr.folders.model_folder import NETWORK
@@ -21,7 +22,6 @@ from logsnr.settings.run import RunConfig
 from logsnr.tasks.parts import Facts, Parts
 
 _KINDS = {1: "gray", 3: "RGB", 4: "RGBA"}
-_LISTED = 10
 
 
 class ImageParts(Parts):
@@ -99,12 +99,6 @@ class ImageParts(Parts):
 
     def kernels(self, network: Any) -> contextlib.AbstractContextManager[None]:
         return fast_attention(network)
-
-
-def listed(values: Iterable[object]) -> str:
-    """The first ten, and how many more."""
-    words = [str(value) for value in values]
-    return ", ".join(words[:_LISTED]) + (f" and {len(words) - _LISTED} more" if len(words) > _LISTED else "")
 
 
 IMAGES = ImageParts()

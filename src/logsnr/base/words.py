@@ -1,0 +1,11 @@
+"""Lists in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def listed(values: Iterable[object]) -> str:
+    """The first ten, and how many more: `0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 90 more`."""
+    words = [str(value) for value in values]
+    return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")

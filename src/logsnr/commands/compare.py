@@ -1,0 +1,97 @@
+"""`logsnr compare PRESET`: a run for each of several noise schedules, and what comes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from logsnr.base.errors import LogsnrError
+from logsnr.commands.configure import configured, no_preset, sections
+from logsnr.commands.messages import interruptible, writing
+from logsnr.commands.parse import parse
+from logsnr.settings.condition import ClassLabelConfig, ConditionConfig
+from logsnr.settings.image import DataConfig, ModelConfig
+from logsnr.settings.objective import ObjectiveConfig, WeightedConfig
+from logsnr.settings.options import EvaluateOptions
+from logsnr.settings.presets import presets
+from logsnr.settings.run import TrainConfig
+from logsnr.settings.schedule import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """Train the same network on the same data with several noise schedules, and compare what comes of it."""
+
+    schedules: tuple[str, ...]
+    """Two or more noise schedules, each as --schedule.name of `logsnr train`."""
+    out: Path
+    """The folder: a run for each schedule, compare.json and compare.png."""
+    at_steps: tuple[int, ...] = (5, 10, 20, 50)
+    """Steps of the sampler at which quality is measured, beside --evaluate.steps."""
+    dry_run: bool = False
+    """Say what would be done, and stop."""
+    data: Any = field(default_factory=DataConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    model: Any = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=WeightedConfig)
+    condition: ConditionConfig = field(default_factory=ClassLabelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+
+
+_USAGE = """usage: logsnr compare PRESET --schedules NAME NAME … --out DIR [--SECTION.SETTING VALUE …]
+
+Train the same network on the same data with several noise schedules, and compare what comes of it. The presets are
+those of `logsnr train`:
+
+{choices}
+
+`logsnr compare smoke --help` shows every setting with its value. See what would be done: --dry-run"""
+
+
+def main(argv: list[str]) -> int:
+    status = no_preset(argv, "logsnr compare", _USAGE)
+    if status is not None:
+        return status
+    preset, *rest = argv
+    base = presets()[preset]
+    with _naming_evaluate():
+        arguments = parse(
+            CompareArguments,
+            rest,
+            prog=f"logsnr compare {preset}",
+            description=f"{CompareArguments.__doc__} The preset: {base.text}.",
+            default=CompareArguments(tyro.MISSING, tyro.MISSING, **sections(base.config)),
+        )
+    config = configured(base.config, arguments)
+    from logsnr.studies.compare import compare, plan
+
+    more = (arguments.schedules, arguments.out, arguments.evaluate, arguments.at_steps)
+    with _naming_evaluate(), interruptible():
+        if arguments.dry_run:
+            print(plan(config, *more))
+            return 0
+        with writing(arguments.out):
+            result = compare(config, *more)
+    if result.stopped is not None:
+        print(f"{result.text} The same command goes on from there.")
+        return 128 + (result.stopped.stopped_by or signal.SIGINT)
+    print(result.text)
+    return 0
+
+
+@contextlib.contextmanager
+def _naming_evaluate() -> Iterator[None]:
+    """Errors name the settings of EvaluateOptions as `logsnr evaluate` has them; here they are --evaluate.NAME."""
+    try:
+        yield
+    except LogsnrError as error:
+        names = "|".join(each.name.replace("_", "-") for each in fields(EvaluateOptions))
+        raise type(error)(re.sub(rf"^--(?=({names})\b)", "--evaluate.", str(error))) from error

@@ -1,0 +1,33 @@
+"""Which training a command is about: a preset or another run, and the sections that are said otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from logsnr.base.errors import ConfigError
+from logsnr.commands.choose import no_choice
+from logsnr.settings.presets import presets
+from logsnr.settings.run import RunConfig
+
+
+def no_preset(argv: list[str], prog: str, usage: str) -> int | None:
+    """None where `argv` begins with a preset; else says which there are, and returns the exit status."""
+    return no_choice(argv, prog, "preset", {name: preset.text for name, preset in presets().items()}, usage)
+
+
+def sections(config: RunConfig) -> dict[str, Any]:
+    """The sections of the settings, by name."""
+    return {name: section for name, section in vars(config).items() if name != "kind"}
+
+
+def configured(base: RunConfig, arguments: Any) -> RunConfig:
+    """`base` with the sections that `arguments` has. ConfigError where only `logsnr distill` trains that objective."""
+    said = {name: getattr(arguments, name) for name in sections(base) if hasattr(arguments, name)}
+    config = dataclasses.replace(base, **said)
+    if config.objective.command == "distill" and base.objective.command != "distill":
+        raise ConfigError(
+            f"objective.name {config.objective.name} is what `logsnr distill RUN` trains, from a trained model. Use "
+            "that, or another objective."
+        )
+    return config

@@ -1,0 +1,44 @@
+"""`logsnr evaluate RUN`: the figures of a run's model, into its metrics.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from logsnr.commands.messages import interruptible
+from logsnr.commands.parse import parse
+from logsnr.settings.options import EvaluateOptions
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Measure how good a run's model is, into RUN/metrics.json. What was drawn and measured before is reused."""
+
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+    """The run folder."""
+    source: str | None = None
+    """Where the run's images are now, if they moved: as --data.source of `logsnr train`."""
+    options: Annotated[EvaluateOptions, tyro.conf.arg(name="")] = field(default_factory=EvaluateOptions)
+    dry_run: bool = False
+    """Load model and data, say what would be done, and stop."""
+
+
+def main(argv: list[str]) -> int:
+    arguments = parse(EvaluateArguments, argv, prog="logsnr evaluate")
+    from logsnr.evaluate.report import evaluate, plan
+    from logsnr.evaluate.subject import open_subject
+
+    with interruptible():
+        subject = open_subject(arguments.run, arguments.source)
+        if arguments.dry_run:
+            print(plan(subject, arguments.options))
+            return 0
+        evaluate(subject, arguments.options)
+    print(
+        f"The figures are in {arguments.run / 'metrics.json'}, in the place of those before: the options of an earlier "
+        "evaluation bring its figures back at once."
+    )
+    return 0

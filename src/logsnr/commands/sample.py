@@ -1,0 +1,73 @@
+"""`logsnr sample MODEL`: samples of a trained model, in files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from logsnr.base.errors import ConfigError
+from logsnr.base.words import listed
+from logsnr.commands.messages import writing
+from logsnr.commands.parse import parse
+from logsnr.settings.options import SampleOptions
+
+
+@dataclass(frozen=True)
+class SampleArguments:
+    """Make images with a trained model."""
+
+    model: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
+    """A run folder, a model folder, or a repo of the Hub."""
+    options: Annotated[SampleOptions, tyro.conf.arg(name="")] = field(default_factory=SampleOptions)
+    out: Path = Path("samples.png")
+    """A name that ends in .png gets one grid; any other is a folder of single images."""
+    dry_run: bool = False
+    """Load the model, say what would be made, and stop."""
+
+    def __post_init__(self) -> None:
+        if self.out.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".pdf"):
+            raise ConfigError(
+                f"--out must end in .png, for one grid, or name a folder, and is {self.out}. Images are written as "
+                f"PNG: take {self.out.with_suffix('.png')}."
+            )
+        grid = self.out.suffix.lower() == ".png"
+        if self.out.is_dir() if grid else self.out.is_file():
+            raise ConfigError(
+                f"--out {self.out} is a {'folder' if grid else 'file'} already. A name that ends in .png is one grid, "
+                "any other a folder of single images."
+            )
+
+
+def main(argv: list[str]) -> int:
+    arguments = parse(SampleArguments, argv, prog="logsnr sample")
+    from logsnr.models.schedules import resolve_scheduler_class
+    from logsnr.sampling.sample import choose_device, prepare, sample, write
+    from logsnr.tasks.load import load
+    from logsnr.tasks.parts import parts_of_pipeline
+    from logsnr.training.runs import size_in_words
+
+    options = arguments.options
+    if options.scheduler is not None and ":" in options.scheduler:
+        resolve_scheduler_class(options.scheduler)  # imports it: a model that was made with it is then loaded with it
+    pipeline = load(arguments.model).to(choose_device())
+    parts = parts_of_pipeline(pipeline)
+    prepare(pipeline, options)
+    if arguments.dry_run:
+        scheduler = pipeline.scheduler
+        print(
+            f"{parts.describe(pipeline)}, {type(scheduler).__name__}, predicts {scheduler.config.prediction_type}, "
+            f"{size_in_words(getattr(pipeline, parts.network_name))}"
+        )
+    choices = parts.choices(pipeline)
+    if choices and options.class_labels is None:
+        print(f"Classes, in turn: {listed(choices[: options.num])} (or give --class-labels)")
+    if arguments.dry_run:
+        print(f"Would make {options.num} {parts.noun}s of seeds from {options.seed} in {arguments.out}.")
+        return 0
+    samples = sample(pipeline, options)
+    with writing(arguments.out):
+        print(write(samples, arguments.out, options.seed, parts))
+    return 0
