@@ -49,7 +49,7 @@ def test_no_condition_is_the_null_condition() -> None:
     labelled = Denoiser(network, schedule(), ClassLabel(4))
     assert labelled(x, T, {}).output.flatten(1)[:, 0].tolist() == [4, 4, 4]
     assert labelled(x, 7, {"class_labels": torch.tensor([0, 3, 1])}).output.flatten(1)[:, 0].tolist() == [0, 3, 1]
-    assert network.seen[1] == 7
+    assert network.seen[1].tolist() == [7, 7, 7]  # a timestep for each, where one is given for all
     Denoiser(network, schedule())(x, T, {})
     assert network.seen[2] is None
 

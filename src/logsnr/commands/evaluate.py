@@ -29,14 +29,12 @@ class EvaluateArguments:
 def main(argv: list[str]) -> int:
     arguments = parse(EvaluateArguments, argv, prog="logsnr evaluate")
     from logsnr.evaluate.report import evaluate, plan
-    from logsnr.evaluate.subject import open_subject
 
     with interruptible():
-        subject = open_subject(arguments.run, arguments.source)
         if arguments.dry_run:
-            print(plan(subject, arguments.options))
+            print(plan(arguments.run, arguments.options, arguments.source))
             return 0
-        evaluate(subject, arguments.options)
+        evaluate(arguments.run, arguments.options, arguments.source)
     print(
         f"The figures are in {arguments.run / 'metrics.json'}, in the place of those before: the options of an earlier "
         "evaluation bring its figures back at once."

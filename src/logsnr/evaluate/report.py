@@ -30,7 +30,7 @@ from logsnr.evaluate.distribution import (
 )
 from logsnr.evaluate.extractors import FeatureExtractor, features_of_data, find_extractor
 from logsnr.evaluate.memorisation import Memorisation, closest_pairs, memorisation, picture_of_pairs
-from logsnr.evaluate.subject import Subject
+from logsnr.evaluate.subject import Subject, open_subject
 from logsnr.media.plots import save_png
 from logsnr.sampling.sample import choose_scheduler, steps_of
 from logsnr.settings.objective import ConsistencyConfig
@@ -55,8 +55,9 @@ def check(subject: Subject, options: EvaluateOptions) -> None:
     choose_scheduler(subject.pipeline(), options.scheduler, options.steps)
 
 
-def plan(subject: Subject, options: EvaluateOptions) -> str:
+def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -> str:
     """What `evaluate` would do, in words. Raises what it would raise at once."""
+    subject = open_subject(Path(run), source)
     check(subject, options)
     num, noun = number_of_images(options, subject.data), subject.data.examples.noun
     steps = steps_of(subject.pipeline(), options.steps)
@@ -82,8 +83,22 @@ def plan(subject: Subject, options: EvaluateOptions) -> str:
     return "\n".join(lines)
 
 
-def evaluate(subject: Subject, options: EvaluateOptions, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Measure the model, say the figures, write them to RUN/metrics.json and return what was written."""
+def evaluate(
+    run: Path | str, options: EvaluateOptions, source: str | None = None, *, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Measure a run's model: how far what it draws is from its data, whether it copies them, how likely it holds them.
+
+    What was drawn and measured before is reused. The figures are said, written to RUN/metrics.json and returned.
+
+    Args:
+        run: the folder that `train` made.
+        options: what is drawn and measured, and of how many samples.
+        source: where the run's data are now, if they moved.
+        say: takes the figures in words.
+
+    Raises CheckpointError, DataError, ModelError or ConfigError where the model can't be measured as asked.
+    """
+    subject = open_subject(Path(run), source)
     check(subject, options)
     say(subject.data.description)
     metrics: dict[str, Any] = {}

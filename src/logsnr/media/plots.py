@@ -4,6 +4,8 @@ Figures are made by matplotlib's object-oriented interface and drawn by Agg, so 
 pyplot's global state or leaves a figure open. Colours are those of Okabe and Ito ("Color Universal Design", 2008),
 which stay apart under the common kinds of colour blindness; a curve has its own line style as well. A built-in
 schedule has the same colour in every figure.
+
+matplotlib takes half a second to import, so only who draws a figure imports it: who trains or samples may never.
 """
 
 from __future__ import annotations
@@ -12,21 +14,20 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont
-from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from logsnr.media.spectrum import Spectrum, hidden
 from logsnr.schedulers.scheduling_beta import BetaScheduler
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _RED, _SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
 _INK, _FRAME, _GRID = "#222222", "#999999", "#E4E4E4"
@@ -110,6 +111,8 @@ def labelled_grid(
     rows: Sequence[Sequence[Image.Image]], row_labels: Sequence[str], column_labels: Sequence[str] = ()
 ) -> Image.Image:
     """Rows of images as `image_grid` lays them out, with a word beside each row and above each column."""
+    from matplotlib.font_manager import findfont
+
     cells = [cell for row in rows for cell in row]
     columns = len(rows[0])
     grid = image_grid(cells, columns=columns)
@@ -175,7 +178,7 @@ def schedule_figure(schedulers: Mapping[str, BetaScheduler]) -> Figure:
     """
     if not schedulers:
         raise ValueError("`schedulers` must hold at least one schedule, and is empty.")
-    figure = Figure(figsize=(13, 4.2), layout="constrained", facecolor="white")
+    figure = _figure(13, 4.2)
     log_snr_axes, alpha_bar_axes, beta_axes = figure.subplots(1, 3)
     log_snr = {name: s.log_snr(torch.arange(len(s))).numpy() for name, s in schedulers.items()}
     foot = min(float(values[np.isfinite(values)].min()) for values in log_snr.values()) - 1
@@ -228,7 +231,7 @@ def loss_by_log_snr_figure(edges: ArrayLike, curves: Mapping[str, ArrayLike]) ->
         raise ValueError(f"`edges` must be at least two ascending values, and is {borders.tolist()}.")
     if not curves:
         raise ValueError("`curves` must hold at least one curve, and is empty.")
-    figure = Figure(figsize=(7.5, 4.2), layout="constrained", facecolor="white")
+    figure = _figure(7.5, 4.2)
     axes = figure.subplots()
     largest = 0.0
     for (name, values), (color, style) in zip(curves.items(), _lines(curves), strict=True):
@@ -260,7 +263,7 @@ def bits_by_log_snr_figure(edges: ArrayLike, bits: ArrayLike, ends: Mapping[str,
         ends: the terms that belong to no noise level, named beside the curves.
     """
     borders, heights = np.asarray(edges, dtype=float), np.asarray(bits, dtype=float)
-    figure = Figure(figsize=(7.5, 4.2), layout="constrained", facecolor="white")
+    figure = _figure(7.5, 4.2)
     axes = figure.subplots()
     axes.stairs(heights, borders, fill=True, color=_BLUE, alpha=0.4, label="in each bin")
     axes.plot(borders, np.concatenate([[0.0], heights.cumsum()]), color=_ORANGE, linewidth=1.8, label="up to here")
@@ -287,7 +290,7 @@ class Compared(NamedTuple):
 
 def compare_figure(schedules: Mapping[str, Compared]) -> Figure:
     """ELBO by term, KID, FID and KID against sampling steps, a colour each schedule."""
-    figure = Figure(figsize=(15, 4.2), layout="constrained", facecolor="white")
+    figure = _figure(15, 4.2)
     elbo_axes, kid_axes, fid_axes, steps_axes = figure.subplots(1, 4)
     places = np.arange(len(schedules))
     floor = np.zeros(len(schedules))
@@ -328,7 +331,7 @@ def compare_figure(schedules: Mapping[str, Compared]) -> Figure:
 
 def spectrum_figure(found: Spectrum, reference: Tensor) -> Figure:
     """The power of images against noise, and how much of them each noise level hides; beside `reference`'s power."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained", facecolor="white")
+    figure = _figure(11, 4.2)
     power_axes, hidden_axes = figure.subplots(1, 2)
     frequencies, power = found.by_frequency()
     power_axes.loglog(frequencies, power, color=_ORANGE, linewidth=1.8, label="these images")
@@ -359,7 +362,9 @@ def spectrum_figure(found: Spectrum, reference: Tensor) -> Figure:
 def few_steps_figure(panels: Mapping[str, Mapping[str, Mapping[int, float]]]) -> Figure:
     """Distance to the converged images by number of network evaluations: a panel for each guidance, a line for each
     sampler, the first of them bold."""
-    figure = Figure(figsize=(1.5 + 4.8 * len(panels), 4.2), layout="constrained", facecolor="white")
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    figure = _figure(1.5 + 4.8 * len(panels), 4.2)
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
         for k, ((name, points), (color, style)) in enumerate(zip(lines.items(), _FEW_STEPS, strict=False)):
@@ -377,6 +382,13 @@ def few_steps_figure(panels: Mapping[str, Mapping[str, Mapping[int, float]]]) ->
     legend = figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     legend.get_texts()[0].set_fontweight("bold")
     return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty one, in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def _label(axes: Axes, title: str, ylabel: str) -> None:
@@ -401,6 +413,8 @@ def _lines(names: Iterable[str]) -> list[Line]:
 
 def as_image(figure: Figure) -> Image.Image:
     """A figure as the picture that it is drawn as."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     return Image.fromarray(np.asarray(canvas.buffer_rgba()))  # type: ignore[no-untyped-call]
@@ -413,10 +427,10 @@ def save_png(picture: Figure | Image.Image, path: str | Path) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            if isinstance(picture, Figure):
-                picture.savefig(file, format="png", dpi=150)
-            else:
+            if isinstance(picture, Image.Image):
                 picture.save(file, format="PNG")
+            else:
+                picture.savefig(file, format="png", dpi=150)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -1,8 +1,8 @@
 """A trained network as a function of a noisy sample, its timestep and a condition: the only place that calls one.
 
-A network is called as diffusers calls its own, `network(sample, timestep, return_dict=False, **condition)[0]`. What it
-says is of the schedule's `prediction_type`; with a learned variance it has twice the channels, the second half for the
-variance (Nichol and Dhariwal, 2102.09672, section 3.1).
+A network is called as diffusers calls its own, `network(sample, timestep, return_dict=False, **condition)[0]`, with a
+timestep for each sample. What it says is of the schedule's `prediction_type`; with a learned variance it has twice the
+channels, the second half for the variance (Nichol and Dhariwal, 2102.09672, section 3.1).
 
 Conditions come encoded, as keywords of the network; where none is given the network gets the null one. Samples may lie
 on another device and be of another dtype than the network: it sees its own, and what it says comes back in theirs.
@@ -45,8 +45,12 @@ class Denoises(Protocol):
 class Denoiser:
     """A network under the noise schedule that it was, or is being, trained with.
 
+    Called as `denoiser(x_t, t, condition)` it gives a `Prediction`: what the network says, and of the variance if that
+    is learned.
+
     Args:
-        network: a `torch.nn.Module` with the call above, such as a `UNet2DModel`.
+        network: any `torch.nn.Module` that is called as diffusers calls a `UNet2DModel`:
+            `network(sample, timestep, return_dict=False, **condition)[0]`, with `timestep` of shape (batch,).
         schedule: the scheduler whose `prediction_type` the network's output is of.
         conditioner: what is shown where nothing is asked for; a network without conditions needs none.
     """
@@ -73,7 +77,7 @@ class Denoiser:
         weights = next(self.network.parameters(), x_t)  # one without weights computes as it is asked to
         given = condition or self.conditioner.null(len(x_t), weights.device)
         keywords = {name: value.to(weights.device) for name, value in given.items()}
-        timesteps = t.to(weights.device) if isinstance(t, Tensor) else t
+        timesteps = torch.as_tensor(t, device=weights.device).expand(len(x_t))
         said = self.network(x_t.to(weights.device, weights.dtype), timesteps, return_dict=False, **keywords)[0]
         output: Tensor = said.to(x_t.device, x_t.dtype)
         variance_type = self.schedule.config.get("variance_type")

@@ -46,13 +46,19 @@ _CONTRASTS = "contrasts"
 
 
 class ConsistencyObjective:
-    """The distance between where the network's step lands and where the teacher's path leaves the segment.
+    """Distillation: how far the network's step lands from where the trained network's sampling path leads.
 
-    context: its `denoiser` is the teacher, copied as it is now; its `shape` is that of a clean sample.
+    Args:
+        schedule: the noise that the network was trained with.
+        settings: in how many evaluations the new model draws, and how the teacher leads there.
+        context: its `denoiser` is the teacher, copied as it is now; its `shape` is that of a clean sample.
+
+    Raises ConfigError where the schedule has too few timesteps for the steps, and ValueError without a teacher.
     """
 
     def __init__(self, schedule: BetaScheduler, settings: ConsistencyConfig, context: Context) -> None:
-        assert context.denoiser is not None
+        if context.denoiser is None:
+            raise ValueError("`context.denoiser` must be the denoiser that is distilled, and is None.")
         self.schedule, self.settings, self.context = schedule, settings, context
         network = copy.deepcopy(context.denoiser.network).eval().requires_grad_(False)
         self.teacher = Denoiser(network, schedule, context.denoiser.conditioner)

@@ -19,13 +19,25 @@ from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.variational_bound import VariationalBound
 from logsnr.objectives.weightings import loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.settings.objective import HybridConfig
+from logsnr.settings.objective import HybridConfig, require_learned_variance
 
 
 class HybridObjective(Fixed):
-    """The squared error for the mean, the bound for the variance."""
+    """The weighted squared error, and the variational bound for the reverse step's variance, which is learned.
 
-    def __init__(self, schedule: BetaScheduler, settings: HybridConfig, context: Context | None = None) -> None:
+    Args:
+        schedule: the noise and what is predicted, of variance_type `learned_range`.
+        settings: the weighting and the weight of the bound; `HybridConfig()` when not given.
+        context: seed, device, depth of the data, and how many conditions are dropped.
+
+    Raises ConfigError for a schedule whose variance isn't learned.
+    """
+
+    def __init__(
+        self, schedule: BetaScheduler, settings: HybridConfig | None = None, context: Context | None = None
+    ) -> None:
+        require_learned_variance(schedule.variance_type)
+        settings = settings or HybridConfig()
         self.schedule = self.sampler = schedule
         self.context = context or Context()
         device = self.context.device

@@ -17,12 +17,21 @@ from logsnr.objectives.targets import squared_error_in_sample, target_errors
 from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.weightings import integral_weights, loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.settings.objective import WeightedConfig
+from logsnr.settings.objective import WeightedConfig, require_integral
 from logsnr.settings.schedule import Teacher
 
 
 class LearnedScheduleObjective:
-    """The weighted squared error, and a curve that makes it least noisy."""
+    """The weighted squared error, and a noise schedule that is learned along so that the loss is least noisy.
+
+    Args:
+        schedule: where the curve begins, a `LearnedBetaScheduler`.
+        settings: a weighting that is an integral over log-SNR: sigmoid, edm or elbo.
+        context: seed, device and how many conditions are dropped.
+        teacher: what moves the curve: the gradient of the loss's variance, or each noise level's losses directly.
+
+    Raises ConfigError for another weighting.
+    """
 
     def __init__(
         self,
@@ -31,6 +40,7 @@ class LearnedScheduleObjective:
         context: Context | None = None,
         teacher: Teacher = "variance",
     ) -> None:
+        require_integral(settings.weighting)
         self.weighting = settings.weighting
         self.context = context or Context()
         self.learner = ScheduleLearner(schedule, teacher, self.context.device)

@@ -24,9 +24,17 @@ from logsnr.settings.objective import ElboWeighting, VlbConfig
 
 
 class VlbObjective:
-    """T times the mean of the bound's terms, by importance."""
+    """The variational bound in bits per dimension: T times the mean of its terms, drawn by importance.
 
-    def __init__(self, schedule: BetaScheduler, settings: VlbConfig, context: Context | None = None) -> None:
+    Args:
+        schedule: the noise, what is predicted, and the variance, learned or not.
+        settings: `VlbConfig()`, which has nothing to set.
+        context: seed, device, depth of the data, and how many conditions are dropped.
+    """
+
+    def __init__(
+        self, schedule: BetaScheduler, settings: VlbConfig | None = None, context: Context | None = None
+    ) -> None:
         self.schedule = self.sampler = schedule
         self.context = context or Context()
         device = self.context.device

@@ -15,13 +15,25 @@ from logsnr.objectives.targets import squared_errors, target_errors
 from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.weightings import loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.settings.objective import WeightedConfig
+from logsnr.settings.objective import WeightedConfig, require_fixed_variance
 
 
 class WeightedObjective(Fixed):
-    """The weighted squared error."""
+    """The squared error of what the network predicts, weighted by noise level. Needs a schedule alone.
 
-    def __init__(self, schedule: BetaScheduler, settings: WeightedConfig, context: Context | None = None) -> None:
+    Args:
+        schedule: the noise, and what is predicted (`prediction_type`).
+        settings: the weighting; `WeightedConfig()`, which is min-SNR's, when not given.
+        context: seed, device and how many conditions are dropped.
+
+    Raises ConfigError for a schedule with a learned variance, of which the squared error says nothing.
+    """
+
+    def __init__(
+        self, schedule: BetaScheduler, settings: WeightedConfig | None = None, context: Context | None = None
+    ) -> None:
+        require_fixed_variance(schedule.variance_type)
+        settings = settings or WeightedConfig()
         self.schedule = self.sampler = schedule
         self.context = context or Context()
         self.weights = loss_weights(schedule, settings.weighting).to(self.context.device)

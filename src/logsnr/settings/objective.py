@@ -14,7 +14,7 @@ import tyro
 from logsnr.base.errors import ConfigError
 from logsnr.settings.choice import Choice, Name, installed
 from logsnr.settings.rules import require
-from logsnr.settings.schedule import LearnedSchedule, ScheduleConfig
+from logsnr.settings.schedule import LearnedSchedule, ScheduleConfig, VarianceType
 
 # Weightings
 
@@ -143,6 +143,30 @@ _LEARNS = (
 )
 
 
+def require_integral(weighting: WeightingConfig) -> None:
+    """Raise ConfigError for a weighting under which no schedule can be learned."""
+    if not weighting.integral:
+        raise ConfigError(_LEARNS.format(f"weighted with {weighting.name}"))
+
+
+def require_fixed_variance(variance_type: VarianceType) -> None:
+    """Raise ConfigError where the squared error alone would leave a learned variance untrained."""
+    if variance_type == "learned_range":
+        raise ConfigError(
+            "schedule.variance_type learned_range needs objective.name hybrid or vlb: the squared error alone says "
+            "nothing of a variance."
+        )
+
+
+def require_learned_variance(variance_type: VarianceType) -> None:
+    """Raise ConfigError where there is no variance for `hybrid` to learn."""
+    if variance_type != "learned_range":
+        raise ConfigError(
+            f"objective.name hybrid trains a learned variance, and schedule.variance_type is {variance_type}. Use "
+            "schedule.variance_type learned_range, or the objective weighted."
+        )
+
+
 @dataclass(frozen=True)
 class WeightedConfig(ObjectiveConfig):
     """The squared error, weighted by noise level."""
@@ -152,13 +176,9 @@ class WeightedConfig(ObjectiveConfig):
     weighting: WeightingConfig = field(default_factory=MinSnrWeighting)
 
     def check(self, schedule: ScheduleConfig) -> None:
-        if schedule.variance_type == "learned_range":
-            raise ConfigError(
-                "schedule.variance_type learned_range needs objective.name hybrid or vlb: the squared error alone says "
-                "nothing of a variance."
-            )
-        if isinstance(schedule, LearnedSchedule) and not self.weighting.integral:
-            raise ConfigError(_LEARNS.format(f"weighted with {self.weighting.name}"))
+        require_fixed_variance(schedule.variance_type)
+        if isinstance(schedule, LearnedSchedule):
+            require_integral(self.weighting)
 
 
 @dataclass(frozen=True)
@@ -176,11 +196,7 @@ class HybridConfig(ObjectiveConfig):
 
     def check(self, schedule: ScheduleConfig) -> None:
         super().check(schedule)
-        if schedule.variance_type != "learned_range":
-            raise ConfigError(
-                f"objective.name hybrid trains a learned variance, and schedule.variance_type is "
-                f"{schedule.variance_type}. Use schedule.variance_type learned_range, or the objective weighted."
-            )
+        require_learned_variance(schedule.variance_type)
 
 
 @dataclass(frozen=True)

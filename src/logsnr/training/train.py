@@ -51,12 +51,15 @@ class TrainResult:
     folders: list[Path]
 
 
-def train(config: RunConfig, run: Path) -> TrainResult:
-    """Train in the folder `run`, or go on where the last call stopped, and export the model.
+def train(config: RunConfig, run: Path | str) -> TrainResult:
+    """Train in the folder `run`, or go on where the last call stopped, and export the model to `run`/model.
 
-    Raises DataError, ConfigError, CheckpointError or TrainingError with a message for the user.
+    A call that is interrupted (Ctrl-C or SIGTERM) saves the step that it is at and returns; one more call with the
+    configuration unchanged goes on from there, to the weights that there would have been without the interruption.
+
+    Raises DataError, ConfigError, ModelError, CheckpointError or TrainingError with a message for the user.
     """
-    options = config.train
+    options, run = config.train, Path(run)
 
     # Set-up: processes, data, model, optimiser
     accelerator = Accelerator(
