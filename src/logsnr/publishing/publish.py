@@ -4,8 +4,8 @@ The branch `stock` goes first, then `main`, and the Space last, each in one comm
 version left there. Until `main` is there a reader therefore sees the old version whole, or no model yet; and since a
 commit of what is there already is no commit, the same command again does just what is still to do.
 
-Only a repo that is new, empty or ours is written to, and in it only files of ours (`_OWN`): a LICENSE that somebody
-added stays.
+Only a repo that is new, empty or ours is written to, and in it only files of ours: the card and what belongs to it,
+and those of the model that is there, as its model_index.json says. A LICENSE that somebody added stays.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, Reposit
 from huggingface_hub.utils import httpx, logging  # type: ignore[attr-defined]  # httpx or httpx2, as it has
 
 from logsnr.base.errors import LogsnrError, PublishError
-from logsnr.folders.model_folder import OWN_CODE, OWN_FILES
+from logsnr.folders.model_folder import INDEX, OWN_CODE, own_files
 from logsnr.publishing.card import TAG
 from logsnr.publishing.stage import Part
 
-_OWN = re.compile(rf"README\.md|(images|run)/.*|{OWN_FILES.pattern}")
+_BESIDE = re.compile(r"README\.md|(images|run)/.*")
+"""Files of ours beside the model."""
 _MESSAGES = {
     "main": "Publish the model",
     "stock": "Publish the model for stock diffusers",
@@ -133,7 +134,9 @@ def _commit(api: HfApi, repo_id: str, part: Part, create_pr: bool = False) -> st
     there = {sibling.rfilename for sibling in before.siblings or []}
     wanted = {file.path for file in part.files}
     operations: list[Any] = [CommitOperationAdd(path, part.folder / path) for path in sorted(wanted)]
-    operations += [CommitOperationDelete(path) for path in sorted(there - wanted) if _OWN.fullmatch(path)]
+    own = own_files(_index_there(api, repo_id, before.sha) if kind == "model" and INDEX in there else None)
+    gone = [path for path in sorted(there - wanted) if _BESIDE.fullmatch(path) or own.fullmatch(path)]
+    operations += [CommitOperationDelete(path) for path in gone]
     commit = api.create_commit(
         repo_id,
         operations,
@@ -146,6 +149,11 @@ def _commit(api: HfApi, repo_id: str, part: Part, create_pr: bool = False) -> st
     if commit.oid == before.sha:
         return None
     return commit.pr_url if create_pr else commit.commit_url
+
+
+def _index_there(api: HfApi, repo_id: str, commit: str | None) -> Path:
+    """A folder with the model_index.json that the repo has."""
+    return Path(api.hf_hub_download(repo_id, INDEX, revision=commit)).parent
 
 
 def _info(api: HfApi, repo_id: str, kind: str) -> ModelInfo | SpaceInfo | None:

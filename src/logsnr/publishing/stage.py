@@ -1,7 +1,7 @@
 """A run -> a folder with all that is published of it, one sub-folder for each part, and a reason for every file.
 
     main/    README.md  images/  run/  and the model: what is in RUN/model
-    stock/   README.md and the model for stock diffusers; only of a model with classes
+    stock/   README.md and the model for stock diffusers; where that is another form
     space/   the app that draws with the model in a browser; where it is asked for
 
 Nothing else leaves the machine: what isn't named here isn't copied, and what is copied is searched for traces of the
@@ -26,23 +26,24 @@ from logsnr.folders.model_folder import (
     FEW_STEP_CONFIG,
     FEW_STEP_FOLDER,
     INDEX,
-    NETWORK,
     SCHEDULER_CONFIG,
     code_files,
     data_files,
     find_model,
     is_model,
     model_digest,
-    own_code,
+    named_code,
+    pipeline_code,
+    save_model,
 )
 from logsnr.media.plots import few_steps_figure, save_png, schedule_figure
 from logsnr.models.schedules import noise_schedule
-from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.publishing.card import Subject, Training, public_words, render_card, render_stock_card
-from logsnr.publishing.demo import stage_space
+from logsnr.publishing.card import public_words, render_card, render_stock_card
+from logsnr.publishing.demo import require_images, stage_space
 from logsnr.publishing.leaks import refuse_leaks
 from logsnr.publishing.pictures import draw_film, draw_held_out_loss, draw_samples
 from logsnr.publishing.provenance import public_config
+from logsnr.publishing.published import Published, Training
 from logsnr.sampling.few_evaluations import read_curve
 from logsnr.sampling.sample import choose_device
 from logsnr.settings.run import to_record
@@ -53,20 +54,19 @@ from logsnr.training.monitor import read_held_out
 _REASONS = {
     "README.md": "the card: what a reader sees",
     "images/samples.png": "on the card: what the model draws",
-    "images/film_strip.png": "on the card: from noise to image",
+    "images/film_strip.png": "on the card: out of noise, step by step",
     "images/noise_schedule.png": "on the card: the noise schedule",
     "images/held_out_loss.png": "on the card: loss by noise level",
     "images/few_steps.png": "on the card: quality by number of network evaluations",
     "run/config.json": "configuration and data of the run, to repeat it",
     "run/metrics.json": "the figures, with their protocol",
-    INDEX: "the parts of the model and the names of its classes",
-    f"{NETWORK}/config.json": "the network's architecture",
+    INDEX: "the parts of the model, and such facts of the data as the names of classes",
     SCHEDULER_CONFIG: "the noise schedule, all its betas",
     FEW_STEP_CONFIG: "the sampler for few steps, tuned for this model",
     f"{FEW_STEP_FOLDER}/config.json": "the name of that sampler's class, for AutoModel",
     f"{FEW_STEP_FOLDER}/curve.json": "how near it comes with few evaluations, beside stock ones",
 }
-_CODE = {"scheduler": "the schedule", FEW_STEP_FOLDER: "the sampler for few steps"}
+_CODE = {"": "the pipeline", "scheduler": "the schedule", FEW_STEP_FOLDER: "the sampler for few steps"}
 _REASONS_IN_SPACE = {
     "README.md": "the Space's settings, and the model that it shows",
     "app.py": "the app",
@@ -109,22 +109,25 @@ def stage(run: Path, repo_id: str, out: Path, license: str | None, data_license:
             f"{run}: its scheduler {type(pipeline.scheduler).__name__} isn't a noise schedule of logsnr, of which a "
             "card could be made. Use the pipeline's own push_to_hub."
         )
+    if space:
+        require_images(pipeline, str(run))
     with replacing_folder(out) as folder:
         main = folder / "main"
         _copy_model(source, pipeline, main)
         training = _training(run)
-        subject = _draw(pipeline.to(choose_device()), training, main, repo_id, license, data_license)
+        published = _draw(pipeline.to(choose_device()), training, main, repo_id, license, data_license)
         if training is not None:
             _write_run(training, main / "run")
-        _write(main / "README.md", render_card(subject))
-        if subject.stock == "branch":
-            pipeline.to("cpu").to_stock().save_pretrained(folder / "stock")
-            _write(folder / "stock" / "README.md", render_stock_card(subject))
+        _write(main / "README.md", render_card(published))
+        if published.stock_form is not None:
+            save_model(published.stock_form.to("cpu"), folder / "stock")
+            _write(folder / "stock" / "README.md", render_stock_card(published))
         if space:
             stage_space(repo_id, folder / "space")
-        refuse_leaks(folder, public_words(subject))
+        refuse_leaks(folder, public_words(published))
     folders = [out / name for name in ("stock", "main", "space") if (out / name).is_dir()]
-    return [Part(path.name, path, list(_listing(path))) for path in folders]
+    network = published.parts.network_name
+    return [Part(path.name, path, list(_listing(path, network))) for path in folders]
 
 
 def listing(parts: list[Part]) -> str:
@@ -143,16 +146,16 @@ def _size(size: int) -> str:
     return f"{size} B" if size < 1000 else f"{size / 1e3:.1f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
 
 
-def _copy_model(source: Path, pipeline: PixelDiffusionPipeline, main: Path) -> None:
+def _copy_model(source: Path, pipeline: Any, main: Path) -> None:
     """The files of a model folder that a loader reads.
 
     One saved by stock diffusers alone lacks the pipeline's own file and holds the path that it was loaded from: it is
     saved anew.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        if not own_code(source):
+        if pipeline_code(source) is None:
             source = Path(scratch)
-            pipeline.save_pretrained(source)
+            save_model(pipeline, source)
         _refuse_edited_code(source)
         for path in [*data_files(source), *code_files(source)]:
             copy = main / path.relative_to(source)
@@ -198,13 +201,13 @@ def _metrics(run: Path) -> dict[str, Any]:
 
 
 def _draw(
-    pipeline: PixelDiffusionPipeline,
+    pipeline: Any,
     training: Training | None,
     main: Path,
     repo_id: str,
     license: str | None,
     data_license: str | None,
-) -> Subject:
+) -> Published:
     """The pictures of the card, into `main`, and what the card is to be about."""
     images = main / "images"
     samples = draw_samples(pipeline)
@@ -219,12 +222,12 @@ def _draw(
     curve = read_curve(main / FEW_STEP_FOLDER)
     if curve is not None and curve.tuned_steps:
         save_png(few_steps_figure(curve.lines()), images / "few_steps.png")
-    names_own_pipeline = isinstance(read_json(main / INDEX)["_class_name"], list)
-    (own,) = own_code(main)
-    return Subject(
+    code = pipeline_code(main)
+    return Published(
         repo_id=repo_id,
         pipeline=pipeline,
-        remote_stem=None if names_own_pipeline else own.stem,
+        code=None if code is None else code.stem,
+        names_code=named_code(main) is not None,
         samples=samples.options,
         shown_classes=samples.shown_classes,
         training=training,
@@ -235,7 +238,7 @@ def _draw(
 
 
 def _write_run(training: Training, folder: Path) -> None:
-    record = {key: training.record[key] for key in ("data", "unet", "versions")}
+    record = {key: training.record[key] for key in ("data", "network", "versions")}
     _write_json(folder / "config.json", to_record(training.config) | record)
     if training.metrics:
         _write_json(folder / "metrics.json", training.metrics)
@@ -250,17 +253,21 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _listing(folder: Path) -> Iterator[StagedFile]:
+def _listing(folder: Path, network: str) -> Iterator[StagedFile]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
-        yield StagedFile(name, path.stat().st_size, _reason(folder.name, name))
+        yield StagedFile(name, path.stat().st_size, _reason(folder.name, name, network))
 
 
-def _reason(part: str, name: str) -> str:
+def _reason(part: str, path: str, network: str) -> str:
     if part == "space":
-        return _REASONS_IN_SPACE[name]
-    if name.startswith(f"{NETWORK}/") and ".safetensors" in name:
-        return "the weights"
+        return _REASONS_IN_SPACE[path]
+    if path in _REASONS:
+        return _REASONS[path]
+    place, _, name = path.rpartition("/")
+    what = "the network" if place == network else f"the component {place}"
     if name.endswith(".py"):
-        return "code for trust_remote_code: " + _CODE.get(name.partition("/")[0], "the pipeline")
-    return _REASONS[name]
+        return f"code for trust_remote_code: {_CODE.get(place, what)}"
+    if ".safetensors" in name:
+        return "the weights" if place == network else f"the weights of {what}"
+    return "the network's architecture" if place == network else f"the configuration of {what}"

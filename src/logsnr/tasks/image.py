@@ -19,9 +19,9 @@ from logsnr.models.precision import fast_attention
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.settings.options import SampleOptions
 from logsnr.settings.run import RunConfig
+from logsnr.tasks import image_words
 from logsnr.tasks.parts import Facts, Parts
-
-_KINDS = {1: "gray", 3: "RGB", 4: "RGBA"}
+from logsnr.tasks.words import CardWords, DataOrigin
 
 
 class ImageParts(Parts):
@@ -69,9 +69,7 @@ class ImageParts(Parts):
 
     def stock(self, pipeline: PixelDiffusionPipeline) -> Any | None:
         """Of a model with classes, the same network for no class in particular."""
-        conditional = pipeline.num_classes is not None
-        has_form = pipeline.scheduler.config["prediction_type"] != "x0_minus_noise"
-        return pipeline.to_stock() if conditional and has_form else None
+        return pipeline.to_stock() if pipeline.num_classes is not None and _has_stock(pipeline) else None
 
     def stock_of(self, pipeline: PixelDiffusionPipeline, class_label: str) -> Any:
         if pipeline.num_classes is None:
@@ -86,12 +84,18 @@ class ImageParts(Parts):
 
     def describe(self, pipeline: PixelDiffusionPipeline) -> str:
         config = pipeline.unet.config
-        kind = _KINDS.get(config.in_channels, f"{config.in_channels} channels")
+        kind = image_words.COLOURS.get(config.in_channels, f"{config.in_channels} channels")
         names = pipeline.id2label
         classes = f"{pipeline.num_classes} classes" if pipeline.num_classes else "no classes"
         if names:
             classes += f" ({listed(names.values())})"
         return f"{config.sample_size}x{config.sample_size} {kind}, {classes}"
+
+    def origin(self, config: RunConfig) -> DataOrigin:
+        return image_words.origin(config.data)
+
+    def card_words(self, pipeline: PixelDiffusionPipeline, data: str) -> CardWords:
+        return image_words.card_words(pipeline, self.choices(pipeline), _has_stock(pipeline), data)
 
     def features(self, data: ImageData) -> str:
         """A classifier of the data's own where they have classes."""
@@ -99,6 +103,10 @@ class ImageParts(Parts):
 
     def kernels(self, network: Any) -> contextlib.AbstractContextManager[None]:
         return fast_attention(network)
+
+
+def _has_stock(pipeline: PixelDiffusionPipeline) -> bool:
+    return bool(pipeline.scheduler.config["prediction_type"] != "x0_minus_noise")
 
 
 IMAGES = ImageParts()

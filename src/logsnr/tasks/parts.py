@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from logsnr.settings.kind import kind_of_pipeline
 from logsnr.settings.options import SampleOptions
 from logsnr.settings.registry import resolve
 from logsnr.settings.run import RunConfig
+from logsnr.tasks.words import CardWords, DataOrigin
 
 Facts = Mapping[str, Any]
 """What of the data belongs to a model, as JSON: the arguments of its pipeline beside the components."""
@@ -50,7 +52,7 @@ class Parts(abc.ABC):
     def pipeline(self, network: Any, scheduler: Any, facts: Facts) -> Any:
         """What draws: called as `pipeline(batch_size=…, num_inference_steps=…, guidance_scale=…, generator=[seeds],
         eta=…, output_type="pt", callback_on_step_end=…, return_dict=False, **arguments)`, and `guidance_scale` only
-        where there are arguments. Raises ValueError."""
+        where there are arguments. Whoever calls it by hand may leave out any of them. Raises ValueError."""
 
     def facts(self, data: SeededData[Any]) -> Facts:
         """What of the data belongs to the model."""
@@ -85,6 +87,23 @@ class Parts(abc.ABC):
     def describe(self, pipeline: Any) -> str:
         """What a model draws, in words: `28x28 gray, 10 classes (0, 1, …)`."""
         return type(pipeline).__name__
+
+    def origin(self, config: RunConfig) -> DataOrigin:
+        """What is known of where the data of a public configuration come from."""
+        return DataOrigin(f"{self.noun}s of the author's", None, None)
+
+    def card_words(self, pipeline: Any, data: str) -> CardWords:
+        """What a model's card says in the words of this kind. `data` is the description of those that it was trained
+        on, empty where that isn't recorded."""
+        numbers = "×".join(map(str, self.shape(pipeline)))
+        asked = [
+            f"{name}={json.dumps(list(values), ensure_ascii=False)}"
+            for name, values in self.arguments(pipeline, SampleOptions(num=4)).items()
+        ]
+        return CardWords(
+            draws=f"{self.noun}s, each of {numbers} numbers",
+            asks=", ".join(["batch_size=4", *asked]) if asked else "",
+        )
 
     def features(self, data: SeededData[Any]) -> str | None:
         """The feature network of `logsnr evaluate` where none is named; None where there is none for this kind."""

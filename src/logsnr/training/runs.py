@@ -165,8 +165,8 @@ def claim(run: Path, task: Task, num_processes: int, mixed_precision: str) -> li
 
 def _local_settings(config: RunConfig) -> list[str]:
     """Settings that name a folder of this machine and nothing that others have; they aren't published."""
-    values = flat(config)
-    named = {name: values[name] for name in kind_named(config.kind).placeholders if values[name] is not None}
+    values, kind = flat(config), kind_named(config.kind)
+    named = {name: values[name] for name in kind.placeholders if values[name] not in (None, *kind.bundled)}
     return [name for name, value in named.items() if Path(value).expanduser().is_dir()]
 
 

@@ -1,0 +1,71 @@
+"""The figures of `logsnr evaluate` (metrics.json) on a card: a table, how they came about, and metadata for the Hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from logsnr.publishing.markdown import prose
+
+FIGURES = {
+    "fid": ("FID", "lower is better"),
+    "kid": ("KID", "lower is better"),
+    "inception_score": ("Inception Score", "higher is better"),
+    "precision": ("Precision", "higher is better"),
+    "recall": ("Recall", "higher is better"),
+    "elbo": ("ELBO, bits per dimension", "lower is better"),
+}
+"""By name in metrics.json: the title, and which way is better."""
+
+
+def value_of(metrics: dict[str, Any], key: str) -> float | None:
+    """The number of a figure in metrics.json, which is under `value`; the ELBO's is the total of its terms."""
+    entry = metrics.get(key, {})
+    value = entry["bits_per_dim"]["total"] if "bits_per_dim" in entry else entry.get("value")
+    return None if value is None else float(value)
+
+
+def figures(metrics: dict[str, Any], noun: str) -> list[dict[str, str]]:
+    """The rows of the table, in the order of metrics.json: of few images, KID comes first."""
+    return [figure for key in metrics if key in FIGURES and (figure := _figure(metrics, key, noun))]
+
+
+def _figure(metrics: dict[str, Any], key: str, noun: str) -> dict[str, str] | None:
+    """A row of the table: the figure with its interval or error, and what it is to be read beside."""
+    value = value_of(metrics, key)
+    if value is None:
+        return None
+    entry, beside = metrics[key], ""
+    shown = f"{value:.4g}"
+    if "interval" in entry:
+        shown += " ({:.4g} to {:.4g})".format(*entry["interval"])
+    if "same_n" in entry:
+        same = entry["same_n"]
+        beside = f"{same['generated']:.4g} of {same['n']:,} drawn {noun}s, {same['real']:.4g} of as many real ones"
+    if "bits_per_dim" in entry:
+        terms = entry["bits_per_dim"]
+        shown += f" ± {terms['standard_error']:.2g}"
+        said = ", ".join(f"{name} {abs(terms[name]):.4f}" for name in ("prior", "kl", "decoder"))
+        beside = f"by term: {said} ({entry['decoder']}); of {entry['num_images']} held-out {noun}s"
+        if "gap" in entry:
+            beside += f", {entry['gap']:.2g} ± {entry['gap_standard_error']:.2g} above as many training {noun}s"
+    title, direction = FIGURES[key]
+    return {"title": f"{title}, {direction}", "value": shown, "beside": beside}
+
+
+def _pairs(values: dict[str, Any]) -> list[str]:
+    return [
+        f"{name.replace('_', ' ')}: {f'{value:.4g}' if isinstance(value, float) else prose(str(value))}"
+        for name, value in values.items()
+    ]
+
+
+def protocol_text(metrics: dict[str, Any], noun: str) -> str:
+    """How the figures of the table came about, and what is known of copies."""
+    text = f"Protocol: {'; '.join(_pairs(metrics['protocol']))}." if "protocol" in metrics else ""
+    if "memorisation" in metrics:
+        copying = metrics["memorisation"]["copying"]
+        text += (
+            f"\n\nMemorisation: a drawn {noun} is nearer to its nearest training {noun} than a held-out {noun} is to "
+            f"its own in {100 * copying:.0f} % of cases; 50 % is chance, much more would be copying."
+        )
+    return text.strip()

@@ -1,0 +1,98 @@
+"""How a model was trained, in words: the short table of settings, the effort, the held-out loss."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from logsnr.publishing.published import Published, Training
+from logsnr.settings.objective import ConsistencyConfig, HybridConfig, ObjectiveConfig, VlbConfig, WeightedConfig
+
+_SYMBOLS = {"gamma": "γ", "bias": "b", "sigma_data": "σ_data"}
+"""Of the weightings' settings."""
+
+
+def target(prediction_type: str, noun: str) -> str:
+    """What the network predicts."""
+    return {
+        "epsilon": "the noise ε",
+        "sample": f"the clean {noun} x_0",
+        "v_prediction": "v = a ε − s x_0",
+        "x0_minus_noise": "x_0 − ε",
+    }[prediction_type]
+
+
+def settings_rows(published: Published, training: Training) -> list[tuple[str, str]]:
+    """The rows of the short table of settings."""
+    config, options = training.config, training.config.train
+    objective, condition = config.objective, config.condition
+    rows = [
+        ("schedule", f"{config.schedule.name}, {config.schedule.num_train_timesteps:,} steps"),
+        ("target", target(config.schedule.prediction_type, published.parts.noun)),
+        ("loss", f"distillation from {objective.teacher_steps} evaluations into one, c = {objective.huber_c:g}")
+        if isinstance(objective, ConsistencyConfig)
+        else ("loss weighting", _weighting_text(objective)),
+        *published.words.settings,
+        ("optimiser", f"AdamW, learning rate {options.learning_rate:g}, {options.lr_warmup_steps} steps of warm-up"),
+        ("weights", f"averaged, decay {options.ema_decay:g}"),
+        ("seed", str(options.seed)),
+    ]
+    if published.words.asks and condition.dropout:
+        rows.insert(
+            3, (f"{condition.name.replace('_', ' ')} dropped", f"{100 * condition.dropout:g} %, which guidance needs")
+        )
+    if isinstance(objective, ConsistencyConfig):
+        origin = f"the model {objective.base_digest}, trained for {objective.base_steps:,} steps"
+        rows.insert(0, ("distilled from", origin))
+    return rows
+
+
+def _weighting_text(objective: ObjectiveConfig) -> str:
+    if not isinstance(objective, WeightedConfig | HybridConfig):
+        return "the variational bound's own" if isinstance(objective, VlbConfig) else f"that of {objective.name}"
+    weighting = objective.weighting
+    own = [(_SYMBOLS[f.name], getattr(weighting, f.name)) for f in dataclasses.fields(weighting) if f.init]
+    text = ", ".join([weighting.name, *(f"{symbol} = {value:g}" for symbol, value in own)])
+    if isinstance(objective, HybridConfig):
+        text += f", and {objective.vlb_weight:g} times the variational bound for the learned variance"
+    return text
+
+
+def effort_text(training: Training, noun: str) -> str:
+    """How long it took, on what."""
+    options, effort = training.config.train, training.effort
+    sessions = [s for s in effort.sessions if s.to_step > s.from_step]
+    steps = f"{options.num_steps:,} steps"
+    if effort.model_step is not None and effort.model_step != options.num_steps:
+        steps = f"{effort.model_step:,} of {options.num_steps:,} steps (an unfinished run)"
+    if not sessions:
+        batch = options.batch_size * options.gradient_accumulation_steps
+        return f"It took {steps} of {batch} {noun}s a process. On what and for how long isn't recorded."
+    samples = sum(s.images for s in sessions)
+    machines = list(dict.fromkeys(_machine(s.device, s.processes, s.precision) for s in sessions))
+    versions = ", ".join(f"{name} {version}" for name, version in sessions[-1].versions.items())
+    times = f", in {len(sessions)} sessions" if len(sessions) > 1 else ""
+    return (
+        f"It took {steps} and {samples:,} {noun}s, each counted as often as it was seen, "
+        f"{_duration(sum(s.seconds for s in sessions))} on {' and '.join(machines)}{times}. Versions: {versions}."
+    )
+
+
+def _machine(device: str, processes: int, precision: str) -> str:
+    return f"{f'{processes} processes, each on ' if processes > 1 else ''}{device} in {precision}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
+def held_out_text(training: Training, noun: str) -> str | None:
+    """What the picture of the held-out loss shows; None where it wasn't measured."""
+    if not training.held_out:
+        return None
+    last = training.held_out[-1]
+    return (
+        f"The loss on {noun}s that were kept from training, by noise level (unweighted, of the averaged weights). "
+        f"Weighted as in training it is {last.loss:.4f} at step {last.step:,}."
+    )
