@@ -8,25 +8,19 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import tyro
 
 from logsnr.base.errors import LogsnrError
-from logsnr.commands.configure import configured, no_preset, sections
+from logsnr.commands.configure import RunSections, configured, no_preset, sections
 from logsnr.commands.messages import interruptible, writing
 from logsnr.commands.parse import parse
-from logsnr.settings.condition import ClassLabelConfig, ConditionConfig
-from logsnr.settings.image import DataConfig, ModelConfig
-from logsnr.settings.objective import ObjectiveConfig, WeightedConfig
 from logsnr.settings.options import EvaluateOptions
 from logsnr.settings.presets import presets
-from logsnr.settings.run import TrainConfig
-from logsnr.settings.schedule import ScheduleConfig
 
 
 @dataclass(frozen=True)
-class CompareArguments:
+class CompareArguments(RunSections):
     """Train the same network on the same data with several noise schedules, and compare what comes of it."""
 
     schedules: tuple[str, ...]
@@ -37,12 +31,6 @@ class CompareArguments:
     """Steps of the sampler at which quality is measured, beside --evaluate.steps."""
     dry_run: bool = False
     """Say what would be done, and stop."""
-    data: Any = field(default_factory=DataConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    model: Any = field(default_factory=ModelConfig)
-    objective: ObjectiveConfig = field(default_factory=WeightedConfig)
-    condition: ConditionConfig = field(default_factory=ClassLabelConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
 
 

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, field
 from typing import Any
 
 from logsnr.base.errors import ConfigError
 from logsnr.commands.choose import no_choice
+from logsnr.settings.condition import ClassLabelConfig, ConditionConfig
+from logsnr.settings.image import DataConfig, ModelConfig
+from logsnr.settings.objective import ObjectiveConfig, WeightedConfig
 from logsnr.settings.presets import presets
-from logsnr.settings.run import RunConfig
+from logsnr.settings.run import RunConfig, TrainConfig
+from logsnr.settings.schedule import ScheduleConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSections:
+    """The sections of a training run's settings, as arguments."""
+
+    data: Any = field(default_factory=DataConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    model: Any = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=WeightedConfig)
+    condition: ConditionConfig = field(default_factory=ClassLabelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
 
 
 def no_preset(argv: list[str], prog: str, usage: str) -> int | None:

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 
-from logsnr.commands.configure import configured, no_preset, sections
+from logsnr.commands.configure import RunSections, configured, no_preset, sections
 from logsnr.commands.parse import parse
 from logsnr.commands.training_run import run_training
-from logsnr.settings.condition import ClassLabelConfig, ConditionConfig
-from logsnr.settings.image import DataConfig, ModelConfig
-from logsnr.settings.objective import ObjectiveConfig, WeightedConfig
 from logsnr.settings.presets import presets
-from logsnr.settings.run import RunConfig, TrainConfig
-from logsnr.settings.schedule import ScheduleConfig
+from logsnr.settings.run import RunConfig
 
 
 @dataclass(frozen=True)
-class TrainArguments:
+class TrainArguments(RunSections):
     """Train a model, or go on with one: the same command again resumes."""
 
     out: Path
     """The run folder: configuration, checkpoints, logs, samples, and in the end the model."""
     dry_run: bool = False
     """Show the data and the configuration, check them, and stop."""
-    data: Any = field(default_factory=DataConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    model: Any = field(default_factory=ModelConfig)
-    objective: ObjectiveConfig = field(default_factory=WeightedConfig)
-    condition: ConditionConfig = field(default_factory=ClassLabelConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
 
 
 _USAGE = """usage: logsnr train PRESET --out DIR [--SECTION.SETTING VALUE …]
