@@ -12,6 +12,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,8 @@ def test_a_fault_on_the_way(
         assert published == {f.path: (branch.folder / f.path).read_bytes() for f in branch.files}
 
 
-def slow_to_main() -> None:
+def slow_to_main(environment: dict[str, str]) -> None:
+    enter(environment)
     create_commit = HfApi.create_commit
 
     def slow(*args: Any, revision: str, **more: Any) -> Any:
@@ -255,11 +257,8 @@ def slow_to_main() -> None:
 def test_interrupted_it_says_what_is_kept(
     conditional: Path, hub: LoopbackHub, tmp_path: Path, logsnr_at_hub: Run
 ) -> None:
-    def before() -> None:
-        enter(hub.environment(tmp_path / "home"))
-        slow_to_main()
-
     log = tmp_path / "log.txt"
+    before = partial(slow_to_main, hub.environment(tmp_path / "home"))
     command = Command(log, ["publish", str(conditional), DIGITS], before)
     command.wait_until(lambda: log.exists() and "slowly" in log.read_text())
     command.send(signal.SIGINT)

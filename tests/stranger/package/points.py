@@ -1,6 +1,6 @@
 """A kind of data that the package has never heard of: points in the plane, of a mixture of three Gaussians."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from logsnr.data.arrays import ArrayExamples
 from logsnr.data.seeded import SeededData
 from logsnr.media.medium import Medium
 from logsnr.media.plots import as_image
+from logsnr.settings.choice import Name
 from logsnr.settings.condition import ConditionConfig
 from logsnr.settings.kind import Kind
 from logsnr.settings.objective import ElboWeighting, WeightedConfig
@@ -38,7 +39,7 @@ class PointsModel:
 
 @dataclass(frozen=True)
 class ComponentConfig(ConditionConfig):
-    name = "component"
+    name: Name = field(default="component", init=False)
     dropout: float = 0.2
 
 
