@@ -330,12 +330,11 @@ def test_folders_become_placeholders_and_public_names_stay(at_hub: LoopbackHub) 
     hub_names = public_config(recorded(config, local=[]))
     assert hub_names == config
     assert data_origin(hub_names, None).hub_id == "clinic/patients"
-    for record in (recorded(config, local=["data.source", "model.init_from"]), recorded(config)):
-        hidden = public_config(record)
-        assert (hidden.data.source, hidden.model.init_from) == ("path/to/images", "path/to/model")
-        assert data_origin(hidden, None).hub_id is None
-    for name, local in (("mnist", ["data.source"]), ("fashion-mnist", [])):
-        record = recorded(presets()[name].config, local=local)
+    hidden = public_config(recorded(config, local=["data.source", "model.init_from"]))
+    assert (hidden.data.source, hidden.model.init_from) == ("path/to/images", "path/to/model")
+    assert data_origin(hidden, None).hub_id is None
+    for name in ("mnist", "fashion-mnist"):
+        record = recorded(presets()[name].config)
         assert public_config(record) == presets()[name].config
         assert data_origin(public_config(record), None).license
     folder_of_that_name = public_config(recorded(presets()["fashion-mnist"].config, local=["data.source"]))

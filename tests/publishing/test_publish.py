@@ -431,4 +431,4 @@ def test_nothing_of_the_machine_is_staged(conditional: Path, staged: list[Part],
         assert trace.encode() not in text, trace
     config = json.loads((staged[1].folder / "run" / "config.json").read_text())
     assert config["config"]["data"]["source"] == "path/to/images"
-    assert sorted(config) == ["config", "data", "network", "versions"]
+    assert sorted(config) == ["config", "data", "format", "kind", "network", "versions"]

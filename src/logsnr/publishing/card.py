@@ -50,7 +50,7 @@ def render_card(published: Published) -> str:
     origin = None if training is None else data_origin(training.config, published.data_license)
     command = [] if training is None else training_command(training.config, f"runs/{published.name}")
     metrics = {} if training is None else training.metrics
-    steps, curve = published.samples.steps, published.curve
+    steps, curve = published.steps, published.curve
     return _render(
         "model_card.md.jinja",
         published,
@@ -100,7 +100,7 @@ def _render(template: str, published: Published, metadata: ModelCardData, **valu
     scheduler = published.scheduler
     # stock solvers fail at zero terminal SNR, and most of them at twice the channels
     keep = float(scheduler.betas[-1]) == 1 or scheduler.variance_type == "learned_range" or published.distilled
-    ancestral = published.samples.steps if published.distilled else min(100, len(scheduler))
+    ancestral = published.steps if published.distilled else min(100, len(scheduler))
     card = ModelCard.from_template(
         metadata,
         template_path=str(TEMPLATES / template),
@@ -111,7 +111,7 @@ def _render(template: str, published: Published, metadata: ModelCardData, **valu
         distilled=published.distilled,
         stock_class=type(published.stock_form).__name__,
         keep_scheduler=keep,
-        drawing_stock=_drawing_stock(published, published.samples.steps) + _then(published),
+        drawing_stock=_drawing_stock(published, published.steps) + _then(published),
         drawing_ancestral=_drawing_stock(published, ancestral) + _then(published),
         citation=_citation(published),
         **values,
@@ -192,7 +192,7 @@ def _summary(published: Published) -> str:
     start = "" if training is None else " from scratch"
     base = None if training is None else base_of(training.config)
     if published.distilled:
-        start = f" to draw in {published.samples.steps} network evaluations, from another model,"
+        start = f" to draw in {published.steps} network evaluations, from another model,"
     elif training is not None and base is not None:
         known = not is_placeholder(training.config, base)
         start = f", starting from [{base}]({hub_url(base)})," if known else ", starting from another model,"
@@ -208,9 +208,9 @@ def _samples_caption(published: Published) -> str:
     options, classes = published.samples, published.classes
     command = f"`logsnr sample {published.repo_id} --num {options.num}"
     if published.distilled:
-        command += f" --steps {options.steps}"
+        command += f" --steps {published.steps}"
     if not classes:
-        return f"Not chosen: seeds 0 to {options.num - 1}, {options.steps} steps. {command}` makes them again."
+        return f"Not chosen: seeds 0 to {options.num - 1}, {published.steps} steps. {command}` makes them again."
     shown = published.shown_classes or []
     which = (
         "A row a class" if len(shown) == len(classes) else f"A row a class, the first {len(shown)} of {len(classes)}"
@@ -218,7 +218,7 @@ def _samples_caption(published: Published) -> str:
     if len(shown) < len(classes):
         command += " --class-labels …"
     return (
-        f"{which}; not chosen: seeds 0 to {options.num - 1}, {options.steps} steps, guidance "
+        f"{which}; not chosen: seeds 0 to {options.num - 1}, {published.steps} steps, guidance "
         f"{options.guidance_scale:g}. {command}` makes them again."
     )
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from logsnr.models.schedules import noise_schedule
 from logsnr.sampling.few_evaluations import Curve
+from logsnr.sampling.sample import steps_of
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
 from logsnr.settings.options import SampleOptions
@@ -87,6 +88,11 @@ class Published:
     def name(self) -> str:
         """Without its owner's."""
         return self.repo_id.split("/")[1]
+
+    @property
+    def steps(self) -> int:
+        """Of the sampler, where the card draws."""
+        return steps_of(self.pipeline, self.samples.steps)
 
     @property
     def network(self) -> Any:

@@ -28,7 +28,7 @@ class PointsMLP(ModelMixin, ConfigMixin):  # type: ignore[misc]
 class PointsPipeline(DiffusionPipeline):  # type: ignore[misc]
     """Points of the components asked for, or of any."""
 
-    def __init__(self, network: PointsMLP, scheduler: Any) -> None:
+    def __init__(self, network: Any, scheduler: Any) -> None:
         super().__init__()
         self.register_modules(network=network, scheduler=scheduler)
 
