@@ -177,11 +177,6 @@ def test_weights_are_safetensors_or_nothing(plant: Any, bait: Path, mark: Path) 
 @pytest.mark.parametrize(
     "values",
     [
-        {"_class_name": ["evil", "Evil"]},
-        {"_class_name": ["pipeline", "Evil"]},
-        {"_class_name": "Evil"},
-        {"_class_name": "evil"},
-        {"_class_name": "../evil"},
         {"unet": ["evil", "Evil"]},
         {"unet": ["my_schedules", "Evil"]},
         {"scheduler": ["evil", "EvilScheduler"]},
@@ -191,15 +186,29 @@ def test_weights_are_safetensors_or_nothing(plant: Any, bait: Path, mark: Path) 
     ids=str,
 )
 def test_a_model_index_that_names_foreign_code(values: dict[str, Any], bait: Path, mark: Path) -> None:
-    """We ask it for the names of the image classes and nothing else; stock asks for trust, or knows no such class."""
+    """We ask it for the pipeline's kind and the names of the image classes and nothing else."""
     change(bait / "model_index.json", **values)
     assert type(load(bait)) is PixelDiffusionPipeline
+    stock_runs_nothing(bait)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", [["evil", "Evil"], ["pipeline", "Evil"], "Evil", "evil", "../evil", None, []], ids=str)
+def test_a_pipeline_that_no_installed_package_has(name: Any, bait: Path, mark: Path) -> None:
+    change(bait / "model_index.json", _class_name=name)
+    with pytest.raises(ModelError, match="is a pipeline that no installed kind of data knows"):
+        load(bait)
+    stock_runs_nothing(bait)
+    assert not mark.exists()
+
+
+def stock_runs_nothing(bait: Path) -> None:
+    """Stock asks for trust, or knows no such class."""
     try:
         stock = DiffusionPipeline.from_pretrained(bait)
     except Exception:  # a ValueError on trust, an ImportError, or one by accident
         stock = None
     assert stock is None or type(stock).__module__.startswith("diffusers.")
-    assert not mark.exists()
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ print(points.flatten().tolist())
         site.mkdir(exist_ok=True)
         link_packages(site, "torch", "diffusers")
         printed = run_stock_python(site, program, model, cwd=tmp_path, variables={"HF_HUB_OFFLINE": "1"})
-        there = json.loads(printed.strip().splitlines()[-1])
+        there = json.loads(next(line for line in printed.splitlines() if line.startswith("[")))
         import logsnr as package
 
         pipe = package.load(model)

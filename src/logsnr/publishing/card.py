@@ -159,14 +159,19 @@ def _drawing(published: Published, steps: int) -> str:
     """Python that draws with `pipe`: some of what can be asked for, or four samples of whatever comes."""
     words, guidance = published.words, published.samples.guidance_scale or DEFAULT_GUIDANCE
     if not words.asks:
-        return words.call.format(f"batch_size=4, num_inference_steps={steps}, {words.seeds}")
-    return words.call.format(
-        f"\n    {words.asks}, guidance_scale={guidance}, num_inference_steps={steps}, {words.seeds}\n"
-    )
+        plain = ("batch_size=4", f"num_inference_steps={steps}", words.seeds, words.returned)
+        return words.call.format(_arguments(*plain))
+    asked = (words.asks, f"guidance_scale={guidance}", f"num_inference_steps={steps}", words.seeds, words.returned)
+    return words.call.format(f"\n    {_arguments(*asked)}\n")
 
 
 def _drawing_stock(published: Published, steps: int) -> str:
-    return published.words.call.format(f"batch_size=4, num_inference_steps={steps}")
+    words = published.words
+    return words.call.format(_arguments("batch_size=4", f"num_inference_steps={steps}", words.returned))
+
+
+def _arguments(*pieces: str) -> str:
+    return ", ".join(filter(None, pieces))
 
 
 def _then(published: Published) -> str:

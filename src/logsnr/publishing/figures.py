@@ -44,7 +44,7 @@ def _figure(metrics: dict[str, Any], key: str, noun: str) -> dict[str, str] | No
     if "bits_per_dim" in entry:
         terms = entry["bits_per_dim"]
         shown += f" ± {terms['standard_error']:.2g}"
-        said = ", ".join(f"{name} {abs(terms[name]):.4f}" for name in ("prior", "kl", "decoder"))
+        said = ", ".join(f"{name} {round(terms[name], 4) + 0.0:.4f}" for name in ("prior", "kl", "decoder"))
         beside = f"by term: {said} ({entry['decoder']}); of {entry['num_images']} held-out {noun}s"
         if "gap" in entry:
             beside += f", {entry['gap']:.2g} ± {entry['gap_standard_error']:.2g} above as many training {noun}s"

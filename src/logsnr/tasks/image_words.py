@@ -50,6 +50,7 @@ def card_words(pipeline: PixelDiffusionPipeline, classes: list[str], has_stock: 
         settings=(("channels of the levels", ", ".join(map(str, config.block_out_channels))),),
         asks=f"class_labels=[{', '.join(labels)}]" if labels else "",
         seeds="generator=0",
+        returned="",
         call="images = pipe({}).images",
         then='images[0].save("image.png")',
         stock_of=alone.format(labels[0]) if labels and has_stock else "",
