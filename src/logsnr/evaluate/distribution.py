@@ -67,7 +67,7 @@ class Distribution:
     images: Tensor
     """The generated images in [0, 1]."""
     features: Tensor
-    """Theirs."""
+    """Those of the generated images."""
 
 
 def number_of_images(options: EvaluateOptions, data: SeededData[Any]) -> int:
