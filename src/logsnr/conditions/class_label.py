@@ -9,7 +9,12 @@ from logsnr.data.seeded import Condition
 
 
 class ClassLabel:
-    """Of K classes, 0 to K - 1; the null label is K. `keyword` is what the network calls it, int64 (batch,)."""
+    """The conditioner of a network with an embedding for each of K classes, 0 to K - 1, and one, K, for no class.
+
+    Args:
+        num_classes: K.
+        keyword: what the network calls the class, int64 (batch,).
+    """
 
     def __init__(self, num_classes: int, keyword: str = "class_labels") -> None:
         self.null_label, self.keyword = num_classes, keyword

@@ -97,7 +97,7 @@ Kind = TypeVar("Kind", bound=Examples, covariant=True)
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What the network sees at once, on the CPU."""
+    """Samples that the network sees at once, on the CPU, before there is noise in them."""
 
     clean: Tensor
     """x_0: float32 in [-1, 1], (batch, channels, *space); or int64, (batch, length)."""

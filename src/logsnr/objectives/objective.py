@@ -47,7 +47,7 @@ class Context:
 
 
 class Objective(Protocol):
-    """A loss."""
+    """A loss: what the training loop, the held-out loss and a checkpoint need of one."""
 
     @property
     def schedule(self) -> BetaScheduler:

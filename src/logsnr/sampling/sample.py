@@ -26,8 +26,15 @@ FEW_STEP = "few-step"
 
 
 def sample(pipeline: Any, options: SampleOptions) -> Tensor:
-    """The samples of `options`, in order, as the pipeline's `output_type="pt"` has them, on the CPU; with a progress
-    bar over batches. Raises ModelError if they can't be made."""
+    """Draw samples with a trained model, sample k from the seed `options.seed + k`; with a progress bar.
+
+    Args:
+        pipeline: what `logsnr.load` gives; its scheduler is swapped where `options` name another.
+        options: how many samples, of what, and how they are drawn.
+
+    Returns them in order, on the CPU, as the pipeline's `output_type="pt"` has them: images in [0, 1], (n, channels,
+    height, width). Raises ModelError if they can't be made as asked.
+    """
     arguments = prepare(pipeline, options)
     guidance = options.guidance_scale
     if arguments and guidance is None:

@@ -34,7 +34,7 @@ class ConditionConfig(Choice):
 
 @dataclass(frozen=True)
 class ClassLabelConfig(ConditionConfig):
-    """The class of an image, where the source has labels."""
+    """The network is told the class of an image, where the source has labels."""
 
     name: Name = field(default="class_label", init=False)
     reads_labels = True
@@ -47,6 +47,6 @@ class ClassLabelConfig(ConditionConfig):
 
 @dataclass(frozen=True)
 class NoConditionConfig(ConditionConfig):
-    """Nothing, whatever labels there are."""
+    """The network is told nothing, whatever labels there are."""
 
     name: Name = field(default="none", init=False)

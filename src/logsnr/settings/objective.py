@@ -35,28 +35,28 @@ class WeightingConfig(Choice):
 
 @dataclass(frozen=True)
 class SimpleWeighting(WeightingConfig):
-    """The plain squared error of whatever the network predicts."""
+    """No weights: the plain squared error of whatever the network predicts."""
 
     name: Name = field(default="simple", init=False)
 
 
 @dataclass(frozen=True)
 class SnrWeighting(WeightingConfig):
-    """The signal-to-noise ratio: DDPM's loss on the noise."""
+    """The signal-to-noise ratio, which makes it DDPM's loss on the noise."""
 
     name: Name = field(default="snr", init=False)
 
 
 @dataclass(frozen=True)
 class TruncatedSnrWeighting(WeightingConfig):
-    """max(snr, 1)."""
+    """The signal-to-noise ratio, at least 1: max(snr, 1)."""
 
     name: Name = field(default="truncated_snr", init=False)
 
 
 @dataclass(frozen=True)
 class MinSnrWeighting(WeightingConfig):
-    """min(snr, γ)."""
+    """The signal-to-noise ratio, at most γ: min(snr, γ)."""
 
     name: Name = field(default="min_snr", init=False)
     gamma: float = 5.0
@@ -68,7 +68,7 @@ class MinSnrWeighting(WeightingConfig):
 
 @dataclass(frozen=True)
 class P2Weighting(WeightingConfig):
-    """snr / (1 + snr)^γ."""
+    """The signal-to-noise ratio, held down where there is little noise: snr / (1 + snr)^γ."""
 
     name: Name = field(default="p2", init=False)
     gamma: float = 1.0
@@ -77,7 +77,7 @@ class P2Weighting(WeightingConfig):
 
 @dataclass(frozen=True)
 class SigmoidWeighting(WeightingConfig):
-    """σ(b − λ), times what the ELBO weighs."""
+    """What the variational bound weighs, times σ(b − λ), where λ is the log-SNR."""
 
     name: Name = field(default="sigmoid", init=False)
     integral = True
@@ -87,7 +87,7 @@ class SigmoidWeighting(WeightingConfig):
 
 @dataclass(frozen=True)
 class EdmWeighting(WeightingConfig):
-    """The weighting of EDM, for images of a known contrast."""
+    """The weights of EDM (Karras et al., 2206.00364), for images of a known contrast."""
 
     name: Name = field(default="edm", init=False)
     integral = True
@@ -100,7 +100,7 @@ class EdmWeighting(WeightingConfig):
 
 @dataclass(frozen=True)
 class ElboWeighting(WeightingConfig):
-    """The weighting of the variational bound, of a fixed variance."""
+    """The weights that the squared error has in the variational bound with a fixed variance."""
 
     name: Name = field(default="elbo", init=False)
     integral = True

@@ -23,7 +23,7 @@ class Preset:
 
 
 def presets() -> dict[str, Preset]:
-    """All that are installed, by name."""
+    """The presets that are installed, by name."""
     return {name: find("logsnr.presets", name, "preset") for name in known("logsnr.presets")}
 
 

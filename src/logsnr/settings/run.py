@@ -88,7 +88,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole training run."""
+    """A whole training run: data, noise schedule, network, loss, condition and loop."""
 
     data: Any = field(default_factory=DataConfig)
     """Settings of the kind's own class, as `model` is."""

@@ -28,7 +28,7 @@ from logsnr.tasks.parts import Facts, Parts
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One run's data, network and loss."""
+    """One run's data, network, noise schedule and loss, put together from the parts of its kind of data."""
 
     config: RunConfig
     parts: Parts

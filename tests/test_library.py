@@ -1,0 +1,93 @@
+"""`import logsnr`: what it offers, and what it doesn't wait for."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import logsnr
+from logsnr.base.errors import ConfigError
+from logsnr.objectives.hybrid import HybridObjective
+from logsnr.objectives.learned_schedule import LearnedScheduleObjective
+from logsnr.objectives.weighted import WeightedObjective
+from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
+from logsnr.settings.objective import WeightedConfig
+
+DRAWS = {"matplotlib", "tensorboard", "torchmetrics", "datasets"}
+"""Packages that only those need who draw a figure, log, evaluate, or open a data set."""
+
+
+def imported_by(program: str) -> set[str]:
+    """The packages that a new process has imported after running `program`."""
+    program = f"import json, sys\n{program}\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("name", logsnr.__all__)
+def test_every_name_is_there_and_says_what_it_is(name: str) -> None:
+    found = getattr(logsnr, name)
+    assert name in dir(logsnr)
+    assert found.__module__.startswith("logsnr.")
+    own = vars(found).get("__doc__") if inspect.isclass(found) else found.__doc__
+    assert own is not None
+    assert not own.startswith(f"{name}(")  # what dataclasses and named tuples write of themselves
+    assert len(own.split()) >= 4
+    assert own.split("\n\n")[0].rstrip().endswith(".")
+
+
+def test_type_checkers_see_what_is_there() -> None:
+    tree = ast.parse(Path(inspect.getfile(logsnr)).read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
+    seen = {alias.asname: node.module for node in imports for alias in node.names if alias.asname is not None}
+    assert seen == logsnr._MODULES
+
+
+def test_another_name_is_an_error() -> None:
+    with pytest.raises(AttributeError, match="module 'logsnr' has no attribute 'nonsense'"):
+        _ = logsnr.nonsense  # type: ignore[attr-defined]
+
+
+def test_importing_it_waits_for_nobody() -> None:
+    heavy = {"torch", "diffusers", "numpy", "PIL", "tyro", *DRAWS}
+    assert not imported_by("import logsnr; dir(logsnr); logsnr.ConfigError") & heavy
+
+
+def test_settings_wait_for_no_torch() -> None:
+    imported = imported_by("import logsnr; logsnr.presets(); logsnr.RunConfig(); logsnr.SampleOptions()")
+    assert not imported & {"torch", "diffusers", "numpy", *DRAWS}
+
+
+def test_help_waits_for_no_torch() -> None:
+    program = "from logsnr.__main__ import main; sys.argv = ['logsnr', '--help']; main()"
+    assert not imported_by(program) & {"torch", "diffusers", "numpy", *DRAWS}
+
+
+@pytest.mark.parametrize("name", ["train", "sample", "load", "WeightedObjective"])
+def test_what_trains_and_samples_imports_little_beside_diffusers(name: str) -> None:
+    ours = {"logsnr", "tyro", "docstring_parser", "PIL", "tqdm"}
+    stock = imported_by("from diffusers import DDPMPipeline")
+    # the standard library has more of its own: what counts are packages that are installed
+    more = imported_by(f"from logsnr import {name}") - stock - set(sys.stdlib_module_names)
+    assert {package for package in more if not package.startswith("_")} <= ours
+
+
+def test_evaluate_is_the_function_whatever_was_imported_before() -> None:
+    imported_by("import logsnr.evaluation.bits; from logsnr import evaluate; assert callable(evaluate)")
+    imported_by("from logsnr import evaluate, train; import logsnr; assert logsnr.evaluate is evaluate")
+
+
+def test_a_loss_refuses_a_schedule_that_it_cannot_train() -> None:
+    learned = CosineBetaScheduler(variance_type="learned_range")
+    with pytest.raises(ConfigError, match=r"learned_range needs objective.name hybrid or vlb"):
+        WeightedObjective(learned)
+    with pytest.raises(ConfigError, match=r"hybrid trains a learned variance, and schedule.variance_type is fixed_sm"):
+        HybridObjective(CosineBetaScheduler())
+    with pytest.raises(ConfigError, match=r"needs objective.name weighted with objective.weighting.name elbo, sigmoid"):
+        LearnedScheduleObjective(CosineBetaScheduler(), WeightedConfig())
