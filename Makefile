@@ -24,7 +24,7 @@ test: .venv/.installed  ## run the tests
 
 # What compares numbers, under the kernels of an older processor: bounds must hold on any.
 NUMERICS := $(addprefix tests/,schedulers pipelines objectives test_formulas.py \
-	$(addprefix evaluate/test_,distances.py likelihood.py ode.py))
+	$(addprefix evaluation/test_,distances.py likelihood.py ode.py))
 numerics: .venv/.installed  ## run the numerical tests as if on an older processor
 	ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=AVX2 $(BIN)/pytest -n 2 $(NUMERICS)
 

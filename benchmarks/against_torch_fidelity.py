@@ -28,8 +28,8 @@ from torch_fidelity.metric_isc import isc_features_to_metric  # noqa: E402
 from torch_fidelity.metric_kid import kid_features_to_metric  # noqa: E402
 from torch_fidelity.metric_prc import prc_features_to_metric  # noqa: E402
 
-from logsnr.evaluate.distances import measure  # noqa: E402
-from logsnr.evaluate.extractors import Features  # noqa: E402
+from logsnr.evaluation.distances import measure  # noqa: E402
+from logsnr.evaluation.extractors import Features  # noqa: E402
 
 
 def main() -> None:

@@ -33,10 +33,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from logsnr.base.files import digest_of, replacing_file, write_atomically
-from logsnr.evaluate.distances import Figures
-from logsnr.evaluate.distribution import distribution, extractor_for
-from logsnr.evaluate.extractors import digest_of_network
-from logsnr.evaluate.subject import open_subject
+from logsnr.evaluation.distances import Figures
+from logsnr.evaluation.distribution import distribution, extractor_for
+from logsnr.evaluation.extractors import digest_of_network
+from logsnr.evaluation.subject import open_subject
 from logsnr.folders.cache import cache_folder
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sampling.few_evaluations import drive, rmse, swapped

@@ -21,7 +21,7 @@ from typing import Any
 import logsnr
 from logsnr.base.files import write_atomically
 from logsnr.data.images import ImageData, open_images
-from logsnr.evaluate.likelihood import elbo
+from logsnr.evaluation.likelihood import elbo
 from logsnr.settings.image import DataConfig
 
 _LEARNED = ["--schedule.variance-type", "learned_range"]
@@ -48,7 +48,7 @@ def train(loss: str, run: Path, steps: int) -> Any:
 
 
 def measure(pipeline: Any, variance: str, data: ImageData, images: int, chain: int, evaluations: int) -> dict[str, Any]:
-    """The fields of `logsnr.evaluate.likelihood.Elbo`."""
+    """The fields of `logsnr.evaluation.likelihood.Elbo`."""
     scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, variance_type=variance)
     found = elbo(
         pipeline.unet,

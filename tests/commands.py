@@ -25,7 +25,7 @@ _server.set_forkserver_preload(
         "logsnr.training.train",
         "logsnr.publishing.publish",
         "logsnr.publishing.stage",
-        "logsnr.evaluate.report",
+        "logsnr.evaluation.report",
         "logsnr.commands.train",
         "logsnr.studies.inspect_schedule",
     ]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # for editors and type checkers, what `_HOMES` is at run time
     from logsnr.data.seeded import Example as Example
     from logsnr.data.seeded import Examples as Examples
     from logsnr.data.seeded import SeededData as SeededData
-    from logsnr.evaluate.report import evaluate as evaluate
+    from logsnr.evaluation.report import evaluate as evaluate
     from logsnr.models.denoiser import Denoiser as Denoiser
     from logsnr.models.denoiser import Guided as Guided
     from logsnr.models.denoiser import Prediction as Prediction
@@ -87,7 +87,7 @@ _HOMES = {
     "logsnr.conditions.class_label": ("ClassLabel",),
     "logsnr.conditions.conditioner": ("Conditioner", "Unconditioned"),
     "logsnr.data.seeded": ("Batch", "Example", "Examples", "SeededData"),
-    "logsnr.evaluate.report": ("evaluate",),
+    "logsnr.evaluation.report": ("evaluate",),
     "logsnr.models.denoiser": ("Denoiser", "Guided", "Prediction"),
     "logsnr.objectives.consistency": ("ConsistencyObjective",),
     "logsnr.objectives.hybrid": ("HybridObjective",),

@@ -98,8 +98,8 @@ def test_its_bound_is_the_exact_one(trained: Path, installed: None, logsnr: Call
     """That of the posterior mean in closed form, in the place of the network, on the same points and noise."""
     import points
 
-    from logsnr.evaluate.likelihood import elbo
-    from logsnr.evaluate.subject import open_subject
+    from logsnr.evaluation.likelihood import elbo
+    from logsnr.evaluation.subject import open_subject
     from logsnr.models.denoiser import Denoiser
 
     dry = logsnr("evaluate", trained, "--dry-run")

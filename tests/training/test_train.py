@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 import logsnr.training.train
 from logsnr.data.images import open_images
-from logsnr.evaluate.likelihood import elbo
+from logsnr.evaluation.likelihood import elbo
 from logsnr.models.denoiser import Denoiser
 from logsnr.models.networks import conditioner_of, make_unet
 from logsnr.models.schedules import make_scheduler

@@ -28,7 +28,7 @@ class EvaluateArguments:
 
 def main(argv: list[str]) -> int:
     arguments = parse(EvaluateArguments, argv, prog="logsnr evaluate")
-    from logsnr.evaluate.report import evaluate, plan
+    from logsnr.evaluation.report import evaluate, plan
 
     with interruptible():
         if arguments.dry_run:

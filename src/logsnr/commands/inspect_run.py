@@ -33,7 +33,7 @@ class InspectRunArguments:
 
 def main(argv: list[str]) -> int:
     parsed = parse(InspectRunArguments, argv, prog="logsnr inspect run")
-    from logsnr.evaluate.subject import open_subject
+    from logsnr.evaluation.subject import open_subject
     from logsnr.studies.inspect_run import inspect_run
 
     options = EvaluateOptions(elbo_images=parsed.elbo_images, elbo_timesteps=parsed.elbo_timesteps)

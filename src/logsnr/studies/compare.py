@@ -23,10 +23,10 @@ from typing import Any
 from logsnr.base.columns import aligned
 from logsnr.base.errors import ConfigError
 from logsnr.base.files import write_atomically
-from logsnr.evaluate.bits import bound
-from logsnr.evaluate.distribution import distribution, extractor_for, features_name, number_of_images
-from logsnr.evaluate.extractors import find_extractor
-from logsnr.evaluate.subject import Subject, open_subject
+from logsnr.evaluation.bits import bound
+from logsnr.evaluation.distribution import distribution, extractor_for, features_name, number_of_images
+from logsnr.evaluation.extractors import find_extractor
+from logsnr.evaluation.subject import Subject, open_subject
 from logsnr.media.plots import Compared, compare_figure, save_png
 from logsnr.models.schedules import make_scheduler
 from logsnr.sampling.sample import DEFAULT_STEPS

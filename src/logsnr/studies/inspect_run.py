@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from logsnr.data.seeded import Split
-from logsnr.evaluate.bits import bound
-from logsnr.evaluate.subject import Subject
+from logsnr.evaluation.bits import bound
+from logsnr.evaluation.subject import Subject
 from logsnr.media.film import Frame
 from logsnr.media.plots import bits_by_log_snr_figure, loss_by_log_snr_figure, save_png
 from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_timestep

@@ -1,4 +1,4 @@
-"""logsnr.evaluate.distances: closed forms on Gaussians, known geometry, and what torchmetrics says."""
+"""logsnr.evaluation.distances: closed forms on Gaussians, known geometry, and what torchmetrics says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from logsnr.evaluate.distances import (
+from logsnr.evaluation.distances import (
     RESAMPLES,
     Figures,
     _Given,
@@ -23,8 +23,8 @@ from logsnr.evaluate.distances import (
     nearest,
     precision_recall,
 )
-from logsnr.evaluate.extractors import Features
-from logsnr.evaluate.memorisation import closest_pairs, memorisation
+from logsnr.evaluation.extractors import Features
+from logsnr.evaluation.memorisation import closest_pairs, memorisation
 
 
 def normal(n: int, d: int, seed: int, scale: float = 1.0, mean: float = 0.0) -> Tensor:

@@ -1,7 +1,7 @@
 """`logsnr evaluate RUN`: every figure with its protocol, into RUN/metrics.json.
 
 RUN/metrics.json                       the figures of the last evaluation, and how they came about
-RUN/evaluation/samples-…/              the images that were drawn, see `logsnr.evaluate.generated`
+RUN/evaluation/samples-…/              the images that were drawn, see `logsnr.evaluation.generated`
                features-…, figures-…   what was made of them, by the hash of what it was made of
                elbo-…, ode-…           likelihoods, by the hash of what they are of
                nearest_neighbours.png  generated images beside their nearest training images
@@ -17,8 +17,8 @@ from typing import Any
 
 from logsnr.base.columns import aligned
 from logsnr.base.files import write_atomically
-from logsnr.evaluate.bits import bound, flow, gap
-from logsnr.evaluate.distribution import (
+from logsnr.evaluation.bits import bound, flow, gap
+from logsnr.evaluation.distribution import (
     ENOUGH,
     Comparison,
     Distribution,
@@ -28,9 +28,9 @@ from logsnr.evaluate.distribution import (
     number_of_images,
     part_name,
 )
-from logsnr.evaluate.extractors import FeatureExtractor, features_of_data, find_extractor
-from logsnr.evaluate.memorisation import Memorisation, closest_pairs, memorisation, picture_of_pairs
-from logsnr.evaluate.subject import Subject, open_subject
+from logsnr.evaluation.extractors import FeatureExtractor, features_of_data, find_extractor
+from logsnr.evaluation.memorisation import Memorisation, closest_pairs, memorisation, picture_of_pairs
+from logsnr.evaluation.subject import Subject, open_subject
 from logsnr.media.plots import save_png
 from logsnr.sampling.sample import choose_scheduler, steps_of
 from logsnr.settings.objective import ConsistencyConfig

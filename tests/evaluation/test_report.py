@@ -13,7 +13,7 @@ import torch
 from commands import Command, Finished, run
 
 from logsnr.data.images import open_images
-from logsnr.evaluate.memorisation import picture_of_pairs
+from logsnr.evaluation.memorisation import picture_of_pairs
 from logsnr.settings.image import DataConfig
 from logsnr.settings.objective import ConsistencyConfig
 from logsnr.training.distill import distilled

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from logsnr.data.images import ImageData
-from logsnr.evaluate.extractors import Features, as_rgb, digest_of_network
+from logsnr.evaluation.extractors import Features, as_rgb, digest_of_network
 from logsnr.settings.image import DataConfig
 
 _SIZE = 224

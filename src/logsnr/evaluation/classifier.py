@@ -21,7 +21,7 @@ from tqdm import tqdm
 from logsnr.base.errors import ConfigError
 from logsnr.base.files import digest_of, replacing_file
 from logsnr.data.images import ImageData, class_counts, open_images
-from logsnr.evaluate.extractors import Features, digest_of_network
+from logsnr.evaluation.extractors import Features, digest_of_network
 from logsnr.folders.cache import cache_folder
 from logsnr.models.precision import resolve_precision
 from logsnr.settings.image import DataConfig

@@ -1,4 +1,4 @@
-"""logsnr.evaluate.likelihood: the bound in closed form on Gaussian data, term by term, and its standard error."""
+"""logsnr.evaluation.likelihood: the bound in closed form on Gaussian data, term by term, and its standard error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from logsnr.base.errors import ConfigError, ModelError
 from logsnr.conditions.class_label import ClassLabel
 from logsnr.data.seeded import Batch
-from logsnr.evaluate.likelihood import elbo
+from logsnr.evaluation.likelihood import elbo
 from logsnr.models.denoiser import Denoiser
 from logsnr.models.schedules import known_schedules, resolve_scheduler_class
 from logsnr.objectives.variational_bound import VariationalBound, discretised_gaussian_log_prob

@@ -1,4 +1,4 @@
-"""logsnr.evaluate.ode: on Gaussian data the exact likelihood, image by image, and honest errors."""
+"""logsnr.evaluation.ode: on Gaussian data the exact likelihood, image by image, and honest errors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from logsnr.base.errors import ConfigError
 from logsnr.data.seeded import Batch
-from logsnr.evaluate.likelihood import elbo
-from logsnr.evaluate.ode import OdeLikelihood, ode_likelihood
+from logsnr.evaluation.likelihood import elbo
+from logsnr.evaluation.ode import OdeLikelihood, ode_likelihood
 from logsnr.models.denoiser import Denoiser
 from logsnr.models.networks import conditioner_of
 from logsnr.models.schedules import known_schedules

@@ -12,8 +12,8 @@ from PIL import Image
 from logsnr.base.errors import ConfigError
 from logsnr.base.files import digest_of
 from logsnr.data.images import ImageData, open_images
-from logsnr.evaluate import classifier
-from logsnr.evaluate.extractors import Features, as_rgb, features_of_data, features_of_images, make_extractor
+from logsnr.evaluation import classifier
+from logsnr.evaluation.extractors import Features, as_rgb, features_of_data, features_of_images, make_extractor
 from logsnr.folders.cache import cache_folder
 from logsnr.settings.image import DataConfig
 

@@ -13,8 +13,8 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from logsnr.base.errors import ModelError
 from logsnr.data.arrays import ArrayExamples
 from logsnr.data.seeded import SeededData
-from logsnr.evaluate import generated
-from logsnr.evaluate.generated import asked_like_the_data, generate
+from logsnr.evaluation import generated
+from logsnr.evaluation.generated import asked_like_the_data, generate
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sampling.sample import Request
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler

@@ -19,10 +19,16 @@ from torch import Tensor
 from logsnr.base.errors import ConfigError, DataError
 from logsnr.base.files import digest_of
 from logsnr.data.seeded import SeededData
-from logsnr.evaluate.distances import Figures, deviations, measure
-from logsnr.evaluate.extractors import FeatureExtractor, Features, features_of_data, features_of_images, make_extractor
-from logsnr.evaluate.generated import generate
-from logsnr.evaluate.subject import Subject, kept_json
+from logsnr.evaluation.distances import Figures, deviations, measure
+from logsnr.evaluation.extractors import (
+    FeatureExtractor,
+    Features,
+    features_of_data,
+    features_of_images,
+    make_extractor,
+)
+from logsnr.evaluation.generated import generate
+from logsnr.evaluation.subject import Subject, kept_json
 from logsnr.sampling.sample import choose_device, steps_of
 from logsnr.settings.options import EvaluateOptions
 from logsnr.tasks.parts import Parts

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from logsnr.data.images import ImageData
-from logsnr.evaluate.distances import nearest
+from logsnr.evaluation.distances import nearest
 from logsnr.media.plots import to_pil
 
 _PAIRS = 30

@@ -13,16 +13,16 @@ from typing import Any
 
 from logsnr.base.files import digest_of
 from logsnr.data.seeded import Split
-from logsnr.evaluate.likelihood import elbo
-from logsnr.evaluate.ode import ode_likelihood
-from logsnr.evaluate.subject import Subject, kept_json
+from logsnr.evaluation.likelihood import elbo
+from logsnr.evaluation.ode import ode_likelihood
+from logsnr.evaluation.subject import Subject, kept_json
 from logsnr.settings.options import EvaluateOptions
 
 _BATCH = 64
 
 
 def bound(subject: Subject, options: EvaluateOptions, split: Split) -> dict[str, Any]:
-    """The ELBO of some images of one part of the data: the fields of `logsnr.evaluate.likelihood.Elbo`."""
+    """The ELBO of some images of one part of the data: the fields of `logsnr.evaluation.likelihood.Elbo`."""
     images = _count(subject, options.elbo_images, split)
     decisive = _decisive(subject, images, split, options.elbo_timesteps, options.respace)
     return kept_json(
@@ -41,7 +41,7 @@ def bound(subject: Subject, options: EvaluateOptions, split: Split) -> dict[str,
 
 
 def flow(subject: Subject, options: EvaluateOptions, split: Split) -> dict[str, Any]:
-    """The ODE likelihood of some images: the fields of `logsnr.evaluate.ode.OdeLikelihood`."""
+    """The ODE likelihood of some images: the fields of `logsnr.evaluation.ode.OdeLikelihood`."""
     images = _count(subject, options.ode_images, split)
     return kept_json(
         subject.folder / f"ode-{_decisive(subject, images, split)}.json",

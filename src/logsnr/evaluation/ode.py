@@ -50,7 +50,7 @@ from logsnr.base.errors import ConfigError, ModelError
 from logsnr.base.noise import signs_like, uniform_like
 from logsnr.base.seeds import sample_seeds
 from logsnr.data.seeded import Batch, Condition
-from logsnr.evaluate.likelihood import first_samples
+from logsnr.evaluation.likelihood import first_samples
 from logsnr.models.denoiser import Denoiser
 
 Trace = Literal["hutchinson", "exact"]
@@ -98,7 +98,7 @@ def ode_likelihood(
     """The likelihood of the first `num_images` of `batches`, with a progress bar.
 
     Args:
-        denoiser, batches, num_images, bits, seed: as for `logsnr.evaluate.likelihood.elbo`.
+        denoiser, batches, num_images, bits, seed: as for `logsnr.evaluation.likelihood.elbo`.
         trace: `exact` costs as many backward passes as an image has values.
         repeats: draws of the dequantising noise and of the trace's probe an image.
         tolerance: of the solver, per step, absolute.

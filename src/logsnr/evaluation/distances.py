@@ -28,7 +28,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from tqdm import tqdm
 
-from logsnr.evaluate.extractors import Features
+from logsnr.evaluation.extractors import Features
 
 RESAMPLES = 50
 NEIGHBOURS = 3
