@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for editors and type checkers, what `_HOMES` is at run time
     from logsnr.conditions.class_label import ClassLabel as ClassLabel
     from logsnr.conditions.conditioner import Conditioner as Conditioner
     from logsnr.conditions.conditioner import Unconditioned as Unconditioned
+    from logsnr.data.arrays import ArrayExamples as ArrayExamples
     from logsnr.data.seeded import Batch as Batch
     from logsnr.data.seeded import Example as Example
     from logsnr.data.seeded import Examples as Examples
@@ -86,6 +87,7 @@ _HOMES = {
     "logsnr.base.errors": ("CheckpointError", "ConfigError", "DataError", "LogsnrError", "ModelError", "TrainingError"),
     "logsnr.conditions.class_label": ("ClassLabel",),
     "logsnr.conditions.conditioner": ("Conditioner", "Unconditioned"),
+    "logsnr.data.arrays": ("ArrayExamples",),
     "logsnr.data.seeded": ("Batch", "Example", "Examples", "SeededData"),
     "logsnr.evaluation.report": ("evaluate",),
     "logsnr.models.denoiser": ("Denoiser", "Guided", "Prediction"),

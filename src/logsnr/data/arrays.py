@@ -16,7 +16,7 @@ from logsnr.data.seeded import Example
 
 @dataclass(frozen=True, eq=False)
 class ArrayExamples:
-    """Rows of an array, never augmented."""
+    """The rows of an array as examples, never augmented; `SeededData` makes batches of them."""
 
     clean: NDArray[Any]
     """x_0: float32, (examples, channels, *space), about in [-1, 1]; or int64, (examples, length)."""
