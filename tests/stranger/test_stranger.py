@@ -124,7 +124,7 @@ def test_its_bound_is_the_exact_one(trained: Path, installed: None, logsnr: Call
     denoiser = Denoiser(Exact(), subject.schedule, subject.denoiser.conditioner)
     exact = elbo(denoiser, subject.data.in_order("held_out", 64, 250), num_images=250, bits=None, timesteps=99)
     assert found["prior"] == pytest.approx(exact.bits_per_dim.prior, abs=1e-6)
-    assert exact.bits_per_dim.total - 0.02 < found["total"] < exact.bits_per_dim.total + 0.15
+    assert exact.bits_per_dim.total - 0.02 < found["total"] < exact.bits_per_dim.total + 0.1
 
 
 def test_it_is_published_and_loaded_where_logsnr_is_not_installed(

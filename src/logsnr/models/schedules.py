@@ -25,6 +25,9 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+import diffusers
+import torch
+
 from logsnr.base.errors import ConfigError, ModelError, did_you_mean
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
@@ -114,6 +117,28 @@ def consistency_scheduler(
     """What a model that was distilled for `steps` steps is sampled with."""
     made = ConsistencyScheduler.from_config(schedule.config, distilled_steps=steps, contrasts=contrasts)
     assert isinstance(made, ConsistencyScheduler)
+    return made
+
+
+def swapped(scheduler: Any, target: str | type[Any], options: Mapping[str, Any]) -> Any:
+    """A scheduler on the same noise schedule, made of the configuration of `scheduler` and of `options`.
+
+    Args:
+        target: a class, or the name of one of diffusers', with or without the ending "Scheduler".
+
+    Raises ValueError where there is no such class, or where its `alphas_cumprod` would be others.
+    """
+    if isinstance(target, str):
+        name = target.removesuffix("Scheduler") + "Scheduler"
+        cls = getattr(diffusers.schedulers, name, None)
+        if cls is None:
+            raise ValueError(f"target {target!r} is no scheduler.{did_you_mean(name, dir(diffusers.schedulers))}")
+    else:
+        cls = target
+    made = cls.from_config(scheduler.config, **options)
+    ours, its = (getattr(each, "alphas_cumprod", None) for each in (scheduler, made))
+    if ours is None or its is None or not torch.equal(ours.cpu(), its.cpu()):
+        raise ValueError(f"target {cls.__name__} would use another noise schedule (its alphas_cumprod differs).")
     return made
 
 

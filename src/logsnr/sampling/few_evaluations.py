@@ -103,22 +103,14 @@ def read_curve(folder: Path) -> Curve | None:
         raise ModelError(f"{path} isn't what `logsnr tune` writes ({error!r}). Tune the model again.") from error
 
 
-def swapped(pipe: Any, target: Any, options: dict[str, Any]) -> Any:
-    """The scheduler `target` (class or name) for this model, which keeps its own. Raises ValueError where it can't."""
-    parts = parts_of_pipeline(pipe)
-    return (
-        parts.pipeline(getattr(pipe, parts.network_name), pipe.scheduler, {})
-        .swap_scheduler(target, **options)
-        .scheduler
-    )
-
-
 def stock_schedulers(pipe: Any) -> dict[str, Any]:
     """Those of `STOCK` that can sample this model, by name."""
-    found = {}
+    parts, found = parts_of_pipeline(pipe), {}
     for name, options in STOCK.items():
+        other = parts.pipeline(getattr(pipe, parts.network_name), pipe.scheduler, {})
         try:
-            found[name] = swapped(pipe, name, options)
+            parts.swap_scheduler(other, name, options)
+            found[name] = other.scheduler
         except ValueError:  # none knows the target x_0 - eps
             continue
     return found

@@ -37,8 +37,8 @@ _FEWER, _FEWEST = 64, 10
 """Numbers of images that a first guess is fitted to, and that its first timestep is tried on."""
 ROUNDS, BATCH = 18, 20
 """Steps of the refinement, and images of each, for each guidance. Ten times the work gains a few percent."""
-_PIXELS_AT_ONCE = 16_384
-"""Of images whose gradient is in memory."""
+_PLACES_AT_ONCE = 16_384
+"""Pixels, or whatever places there are beside channels, of samples whose gradient is in memory."""
 _RATES = 0.7, 0.12
 """Share of the full step that the first and the last round take."""
 
@@ -160,7 +160,11 @@ def _free(n: int) -> Tensor:
 
 
 def _with_contrast(paths: Paths, train: Solutions, timesteps: list[int], table: Table) -> Table:
-    """The table whose ends have the teacher's variance over an image's pixels, by scaling the last row."""
+    """The table whose ends have the teacher's variance over the places of a sample, by scaling the last row.
+
+    A sample of channels alone has no places, and keeps its table."""
+    if not paths.shape[1:]:
+        return table
     condition = paths.conditions(len(train.noise))
     ends = torch.stack([paths.run(timesteps, table, w, train.noise, condition) for w in paths.guidances])
     scale = float((train.ends.flatten(3).var(-1).sum() / ends.flatten(3).var(-1).sum()).sqrt())
@@ -181,13 +185,13 @@ def _derivatives(
     conditions, total = paths.conditions(len(train.noise)), len(batch) * train.ends[0, 0].numel() * len(paths.guidances)
     loss, count = 0.0, free.shape[1]
     gradient, normal = torch.zeros(count, dtype=torch.float64), torch.zeros(count, count, dtype=torch.float64)
-    at_once = max(1, _PIXELS_AT_ONCE // (paths.shape[-1] * paths.shape[-2]))
+    at_once = max(1, _PLACES_AT_ONCE // math.prod(paths.shape[1:]))
     for guidance, ends in zip(paths.guidances, train.ends, strict=True):
         for part in batch.split(at_once):
             with torch.inference_mode(False), torch.enable_grad():
                 # the same values for every image, as variables of its own
                 copies = values.float().to(paths.device)[:, :, None].repeat(1, 1, len(part)).requires_grad_()
-                rows = copies[:, 1:, :, None, None, None]
+                rows = copies[:, 1:].reshape(*copies[:, 1:].shape, *[1] * len(paths.shape))
                 x, condition = train.noise[part].clone(), {name: c[part].clone() for name, c in conditions.items()}
                 end = paths.run(copies[:, 0], rows, guidance, x, condition)
                 residual = end.detach() - ends[part].clone()

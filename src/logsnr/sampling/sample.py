@@ -136,12 +136,12 @@ def require_steps(pipeline: Any, steps: int) -> None:
 
 def swap(pipeline: Any, scheduler: str) -> None:
     """Sample with another scheduler: few-step, a class of diffusers by name, or one's own as package.module:Class."""
-    if scheduler == FEW_STEP:
-        if pipeline.scheduler.config.get("_consistency") is not None:
-            raise ModelError("This model is distilled for few steps already: leave out --scheduler few-step.")
-        pipeline.swap_scheduler(FewStepScheduler)
-        return
-    pipeline.swap_scheduler(resolve_scheduler_class(scheduler) if ":" in scheduler else scheduler)
+    if scheduler == FEW_STEP and pipeline.scheduler.config.get("_consistency") is not None:
+        raise ModelError("This model is distilled for few steps already: leave out --scheduler few-step.")
+    target: str | type[Any] = FewStepScheduler if scheduler == FEW_STEP else scheduler
+    if ":" in scheduler:
+        target = resolve_scheduler_class(scheduler)
+    parts_of_pipeline(pipeline).swap_scheduler(pipeline, target, {})
 
 
 def write(samples: Tensor, out: Path, seed: int, parts: Parts) -> str:

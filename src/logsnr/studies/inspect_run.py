@@ -44,6 +44,7 @@ def inspect_run(subject: Subject, options: EvaluateOptions, out: Path) -> str:
 
 
 def _loss(subject: Subject, path: Path) -> str:
+    noun = subject.task.parts.noun
     parts: list[Split] = ["held_out", "train"] if subject.data.num_held_out else ["train"]
     weights = subject.task.objective.weights.double()
     curves: dict[str, list[float]] = {}
@@ -60,7 +61,7 @@ def _loss(subject: Subject, path: Path) -> str:
             low, high = _middle_half(log_snr, weighted)
             said.append(f"half of it between log-SNR {low:.1f} and {high:.1f}")
     save_png(loss_by_log_snr_figure(LOG_SNR_EDGES, curves), path)
-    text = " and ".join(f"{mean:.4f} ± {error:.4f} on {name} images" for name, (mean, error) in means.items())
+    text = " and ".join(f"{mean:.4f} ± {error:.4f} on {name} {noun}s" for name, (mean, error) in means.items())
     return (
         f"Loss, weighted as in training: {text}; {said[0]}. By log-SNR, unweighted (the outer "
         f"bins with all that lies beyond): {path}"
@@ -93,9 +94,10 @@ def _bits(subject: Subject, options: EvaluateOptions, path: Path) -> str:
     save_png(bits_by_log_snr_figure(edges, binned, {name: terms[name] for name in ("prior", "decoder")}), path)
     low, high = _middle_half(log_snr[1:], kl)
     return (
-        f"ELBO on {split.replace('_', '-')} images: {terms['total']:.4f} ± {terms['standard_error']:.4f} bits per "
-        f"dimension, of which the prior takes {terms['prior']:.4f}, the decoder {terms['decoder']:.4f} and the steps "
-        f"{terms['kl']:.4f}, half of that between log-SNR {low:.1f} and {high:.1f}. By log-SNR: {path}"
+        f"ELBO on {split.replace('_', '-')} {subject.task.parts.noun}s: {terms['total']:.4f} ± "
+        f"{terms['standard_error']:.4f} bits per dimension, of which the prior takes {terms['prior']:.4f}, the decoder "
+        f"{terms['decoder']:.4f} and the steps {terms['kl']:.4f}, half of that between log-SNR {low:.1f} and "
+        f"{high:.1f}. By log-SNR: {path}"
     )
 
 
@@ -120,8 +122,8 @@ def _film(subject: Subject, path: Path) -> str:
     save_png(subject.task.medium.film(frames), path)
     settled = _settled(frames)
     return (
-        f"Film of two images, seeds 0 and 1: what the network foresees has its final structure from "
-        f"{settled.noise:.0%} noise on (correlation with the end above 0.9). {path}"
+        f"Film of two {subject.task.parts.noun}s, seeds 0 and 1: what the network foresees has its final structure "
+        f"from {settled.noise:.0%} noise on (correlation with the end above 0.9). {path}"
     )
 
 

@@ -67,6 +67,11 @@ class ImageParts(Parts):
         size = pipeline.unet.config.sample_size
         return (pipeline.unet.config.in_channels, *((size, size) if isinstance(size, int) else size))
 
+    def swap_scheduler(
+        self, pipeline: PixelDiffusionPipeline, target: str | type[Any], options: Mapping[str, Any]
+    ) -> None:
+        pipeline.swap_scheduler(target, **options)
+
     def stock(self, pipeline: PixelDiffusionPipeline) -> Any | None:
         """Of a model with classes, the same network for no class in particular."""
         return pipeline.to_stock() if pipeline.num_classes is not None and _has_stock(pipeline) else None

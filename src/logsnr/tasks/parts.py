@@ -18,6 +18,7 @@ from logsnr.base.errors import ConfigError, ModelError
 from logsnr.conditions.conditioner import Conditioner, Unconditioned
 from logsnr.data.seeded import SeededData
 from logsnr.media.medium import Medium
+from logsnr.models.schedules import swapped
 from logsnr.settings.kind import kind_of_pipeline
 from logsnr.settings.options import SampleOptions
 from logsnr.settings.registry import resolve
@@ -45,8 +46,10 @@ class Parts(abc.ABC):
 
     @abc.abstractmethod
     def make_network(self, config: RunConfig, data: SeededData[Any]) -> nn.Module:
-        """The network, its weights from `config.train.seed` (or from another model, where the settings can say so).
-        With a learned variance it has twice the output channels. Raises ConfigError or ModelError."""
+        """The network, its weights from `config.train.seed`. With a learned variance it has twice the output channels.
+
+        Where `config.model` has `init_from`, and it is set, the weights are those of the model there; what has no such
+        setting can't be distilled. Raises ConfigError or ModelError."""
 
     @abc.abstractmethod
     def pipeline(self, network: Any, scheduler: Any, facts: Facts) -> Any:
@@ -75,6 +78,12 @@ class Parts(abc.ABC):
     @abc.abstractmethod
     def shape(self, pipeline: Any) -> tuple[int, ...]:
         """Of a clean sample."""
+
+    def swap_scheduler(self, pipeline: Any, target: str | type[Any], options: Mapping[str, Any]) -> None:
+        """Have the pipeline draw with another scheduler from now on: a class, or one of diffusers' by name.
+
+        Raises ValueError where it doesn't fit the model."""
+        pipeline.scheduler = swapped(pipeline.scheduler, target, options)
 
     def stock(self, pipeline: Any) -> Any | None:
         """The form for stock diffusers, beside the model itself; None where that is the same, or there is none."""

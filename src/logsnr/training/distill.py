@@ -32,6 +32,10 @@ def distilled(run: Path) -> RunConfig:
     base = from_record(read_json(run / "config.json"), str(run / "config.json"))
     if isinstance(base.objective, ConsistencyConfig):
         raise ConfigError(f"{run} is distilled already. Give the run that it came from.")
+    if not hasattr(base.model, "init_from"):
+        raise ConfigError(
+            f"logsnr distill can't take {base.kind}: its networks can't begin from another model's weights."
+        )
     origin = ConsistencyConfig(base_digest=model_digest(find_model(run)), base_steps=base.train.num_steps)
     model = dataclasses.replace(base.model, init_from=str(run))
     condition = base.condition

@@ -80,7 +80,7 @@ class PointsParts(Parts):
         return (2,)
 
 
-TRAIN = TrainConfig(num_steps=1600, batch_size=128, learning_rate=3e-3, mixed_precision="no", checkpoint_every=200)
+TRAIN = TrainConfig(num_steps=1200, batch_size=512, learning_rate=0.01, mixed_precision="no", checkpoint_every=200)
 PARTS = PointsParts()
 KIND = Kind("points", PointsData, PointsModel, "points:PARTS", ("PointsPipeline",), {}, lambda data, model: None)
 SETTINGS = (PointsData(), ScheduleConfig(num_train_timesteps=100), PointsModel(), WeightedConfig(ElboWeighting()))

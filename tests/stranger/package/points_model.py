@@ -1,5 +1,6 @@
 """What travels with a model of points: a small network, and the pipeline that draws with it."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -43,7 +44,8 @@ class PointsPipeline(DiffusionPipeline):  # type: ignore[misc]
         x = torch.stack([torch.randn(2, generator=each) for each in generators])
         null = torch.full((batch_size,), self.network.config.components)
         asked = null if component is None else torch.tensor(component)
-        self.scheduler.set_timesteps(num_inference_steps, eta=eta)
+        of_noise = {"eta": eta} if "eta" in inspect.signature(self.scheduler.set_timesteps).parameters else {}
+        self.scheduler.set_timesteps(num_inference_steps, **of_noise)
         for i, t in enumerate(self.scheduler.timesteps):
             nothing, said = (self.network(x, t, c)[0] for c in (null, asked))
             x = self.scheduler.step(nothing + guidance_scale * (said - nothing), t, x, generator=generators)[0]
