@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -68,6 +69,17 @@ def logsnr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fin
 def started(tmp_path: Path) -> Callable[..., Command]:
     """`started("train", …)` begins that command in a process of its own."""
     return lambda *argv: Command(tmp_path / "log.txt", [str(a) for a in argv])
+
+
+@pytest.fixture
+def diffusers_log() -> Iterator[list[str]]:
+    """What diffusers logs as a warning or worse."""
+    lines: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("diffusers").addHandler(handler)
+    yield lines
+    logging.getLogger("diffusers").removeHandler(handler)
 
 
 @pytest.fixture

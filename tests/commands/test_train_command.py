@@ -16,7 +16,7 @@ import pytest
 from commands import Command, Finished, without_boxes
 
 from logsnr.settings.presets import presets
-from logsnr.settings.run import RunConfig, flat, from_json
+from logsnr.settings.run import RunConfig, flat, from_record
 
 Run = Callable[..., Finished]
 
@@ -92,7 +92,7 @@ def test_dry_run_of_train_shows_everything_and_writes_nothing(tiny: list[str], t
     assert end.status == 0
     assert [path.name for path in tmp_path.iterdir()] == ["log.txt"]
     shown, brace, rest = end.output.rpartition("\n}\n")
-    config = from_json(shown + brace)
+    config = from_record(json.loads(shown + brace))
     assert isinstance(config, RunConfig)
     assert config.train.num_steps == 12
     assert "38 training and 2 held-out images, 8x8, gray, 8 bit, 2 classes" in rest

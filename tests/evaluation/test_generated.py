@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
+from tiny_unet import tiny_unet
 
 from logsnr.base.errors import ModelError
 from logsnr.data.arrays import ArrayExamples
@@ -22,20 +22,7 @@ from logsnr.settings.options import EvaluateOptions
 
 
 def pipeline(classes: int | None = None) -> PixelDiffusionPipeline:
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8,),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        norm_num_groups=4,
-        add_attention=False,
-        num_class_embeds=None if classes is None else classes + 1,
-    )
-    made = PixelDiffusionPipeline(unet, CosineBetaScheduler(prediction_type="v_prediction"))
+    made = PixelDiffusionPipeline(tiny_unet(classes), CosineBetaScheduler(prediction_type="v_prediction"))
     made.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
     return made
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
 from gaussian import DOUBLE, SHAPES, exact, gaussian
 from test_likelihood import TARGETS, scheduler
+from tiny_unet import tiny_unet
 from torch import Tensor
 
 from logsnr.base.errors import ConfigError
@@ -141,13 +141,7 @@ def test_repeats_are_draws_of_the_noise() -> None:
 
 def test_a_u_net_in_float32() -> None:
     """A real network, with classes and a learned variance: both traces agree on its flow."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        unet = UNet2DModel(
-            sample_size=4, in_channels=1, out_channels=2, num_class_embeds=3, layers_per_block=1, norm_num_groups=2,
-            block_out_channels=(4,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
-            add_attention=False,
-        ).eval()  # fmt: skip
+    unet = tiny_unet(2, sample_size=4, out_channels=2, block_out_channels=(4,), norm_num_groups=2)
     s = scheduler("cosine", "v_prediction", "learned_range")
     images = gaussian(16).sample(3, 0)
     batch = Batch(images.float(), {"class_labels": torch.tensor([0, 1, 0])}, torch.arange(3))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from loopback_hub import LoopbackHub
 from safetensors.torch import load_file, save_file
+from tiny_unet import tiny_unet
 
 from logsnr.base.errors import ModelError
 from logsnr.folders.model_folder import (
@@ -39,21 +39,9 @@ FORMS = ("stock", "classes", "distilled")
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Run folders: with a model that is stock, one with classes and so with code, and a distilled one."""
-    torch.manual_seed(0)
     folder, schedule, made = tmp_path_factory.mktemp("runs"), CosineBetaScheduler(), {}
     for name in FORMS:
-        unet = UNet2DModel(
-            sample_size=8,
-            in_channels=1,
-            out_channels=1,
-            block_out_channels=(8,),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D",),
-            up_block_types=("UpBlock2D",),
-            norm_num_groups=4,
-            add_attention=False,
-            num_class_embeds=None if name == "stock" else 3,
-        )
+        unet = tiny_unet(None if name == "stock" else 2)
         of_distilled = ConsistencyScheduler.from_config(schedule.config, distilled_steps=2, contrasts=[1.0, 1.1])
         pipeline = PixelDiffusionPipeline(unet, of_distilled if name == "distilled" else schedule)
         pipeline.save_pretrained(folder / name / "model")

@@ -28,7 +28,7 @@ from logsnr.objectives.objective import Context
 from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
 from logsnr.settings.objective import ConsistencyConfig
-from logsnr.settings.run import RunConfig, from_json, to_json
+from logsnr.settings.run import RunConfig, from_record, to_record
 from logsnr.settings.schedule import ScheduleConfig
 from logsnr.tasks.load import load
 from logsnr.training.distill import distilled
@@ -156,7 +156,7 @@ def test_too_many_evaluations_for_the_schedule_are_refused() -> None:
 
 def test_a_configuration_comes_back_and_what_cannot_be_distilled_is_refused() -> None:
     config = RunConfig(objective=ConsistencyConfig(base_digest="ab", base_steps=7, steps=3))
-    assert from_json(to_json(config)) == config
+    assert from_record(to_record(config)) == config
     with pytest.raises(ConfigError, match=r"another schedule\.prediction_type than epsilon"):
         RunConfig(schedule=ScheduleConfig(prediction_type="epsilon"), objective=ConsistencyConfig())
     with pytest.raises(ConfigError, match=r"objective\.steps must be at least 1"):
@@ -215,7 +215,7 @@ def test_a_run_is_distilled_resumed_sampled_exported_and_staged(
 
     end = logsnr("distill", base, "--out", out, *LONGER)
     assert end.status == 0, end.output
-    config = from_json((out / "config.json").read_text())
+    config = from_record(json.loads((out / "config.json").read_text()))
     wanted = distilled(base)
     assert config.objective == wanted.objective
     assert config.schedule == wanted.schedule

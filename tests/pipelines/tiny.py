@@ -9,27 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from tiny_unet import tiny_unet
 
 Made = tuple[Any, dict[str, Any]]
 
 
 def pixel(pipeline_class: Any) -> Made:
     """With classes, for without it is stock's DDPMPipeline that is saved."""
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8,),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        norm_num_groups=4,
-        add_attention=False,
-        num_class_embeds=3,
-    )
-    pipeline = pipeline_class(unet, DDIMScheduler(), id2label={0: "dark", 1: "light"})
+    pipeline = pipeline_class(tiny_unet(2), DDIMScheduler(), id2label={0: "dark", 1: "light"})
     call = {"class_labels": ["light", "dark"], "guidance_scale": 2.0, "generator": 3, "output_type": "np"}
     return pipeline, call | {"num_inference_steps": 3}
 

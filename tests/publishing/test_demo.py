@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from commands import Finished
-from diffusers.models.unets.unet_2d import UNet2DModel
 from gaussian_unet import MEAN, GaussianUNet
 from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
+from tiny_unet import tiny_unet
 
 import logsnr.media.film
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
@@ -56,18 +55,8 @@ def gaussian(**config: Any) -> Any:
 
 
 def random_pipeline(channels: int, id2label: dict[int, str] | None = None) -> Any:
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=channels,
-        out_channels=channels,
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        block_out_channels=(8,),
-        norm_num_groups=4,
-        num_class_embeds=None if id2label is None else len(id2label) + 1,
-    )
-    return PixelDiffusionPipeline(unet.eval(), CosineBetaScheduler(prediction_type="v_prediction"), id2label)
+    unet = tiny_unet(None if id2label is None else len(id2label), channels)
+    return PixelDiffusionPipeline(unet, CosineBetaScheduler(prediction_type="v_prediction"), id2label)
 
 
 def draw(pipe: Any, **changes: Any) -> app.Drawing:

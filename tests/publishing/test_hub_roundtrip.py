@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
 from huggingface_hub import HfApi
 from loopback_hub import LoopbackHub, entered
 from rounding import assert_same_images
 from stock_python import link_packages, run_stock_python
+from tiny_unet import tiny_unet
 
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
@@ -117,22 +117,6 @@ class Journey:
         return np.load(self.out / f"{name}.npy")
 
 
-def unet(classes: int | None) -> Any:
-    torch.manual_seed(0)
-    return UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8,),
-        norm_num_groups=4,
-        layers_per_block=1,
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        add_attention=False,
-        num_class_embeds=None if classes is None else classes + 1,
-    ).eval()
-
-
 def push_stock(pipe: PixelDiffusionPipeline, repo: str, folder: Path) -> None:
     pipe.to_stock().save_pretrained(folder)
     HfApi().create_branch(repo, branch="stock")
@@ -163,8 +147,8 @@ def second_edition(folder: Path, patch: pytest.MonkeyPatch) -> list[ModuleType]:
 def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     tmp = tmp_path_factory.mktemp("journey")
     scheduler = CosineBetaScheduler(prediction_type="v_prediction")
-    plain = PixelDiffusionPipeline(unet(None), scheduler)
-    classes = PixelDiffusionPipeline(unet(3), scheduler, id2label={0: "cat", 1: "dog", 2: "seven"})
+    plain = PixelDiffusionPipeline(tiny_unet(), scheduler)
+    classes = PixelDiffusionPipeline(tiny_unet(3), scheduler, id2label={0: "cat", 1: "dog", 2: "seven"})
     with (
         LoopbackHub() as hub,
         entered(hub.environment(tmp / "home")),

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import torch
 from commands import Finished
-from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from loopback_hub import LoopbackHub
+from tiny_unet import tiny_unet
 
 from logsnr.base.errors import ModelError
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
@@ -71,18 +71,7 @@ def mark(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    unet: Any = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8,),
-        norm_num_groups=4,
-        layers_per_block=1,
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        add_attention=False,
-    )
-    PixelDiffusionPipeline(unet, CosineBetaScheduler()).save_pretrained(tmp_path / "model")
+    PixelDiffusionPipeline(tiny_unet(), CosineBetaScheduler()).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 

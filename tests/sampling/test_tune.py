@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
 from loopback_hub import LoopbackHub
+from tiny_unet import tiny_unet
 
 from logsnr.base.errors import ConfigError, ModelError
 from logsnr.commands.cli import run as command_line
@@ -38,19 +38,7 @@ OPTIONS = TuneOptions(steps=(3, 4))
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder of a network with random weights, large enough for its ODE to be curved."""
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8,),
-        norm_num_groups=4,
-        layers_per_block=1,
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        add_attention=False,
-        num_class_embeds=3,
-    )
+    unet = tiny_unet(2)
     with torch.no_grad():
         unet.conv_out.weight.mul_(6)
     pipe = PixelDiffusionPipeline(unet, CosineBetaScheduler(num_train_timesteps=200, prediction_type="v_prediction"))

@@ -17,6 +17,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
 from safetensors.torch import load_file
+from tiny_unet import tiny_unet
 
 import logsnr as package
 from logsnr.base.errors import ModelError
@@ -111,17 +112,7 @@ def test_a_truncated_model_is_refused(trained: Path, tmp_path: Path) -> None:
 
 
 def test_a_stock_model_of_others_can_be_loaded(tmp_path: Path) -> None:
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8,),
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        add_attention=False,
-    )
-    DDPMPipeline(unet, DDIMScheduler()).save_pretrained(tmp_path / "stock")
+    DDPMPipeline(tiny_unet(), DDIMScheduler()).save_pretrained(tmp_path / "stock")
     pipeline = load(tmp_path / "stock")
     assert type(pipeline.scheduler) is DDIMScheduler
     assert pipeline(num_inference_steps=2, generator=0).images[0].size == (8, 8)

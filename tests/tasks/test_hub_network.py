@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from commands import Finished
-from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from loopback_hub import LoopbackHub
+from tiny_unet import tiny_unet
 
 import logsnr
 from logsnr.base.errors import ModelError
@@ -23,20 +23,9 @@ Run = Callable[..., Finished]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    unet: Any = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8,),
-        norm_num_groups=4,
-        layers_per_block=1,
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        add_attention=False,
-        num_class_embeds=3,
-    )
     path = tmp_path_factory.mktemp("model") / "digits"
-    PixelDiffusionPipeline(unet, CosineBetaScheduler(), id2label={0: "zero", 1: "one"}).save_pretrained(path)
+    pipeline = PixelDiffusionPipeline(tiny_unet(2), CosineBetaScheduler(), id2label={0: "zero", 1: "one"})
+    pipeline.save_pretrained(path)
     return path
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+LISTED = 10
+"""So many are named in a sentence."""
+
 
 def listed(values: Iterable[object]) -> str:
     """The first ten, and how many more: `0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 90 more`."""
     words = [str(value) for value in values]
-    return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
+    return ", ".join(words[:LISTED]) + (f" and {len(words) - LISTED} more" if len(words) > LISTED else "")

@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logsnr.base.errors import DataError
+from logsnr.base.words import listed
 from logsnr.data.kept_pixels import Reading
 from logsnr.data.pixels import Pixels
 from logsnr.data.scan import FittedImages, scan
 from logsnr.data.seeded import Example, SeededData
 from logsnr.data.sources import Labels, open_source
 from logsnr.settings.image import DataConfig
-
-_LISTED = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,16 +168,15 @@ def class_counts(data: ImageData) -> list[int] | None:
 def _require_readable(reading: Reading, config: DataConfig) -> None:
     unreadable, count = reading.reasons, len(reading.names)
     if unreadable and not config.skip_unreadable:
-        more = len(unreadable) - _LISTED
         raise DataError(
             f"{len(unreadable)} of {_count(count, 'image')} can't be read: "
-            f"{', '.join(unreadable[:_LISTED])}{f' and {more} more' if more > 0 else ''}. "
+            f"{listed(unreadable)}. "
             "Repair or remove them, or pass --data.skip-unreadable to go on without them."
         )
     if count - len(unreadable) < 2:
         raise DataError(
             f"{config.source} has {_count(count - len(unreadable), 'readable image')}, and at least 2 are needed. "
-            f"Can't be read: {', '.join(unreadable[:_LISTED])}."
+            f"Can't be read: {listed(unreadable)}."
         )
 
 

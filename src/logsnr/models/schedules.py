@@ -34,9 +34,6 @@ from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
 from logsnr.settings.registry import known, reference
 from logsnr.settings.schedule import ScheduleConfig
 
-Sampler = BetaScheduler | ConsistencyScheduler
-"""What a model of ours is saved with: its noise schedule, or a sampler on that schedule."""
-
 GROUP = "logsnr.schedulers"
 
 

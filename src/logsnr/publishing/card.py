@@ -15,8 +15,9 @@ import diffusers
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from logsnr.base.words import LISTED, listed
 from logsnr.publishing.figures import FIGURES, figures, protocol_text, value_of
-from logsnr.publishing.markdown import LISTED, listed, prose
+from logsnr.publishing.markdown import prose
 from logsnr.publishing.provenance import base_of, data_origin, hub_url, is_placeholder, training_command
 from logsnr.publishing.published import Published, Training
 from logsnr.publishing.training_words import effort_text, held_out_text, settings_rows, target
@@ -193,7 +194,7 @@ def _summary(published: Published) -> str:
     parameters = sum(p.numel() for p in network.parameters()) / 1e6
     what = f"A diffusion model that draws {words.draws}"
     if published.classes:
-        what += f", of {len(published.classes)} classes on request: {listed(published.classes)}"
+        what += f", of {len(published.classes)} classes on request: {listed(map(prose, published.classes))}"
     start = "" if training is None else " from scratch"
     base = None if training is None else base_of(training.config)
     if published.distilled:

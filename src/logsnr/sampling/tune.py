@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from logsnr.base.errors import ConfigError, ModelError
 from logsnr.base.files import digest_of, read_json, replacing_file, replacing_folder, write_atomically
+from logsnr.base.words import listed
 from logsnr.folders.model_folder import FEW_STEP_FOLDER, find_model, is_model, model_digest, save_model
 from logsnr.sampling import refinement, trajectories
 from logsnr.sampling.few_evaluations import TUNED, UNTUNED, Curve, drive, rmse, stock_schedulers
@@ -106,18 +107,14 @@ def plan(source: str | Path, options: TuneOptions, out: Path | None = None) -> s
     teacher = passes * trajectories.GRID * trajectories.SUBSTEPS * (TRAIN + HELD_OUT)
     refining = passes * 4 * refinement.ROUNDS * refinement.BATCH * sum(n for n in steps if n not in there)
     return (
-        f"Would tune {f'a copy of {source} in ' if new else ''}{folder} for {_listed(steps)} network evaluations, "
+        f"Would tune {f'a copy of {source} in ' if new else ''}{folder} for {listed(steps)} network evaluations, "
         f"with guidance {' and '.join(f'{w:g}' for w in guidances)}.\n"
         f"Fine solutions of {TRAIN + HELD_OUT} images: {teacher:,} evaluations of the network for one image"
         f"{', which are there already' if (kept / 'held_out.safetensors').exists() else ''}.\n"
         f"Refinement: the time of about {refining:,} more"
-        f"{f' ({_listed(there)} are tuned already)' if there else ''}.\n"
+        f"{f' ({listed(there)} are tuned already)' if there else ''}.\n"
         f"Tables would go to {folder / FEW_STEP_FOLDER}; nothing was written."
     )
-
-
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))
 
 
 def _place(source: str | Path, out: Path | None) -> Path:

@@ -123,7 +123,7 @@ def to_json(config: RunConfig) -> str:
 
 
 def from_record(record: Mapping[str, Any], where: str = "config.json") -> RunConfig:
-    """The configuration in what a `config.json` holds, whatever else it holds.
+    """The configuration in what a `config.json` holds, whatever else it holds: the inverse of `to_record`.
 
     Raises `ConfigError`, naming the file as `where`, if it is of another format, or has a setting that this version
     doesn't know or that would do nothing.
@@ -139,11 +139,6 @@ def from_record(record: Mapping[str, Any], where: str = "config.json") -> RunCon
     hints = typing.get_type_hints(RunConfig) | {"data": kind.data, "model": kind.model}
     del hints["kind"]
     return RunConfig(kind=kind.name, **_values(hints, record["config"], "", where))
-
-
-def from_json(text: str) -> RunConfig:
-    """The inverse of `to_json`; raises what `from_record` raises."""
-    return from_record(json.loads(text))
 
 
 def _values(hints: Mapping[str, Any], values: Mapping[str, Any], path: str, where: str) -> dict[str, Any]:
