@@ -94,6 +94,21 @@ def test_it_is_sampled(trained: Path, tmp_path: Path, logsnr: Callable[..., Fini
     assert logsnr("sample", trained, "--out", tmp_path / "grid.png").status == 0
 
 
+def test_it_is_tuned_for_few_steps(trained: Path, tmp_path: Path, logsnr: Callable[..., Finished]) -> None:
+    end = logsnr("tune", trained, "--steps", "4", "--out", tmp_path / "tuned")
+    assert end.status == 0, end.output
+    rmse = json.loads((tmp_path / "tuned" / "scheduler_few_step" / "curve.json").read_text())["rmse"]["4"]
+    tuned, others = rmse.pop("few-step, tuned"), list(rmse.values())
+    assert len(others) == 4
+    assert all(max(tuned) < 0.5 * min(other) for other in others)
+    few = ("--scheduler", "few-step", "--steps", "4", "--num", "2", "--out", tmp_path / "drawn")
+    assert logsnr("sample", tmp_path / "tuned", *few).status == 0
+    assert logsnr("sample", trained, "--scheduler", "DDIM", "--out", tmp_path / "ddim").status == 0
+    wrong = logsnr("sample", trained, "--scheduler", "EDMEuler", "--out", tmp_path / "edm")
+    assert "another noise schedule" in wrong.message
+    assert "can't begin from another model" in logsnr("distill", trained, "--out", tmp_path / "short").message
+
+
 def test_its_bound_is_the_exact_one(trained: Path, installed: None, logsnr: Callable[..., Finished]) -> None:
     """That of the posterior mean in closed form, in the place of the network, on the same points and noise."""
     import points

@@ -37,7 +37,7 @@ class PublishArguments:
     license: str | None = None
     """Licence of the weights, as the Hub names it: apache-2.0, cc-by-4.0, mit, other."""
     data_license: str | None = None
-    """Licence of the training images, in words, for the card; that of the known data sets is filled in."""
+    """Licence of the training data, in words, for the card; that of the known data sets is filled in."""
     stage: Path | None = None
     """Leave everything in this folder, a sub-folder for each branch and for the Space, and send nothing."""
     dry_run: bool = False
