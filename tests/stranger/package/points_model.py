@@ -26,6 +26,10 @@ class PointsMLP(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return (self.body(torch.cat([sample, waves.sin(), waves.cos(), self.labels(component)], 1)),)
 
 
+def taken(function: Any, **values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in inspect.signature(function).parameters}
+
+
 class PointsPipeline(DiffusionPipeline):  # type: ignore[misc]
     """Points of the components asked for, or of any."""
 
@@ -36,19 +40,18 @@ class PointsPipeline(DiffusionPipeline):  # type: ignore[misc]
     @torch.no_grad()
     def __call__(
         self, batch_size: int = 1, component: Any = None, num_inference_steps: int = 20, guidance_scale: float = 1.0,
-        generator: Any = 0, eta: float = 0.0, output_type: str = "pt", callback_on_step_end: Any = None,
-        return_dict: bool = False,
+        generator: Any = 0, eta: float = 0.0, callback_on_step_end: Any = None, **_: Any,
     ) -> Any:  # fmt: skip
         seeds = generator if isinstance(generator, list) else range(generator, generator + batch_size)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         x = torch.stack([torch.randn(2, generator=each) for each in generators])
         null = torch.full((batch_size,), self.network.config.components)
         asked = null if component is None else torch.tensor(component)
-        of_noise = {"eta": eta} if "eta" in inspect.signature(self.scheduler.set_timesteps).parameters else {}
-        self.scheduler.set_timesteps(num_inference_steps, **of_noise)
+        self.scheduler.set_timesteps(num_inference_steps, **taken(self.scheduler.set_timesteps, eta=eta))
         for i, t in enumerate(self.scheduler.timesteps):
             nothing, said = (self.network(x, t, c)[0] for c in (null, asked))
-            x = self.scheduler.step(nothing + guidance_scale * (said - nothing), t, x, generator=generators)[0]
+            output, step = nothing + guidance_scale * (said - nothing), self.scheduler.step
+            x = step(output, t, x, **taken(step, generator=generators))[0]
             if callback_on_step_end is not None:
                 callback_on_step_end(self, i, t, {})
         return (x,)
