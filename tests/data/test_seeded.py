@@ -16,6 +16,8 @@ from logsnr.base.errors import DataError
 from logsnr.base.seeds import sample_seeds
 from logsnr.data.seeded import Batch, Example, SeededData
 
+ROWS, N = torch.zeros(3, 2), torch.arange(3)
+
 
 @dataclass
 class Phrases:
@@ -154,3 +156,21 @@ def test_an_example_that_cannot_be_read_stops_with_its_own_words(workers: int) -
     data = SeededData(Phrases(21, lost={7}), 0, num_workers=workers)
     with pytest.raises(DataError, match=r"^phrase 7 is lost$"):
         list(data.batches(seed=0, batch_size=4, start_step=0, num_steps=9))
+
+
+@pytest.mark.parametrize(
+    ("clean", "condition", "positions", "message"),
+    [
+        (np.zeros((3, 2)), {}, N, r"clean must be a tensor, and is a ndarray"),
+        (ROWS, {"class_labels": [0, 1, 2]}, N, r"condition\['class_labels'\] must be a tensor, and is a list"),
+        (ROWS, {}, range(3), r"positions must be a tensor, and is a range"),
+        (ROWS, None, N, r"condition must be a mapping from keywords to tensors, and is None. Write \{\} for none"),
+        (torch.zeros(3), {}, N, r"clean must be \(batch, channels, \.\.\.\), and is \(3,\)"),
+        (ROWS, {}, N[:2], r"positions must have an entry for each of the 3 samples in clean, and is \(2,\)"),
+        (ROWS, {"class_labels": N[:2]}, N, r"condition\['class_labels'\] must have an entry for each of the 3"),
+        (ROWS, {}, torch.zeros(3), r"positions must be int64, \(batch,\), on the CPU, and is torch.float32"),
+    ],
+)
+def test_a_batch_is_tensors_of_one_length(clean: Any, condition: Any, positions: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Batch(clean, condition, positions)

@@ -84,3 +84,38 @@ def test_channels_that_do_not_fit_the_variance_are_refused() -> None:
         Denoiser(Affine(), schedule(variance_type="learned_range"))(x, T, {})
     with pytest.raises(ModelError, match="fixed_small needs a network with 1 output channels, and this one has 2"):
         Denoiser(Affine(doubled=True), schedule())(x, T, {})
+
+
+@pytest.mark.parametrize(
+    ("returned", "found"),
+    [
+        (lambda x: x, r"a tensor \(3, 1, 2, 2\): write `return \(output,\)`"),
+        (lambda x: (x.mean(0),), r"a first entry \(1, 2, 2\)"),
+        (lambda x: (x[:1],), r"a first entry \(1, 1, 2, 2\)"),
+        (lambda x: (x[..., :1],), r"a first entry \(3, 1, 2, 1\)"),
+        (lambda x: None, "a NoneType"),
+        (lambda x: (None,), "a tuple"),
+    ],
+)
+def test_what_a_network_returns_is_a_tuple_of_the_samples_shape(returned: Any, found: str) -> None:
+    class Returning(torch.nn.Module):
+        def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool) -> Any:
+            return returned(sample)
+
+    message = r"must return a tuple whose first entry has the shape of sample, \(3, 1, 2, 2\), and returned " + found
+    with pytest.raises(ModelError, match=message):
+        Denoiser(Returning(), schedule())(torch.zeros(3, 1, 2, 2), T, {})
+
+
+def test_guidance_needs_conditions() -> None:
+    unconditional = Denoiser(Affine(), schedule())
+    with pytest.raises(ValueError, match=r"guidance_scale must be 1 for a denoiser without conditions, and is 2.0"):
+        Guided(unconditional, 2.0)
+    x = torch.randn(3, 1, 2, 2)
+    assert torch.equal(Guided(unconditional, 1.0)(x, T, {}).output, unconditional(x, T, {}).output)
+
+
+def test_a_schedule_is_a_scheduler() -> None:
+    for wrong in (CosineBetaScheduler, "cosine"):
+        with pytest.raises(TypeError, match=r"schedule must be a scheduler, such as CosineBetaScheduler\(\), and is"):
+            Denoiser(Affine(), wrong)

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from logsnr.base.errors import did_you_mean
 from logsnr.data.seeded import Condition
 
 
@@ -17,7 +18,10 @@ class Conditioner(Protocol):
     """
 
     def encode(self, raw: Condition, device: torch.device) -> Condition:
-        """The network's keywords for the condition of a batch, on its device."""
+        """The network's keywords for the condition of a batch, on its device; of none, none.
+
+        Raises ValueError for what it doesn't know: a condition that nobody looks at would be lost in silence.
+        """
         ...
 
     def null(self, count: int, device: torch.device) -> Condition:
@@ -25,7 +29,10 @@ class Conditioner(Protocol):
         ...
 
     def drop(self, condition: Condition, coins: Tensor) -> Condition:
-        """The same with the null condition where `coins`, bool (batch,), say so."""
+        """The same with the null condition where `coins`, bool (batch,), say so: what training shows.
+
+        Raises ValueError where there is nothing to drop, and the network would learn of the null condition alone.
+        """
         ...
 
     def in_turn(self, count: int, device: torch.device) -> Condition:
@@ -34,9 +41,16 @@ class Conditioner(Protocol):
 
 
 class Unconditioned:
-    """The conditioner of a network that has no condition: whatever data say, it isn't shown."""
+    """The conditioner of a network that has no condition. A batch that has one is refused."""
 
     def encode(self, raw: Condition, device: torch.device) -> Condition:
+        if raw:
+            name = next(iter(raw))
+            raise ValueError(
+                f"A batch has the condition {name!r}, and the denoiser knows of no conditions: the network wouldn't be "
+                f"shown it. Say what it means, Denoiser(network, schedule, ClassLabel(K, {name!r})) for K classes, or "
+                "leave it out of the batch."
+            )
         return {}
 
     def null(self, count: int, device: torch.device) -> Condition:
@@ -47,3 +61,13 @@ class Unconditioned:
 
     def in_turn(self, count: int, device: torch.device) -> Condition:
         return {}
+
+
+def refuse_unknown(raw: Condition, keyword: str) -> None:
+    """Raise ValueError where the condition of a batch has another keyword than the one that is known."""
+    if unknown := [name for name in raw if name != keyword]:
+        raise ValueError(
+            f"A batch has the condition {unknown[0]!r}, and the denoiser's conditioner knows {keyword!r} alone."
+            f"{did_you_mean(unknown[0], [keyword])} Call it so in the batch, give the conditioner the other keyword, "
+            "or leave it out."
+        )

@@ -95,16 +95,56 @@ class Examples(Protocol):
 Kind = TypeVar("Kind", bound=Examples, covariant=True)
 
 
+def _conditions(condition: Any) -> dict[str, Any]:
+    if not isinstance(condition, Mapping):
+        raise ValueError(
+            f"condition must be a mapping from keywords to tensors, and is {condition!r}. Write {{}} for none."
+        )
+    return {f"condition[{name!r}]": values for name, values in condition.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Samples that the network sees at once, on the CPU, before there is noise in them."""
+    """Samples that the network sees at once, on the CPU, before there is noise in them.
+
+    Args:
+        clean: x_0: float32, about in [-1, 1], (batch, channels, *space); or int64, (batch, length).
+        condition: what each is conditioned on, by keyword of the network, (batch, ...): `{"class_labels": labels}`.
+            Empty, {}: on nothing.
+        positions: int64, (batch,): the number n of each sample in this run, 0, 1, 2, ... over all of its batches.
+            Timestep, noise and dropped conditions come from the seed and n alone: a number that comes again brings
+            the same again.
+
+    Raises ValueError where one is no tensor, or they aren't of one length.
+    """
 
     clean: Tensor
-    """x_0: float32 in [-1, 1], (batch, channels, *space); or int64, (batch, length)."""
     condition: Condition
-    """What it is conditioned on, by keyword of the network."""
     positions: Tensor
-    """int64, (batch,): the number n of each sample in this run; whoever draws noise for it seeds by `sample_seed`."""
+
+    def __post_init__(self) -> None:
+        tensors = {"clean": self.clean, "positions": self.positions, **_conditions(self.condition)}
+        for name, values in tensors.items():
+            if not isinstance(values, Tensor):
+                raise ValueError(
+                    f"{name} must be a tensor, and is a {type(values).__name__}. Convert it, as by torch.as_tensor."
+                )
+        if self.clean.ndim < 2:
+            raise ValueError(
+                f"clean must be (batch, channels, ...), and is {tuple(self.clean.shape)}. Give single numbers an axis "
+                "of length 1, as by `[:, None]`."
+            )
+        count, n = len(self.clean), self.positions
+        if n.ndim != 1 or n.dtype != torch.int64 or n.device.type != "cpu":
+            raise ValueError(
+                f"positions must be int64, (batch,), on the CPU, and is {n.dtype}, {tuple(n.shape)}, on {n.device}. "
+                "They are the samples' numbers, as torch.arange(start, start + batch)."
+            )
+        for name, values in tensors.items():
+            if values.ndim == 0 or len(values) != count:
+                raise ValueError(
+                    f"{name} must have an entry for each of the {count} samples in clean, and is {tuple(values.shape)}."
+                )
 
     def take(self, rows: Tensor, positions: Tensor) -> Batch:
         """The samples of these rows, as the samples of these numbers."""

@@ -96,10 +96,11 @@ def noised(batch: Batch, seed: int, stream: str, device: torch.device) -> tuple[
 
 
 def shown_condition(denoiser: Denoiser, batch: Batch, context: Context) -> Condition:
-    """The condition of a training batch, encoded, some of it dropped."""
+    """The condition of a training batch, encoded, some of it dropped.
+
+    Raises ValueError where the denoiser's conditioner doesn't know it, or misses it.
+    """
     condition = denoiser.conditioner.encode(batch.condition, context.device)
-    if not condition:
-        return condition
     coins = sample_seeds(context.seed, batch.positions.numpy(), "label dropout") < context.condition_dropout * 2.0**63
     return denoiser.conditioner.drop(condition, torch.from_numpy(coins).to(context.device))
 
