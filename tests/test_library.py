@@ -8,16 +8,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from diffusers import DDPMScheduler
 
 import logsnr
 from logsnr.base.errors import ConfigError
 from logsnr.objectives.hybrid import HybridObjective
 from logsnr.objectives.learned_schedule import LearnedScheduleObjective
+from logsnr.objectives.vlb import VlbObjective
 from logsnr.objectives.weighted import WeightedObjective
-from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
-from logsnr.settings.objective import WeightedConfig
+from logsnr.schedulers.scheduling_beta import CosineBetaScheduler, LinearBetaScheduler
+from logsnr.settings.objective import MinSnrWeighting, SigmoidWeighting, WeightedConfig
 
 DRAWS = {"matplotlib", "tensorboard", "torchmetrics", "datasets"}
 """Packages that only those need who draw a figure, log, evaluate, or open a data set."""
@@ -40,6 +44,17 @@ def test_every_name_is_there_and_says_what_it_is(name: str) -> None:
     assert not own.startswith(f"{name}(")  # what dataclasses and named tuples write of themselves
     assert len(own.split()) >= 4
     assert own.split("\n\n")[0].rstrip().endswith(".")
+
+
+def test_what_is_listed_is_what_is_offered() -> None:
+    assert dir(logsnr) == sorted([*logsnr.__all__, "__version__"])
+
+
+@pytest.mark.parametrize("name", [name for name in logsnr.__all__ if name.endswith("Objective")])
+def test_the_methods_of_a_loss_say_what_they_do(name: str) -> None:
+    cls = getattr(logsnr, name)
+    for method in ("loss", "errors", "after_step", "finish", "state", "restore"):
+        assert len((getattr(cls, method).__doc__ or "").split()) >= 4, method
 
 
 def test_type_checkers_see_what_is_there() -> None:
@@ -91,3 +106,30 @@ def test_a_loss_refuses_a_schedule_that_it_cannot_train() -> None:
         HybridObjective(CosineBetaScheduler())
     with pytest.raises(ConfigError, match=r"needs objective.name weighted with objective.weighting.name elbo, sigmoid"):
         LearnedScheduleObjective(CosineBetaScheduler(), WeightedConfig())
+
+
+LOSSES = [WeightedObjective, VlbObjective]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_refuses_a_scheduler_without_log_snr(loss: Any) -> None:
+    for wrong, name in ((DDPMScheduler(), "a DDPMScheduler"), (CosineBetaScheduler, "the class CosineBetaScheduler")):
+        with pytest.raises(TypeError, match=f"schedule must be one of logsnr's, .* and is {name}"):
+            loss(wrong)
+    for stock, ours in (("linear", LinearBetaScheduler), ("squaredcos_cap_v2", CosineBetaScheduler)):
+        stranger = DDPMScheduler(beta_schedule=stock)
+        schedule = ours.from_config(stranger.config)  # the cure that the message names
+        assert torch.equal(schedule.betas, stranger.betas)
+        assert loss(schedule).schedule is schedule
+
+
+def test_a_weighting_alone_is_no_loss() -> None:
+    cure = r"must be of class WeightedConfig, and is SigmoidWeighting.* WeightedConfig\(SigmoidWeighting\(\.\.\.\)\)"
+    with pytest.raises(ConfigError, match=cure):
+        WeightedObjective(CosineBetaScheduler(), SigmoidWeighting())  # type: ignore[arg-type]
+    cure = r"must be of class ObjectiveConfig, and is MinSnrWeighting.* WeightedConfig\(MinSnrWeighting\(\.\.\.\)\)"
+    with pytest.raises(ConfigError, match=cure):
+        logsnr.RunConfig(objective=MinSnrWeighting())  # type: ignore[arg-type]
+    for wrong in ("min_snr", MinSnrWeighting):
+        with pytest.raises(ConfigError, match=r"objective.weighting must be a weighting with its settings, such as"):
+            WeightedConfig(wrong)  # type: ignore[arg-type]

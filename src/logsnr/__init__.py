@@ -150,4 +150,4 @@ if not TYPE_CHECKING:  # or type checkers would take any name for one of ours
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return [*__all__, "__version__"]

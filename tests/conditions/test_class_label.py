@@ -1,4 +1,4 @@
-"""Classes as conditions: what is refused, since it would be lost in silence or the network alone would stumble on it."""
+"""Classes as conditions: what is refused, for it would be lost in silence or stumbled on by the network alone."""
 
 from __future__ import annotations
 

@@ -33,9 +33,9 @@ from logsnr.base.errors import ConfigError
 from logsnr.data.seeded import Batch, Condition
 from logsnr.models.denoiser import Denoiser, original
 from logsnr.models.schedules import consistency_scheduler
-from logsnr.objectives.objective import Context, Gather, noised, shown_condition
+from logsnr.objectives.objective import Context, Gather, noised, require_schedule, shown_condition
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.settings.objective import ConsistencyConfig
+from logsnr.settings.objective import ConsistencyConfig, require_settings
 
 Grid = tuple[Tensor, Tensor]
 
@@ -57,6 +57,8 @@ class ConsistencyObjective:
     """
 
     def __init__(self, schedule: BetaScheduler, settings: ConsistencyConfig, context: Context) -> None:
+        require_schedule(schedule)
+        require_settings(settings, ConsistencyConfig)
         if context.denoiser is None:
             raise ValueError("`context.denoiser` must be the denoiser that is distilled, and is None.")
         self.schedule, self.settings, self.context = schedule, settings, context
@@ -87,6 +89,11 @@ class ConsistencyObjective:
         return torch.tensor(timesteps, device=self.context.device), torch.tensor(nodes, device=self.context.device)
 
     def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+        """The mean loss of a training batch: a tensor without axes, for `backward()`.
+
+        Timesteps and noise come from `context.seed` and `batch.positions`. Raises ValueError where the denoiser doesn't
+        know the batch's condition or misses it, and ModelError where the network's output doesn't fit.
+        """
         condition = shown_condition(denoiser, batch, self.context)
         clean, noise = noised(batch, self.context.seed, "noise", self.context.device)
         segments = (batch.positions % self.settings.steps).to(self.context.device)
@@ -133,7 +140,7 @@ class ConsistencyObjective:
         return self.squared_errors(denoiser, clean, noise, condition, segments)
 
     def after_step(self, gather: Gather, progress: float) -> None:
-        """Nothing is learned."""
+        """Does nothing: this loss learns nothing from its batches."""
 
     def _fine_grid(self) -> Grid:
         """Of `_FINE` evaluations in each segment, or as many as the schedule has timesteps for."""

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from logsnr.data.seeded import Batch
 from logsnr.models.denoiser import Denoiser
-from logsnr.objectives.objective import Context, Fixed, noised, shown_condition
+from logsnr.objectives.objective import Context, Fixed, noised, require_schedule, shown_condition
 from logsnr.objectives.targets import squared_errors, target_errors
 from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.variational_bound import VariationalBound
 from logsnr.objectives.weightings import loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.settings.objective import HybridConfig, require_learned_variance
+from logsnr.settings.objective import HybridConfig, require_learned_variance, require_settings
 
 
 class HybridObjective(Fixed):
@@ -30,14 +30,16 @@ class HybridObjective(Fixed):
         settings: the weighting and the weight of the bound; `HybridConfig()` when not given.
         context: seed, device, depth of the data, and how many conditions are dropped.
 
-    Raises ConfigError for a schedule whose variance isn't learned.
+    Raises ConfigError for a schedule whose variance isn't learned, and TypeError for a stock scheduler.
     """
 
     def __init__(
         self, schedule: BetaScheduler, settings: HybridConfig | None = None, context: Context | None = None
     ) -> None:
+        require_schedule(schedule)
         require_learned_variance(schedule.variance_type)
-        settings = settings or HybridConfig()
+        settings = HybridConfig() if settings is None else settings
+        require_settings(settings, HybridConfig)
         self.schedule = self.sampler = schedule
         self.context = context or Context()
         device = self.context.device
@@ -46,6 +48,11 @@ class HybridObjective(Fixed):
         self.bound = VariationalBound(schedule, self.context.bits, device=device, dtype=torch.float32)
 
     def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+        """The mean loss of a training batch: a tensor without axes, for `backward()`.
+
+        Timesteps and noise come from `context.seed` and `batch.positions`. Raises ValueError where the denoiser doesn't
+        know the batch's condition or misses it, and ModelError where the network's output doesn't fit.
+        """
         seed, device = self.context.seed, self.context.device
         drawn = torch.from_numpy(draw_timesteps(seed, batch.positions.numpy(), len(self.schedule)))
         t = drawn.to(device)
@@ -58,4 +65,9 @@ class HybridObjective(Fixed):
         return (squared + self.vlb_weight * terms).mean()
 
     def errors(self, denoiser: Denoiser, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+        """Squared errors of what the network predicts, unweighted, (batch,), at given timesteps, int64, (batch,).
+
+        What a held-out loss is made of, whatever trains: `weights[timesteps]` are its weights. The noise of position n
+        comes from (0, n) and `stream`, any word, so that the same call has the same noise for every model.
+        """
         return target_errors(denoiser, self.schedule, batch, timesteps, stream)

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from logsnr.data.seeded import Batch
 from logsnr.models.denoiser import Denoiser
-from logsnr.objectives.objective import Context, Gather, noised, shown_condition
+from logsnr.objectives.objective import Context, Gather, noised, require_schedule, shown_condition
 from logsnr.objectives.schedule_learner import ScheduleLearner, learned_scheduler
 from logsnr.objectives.targets import squared_error_in_sample, target_errors
 from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.objectives.weightings import integral_weights, loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.settings.objective import WeightedConfig, require_integral
+from logsnr.settings.objective import WeightedConfig, require_integral, require_settings
 from logsnr.settings.schedule import Teacher
 
 
@@ -30,7 +30,7 @@ class LearnedScheduleObjective:
         context: seed, device and how many conditions are dropped.
         teacher: what moves the curve: the gradient of the loss's variance, or each noise level's losses directly.
 
-    Raises ConfigError for another weighting.
+    Raises ConfigError for another weighting, and TypeError for a stock scheduler.
     """
 
     def __init__(
@@ -40,6 +40,8 @@ class LearnedScheduleObjective:
         context: Context | None = None,
         teacher: Teacher = "variance",
     ) -> None:
+        require_schedule(schedule)
+        require_settings(settings, WeightedConfig)
         require_integral(settings.weighting)
         self.weighting = settings.weighting
         self.context = context or Context()
@@ -53,20 +55,28 @@ class LearnedScheduleObjective:
 
     @property
     def schedule(self) -> BetaScheduler:
+        """The noise schedule as it is now."""
         if self._moved:
             self._follow(learned_scheduler(self._first, self.learner.state()))
         return self._schedule
 
     @property
     def sampler(self) -> BetaScheduler:
+        """What the model is sampled with: the schedule as it is now."""
         return self.schedule
 
     @property
     def weights(self) -> Tensor:
+        """The weight of a held-out error at each timestep, (T,)."""
         assert self.schedule is self._schedule
         return self._weights
 
     def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+        """The mean loss of a training batch: a tensor without axes, for `backward()`.
+
+        Timesteps and noise come from `context.seed` and `batch.positions`. Raises ValueError where the denoiser doesn't
+        know the batch's condition or misses it, and ModelError where the network's output doesn't fit.
+        """
         seed, device = self.context.seed, self.context.device
         t = torch.from_numpy(draw_timesteps(seed, batch.positions.numpy(), len(self._schedule))).to(device)
         clean, noise = noised(batch, seed, "noise", device)
@@ -88,6 +98,11 @@ class LearnedScheduleObjective:
         return losses.mean()
 
     def errors(self, denoiser: Denoiser, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+        """Squared errors of what the network predicts, unweighted, (batch,), at given timesteps, int64, (batch,).
+
+        What a held-out loss is made of, whatever trains: `weights[timesteps]` are its weights. The noise of position n
+        comes from (0, n) and `stream`, any word, so that the same call has the same noise for every model.
+        """
         return target_errors(denoiser, self.schedule, batch, timesteps, stream)
 
     def after_step(self, gather: Gather, progress: float) -> None:
@@ -95,11 +110,13 @@ class LearnedScheduleObjective:
         self._moved = self.learner.learn(gather, progress) or self._moved
 
     def finish(self, denoiser: Denoiser) -> None:
-        """Nothing is measured."""
+        """Does nothing: the sampler of this loss needs no measuring."""
 
     def state(self) -> dict[str, Tensor]:
+        """The curve as it is now, and what moves it."""
         return self.learner.state()
 
     def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
         self.learner.restore(state)
         self._moved = True

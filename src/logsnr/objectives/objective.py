@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from logsnr.base.noise import normal_like
@@ -89,6 +90,20 @@ class Objective(Protocol):
         ...
 
 
+def require_schedule(schedule: object) -> None:
+    """Raise TypeError unless it is a scheduler with a log-SNR, as ours are: stock ones have none."""
+    if not (isinstance(schedule, SchedulerMixin) and hasattr(schedule, "log_snr")):
+        raise TypeError(
+            f"schedule must be one of logsnr's, such as CosineBetaScheduler(), and is {_named(schedule)}. "
+            "LinearBetaScheduler.from_config(scheduler.config) makes one of a stock scheduler whose beta_schedule is "
+            "linear, CosineBetaScheduler one of squaredcos_cap_v2."
+        )
+
+
+def _named(found: object) -> str:
+    return f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
+
+
 def noised(batch: Batch, seed: int, stream: str, device: torch.device) -> tuple[Tensor, Tensor]:
     """The clean samples of a batch and their noise, on the device; the noise of each comes from its own seed."""
     clean = batch.clean.to(device)
@@ -109,14 +124,14 @@ class Fixed:
     """The part of a loss that learns nothing itself, and whose sampler needs no measuring."""
 
     def after_step(self, gather: Gather, progress: float) -> None:
-        """Nothing is learned."""
+        """Does nothing: this loss learns nothing from its batches. Other losses want it called after each step."""
 
     def finish(self, denoiser: Denoiser) -> None:
-        """Nothing is measured."""
+        """Does nothing: the sampler of this loss needs no measuring. Other losses want it called after training."""
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing is kept."""
+        """Empty: this loss has no state that a checkpoint would have to hold."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Nothing was kept."""
+        """Does nothing: this loss has no state, see `state`."""

@@ -14,13 +14,13 @@ from torch import Tensor
 from logsnr.data.seeded import Batch
 from logsnr.models.denoiser import Denoiser
 from logsnr.objectives.importance import ImportanceSampler
-from logsnr.objectives.objective import Context, Gather, noised, shown_condition
+from logsnr.objectives.objective import Context, Gather, noised, require_schedule, shown_condition
 from logsnr.objectives.targets import target_errors
 from logsnr.objectives.timesteps import uniform
 from logsnr.objectives.variational_bound import VariationalBound
 from logsnr.objectives.weightings import loss_weights
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.settings.objective import ElboWeighting, VlbConfig
+from logsnr.settings.objective import ElboWeighting, VlbConfig, require_settings
 
 
 class VlbObjective:
@@ -30,11 +30,15 @@ class VlbObjective:
         schedule: the noise, what is predicted, and the variance, learned or not.
         settings: `VlbConfig()`, which has nothing to set.
         context: seed, device, depth of the data, and how many conditions are dropped.
+
+    Raises TypeError for a stock scheduler.
     """
 
     def __init__(
         self, schedule: BetaScheduler, settings: VlbConfig | None = None, context: Context | None = None
     ) -> None:
+        require_schedule(schedule)
+        require_settings(VlbConfig() if settings is None else settings, VlbConfig)
         self.schedule = self.sampler = schedule
         self.context = context or Context()
         device = self.context.device
@@ -43,6 +47,11 @@ class VlbObjective:
         self.importance = ImportanceSampler(len(schedule))
 
     def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+        """The mean loss of a training batch: a tensor without axes, for `backward()`.
+
+        Timesteps and noise come from `context.seed` and `batch.positions`. Raises ValueError where the denoiser doesn't
+        know the batch's condition or misses it, and ModelError where the network's output doesn't fit.
+        """
         seed, device = self.context.seed, self.context.device
         drawn, share = self.importance.draw(uniform(seed, batch.positions.numpy()))
         at, t = torch.from_numpy(drawn), torch.from_numpy(drawn).to(device)
@@ -55,6 +64,11 @@ class VlbObjective:
         return (len(self.schedule) * terms * torch.from_numpy(share).float().to(device)).mean()
 
     def errors(self, denoiser: Denoiser, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+        """Squared errors of what the network predicts, unweighted, (batch,), at given timesteps, int64, (batch,).
+
+        What a held-out loss is made of, whatever trains: `weights[timesteps]` are its weights. The noise of position n
+        comes from (0, n) and `stream`, any word, so that the same call has the same noise for every model.
+        """
         return target_errors(denoiser, self.schedule, batch, timesteps, stream)
 
     def after_step(self, gather: Gather, progress: float) -> None:
@@ -62,10 +76,12 @@ class VlbObjective:
         self.importance.learn(gather)
 
     def finish(self, denoiser: Denoiser) -> None:
-        """Nothing is measured."""
+        """Does nothing: the sampler of this loss needs no measuring."""
 
     def state(self) -> dict[str, Tensor]:
+        """The last losses of each timestep, which decide what is drawn next."""
         return self.importance.state()
 
     def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
         self.importance.restore(state)

@@ -112,6 +112,15 @@ WEIGHTINGS: tuple[type[WeightingConfig], ...] = (
 )
 
 
+def require_weighting(weighting: object) -> None:
+    """Raise ConfigError unless it is a weighting with its settings."""
+    if not isinstance(weighting, WeightingConfig):
+        raise ConfigError(
+            f"objective.weighting must be a weighting with its settings, such as MinSnrWeighting(), and is "
+            f"{weighting!r}."
+        )
+
+
 # Losses
 
 
@@ -141,6 +150,17 @@ _LEARNS = (
     "schedule.name learned needs objective.name weighted with objective.weighting.name elbo, sigmoid or edm, whose "
     "mean doesn't depend on the schedule, and has {}."
 )
+
+
+def require_settings(settings: object, cls: type[ObjectiveConfig]) -> None:
+    """Raise ConfigError unless `settings` are those of a loss, which `cls` is the class of."""
+    if isinstance(settings, cls):
+        return
+    like = WeightedConfig if cls is ObjectiveConfig else cls
+    cure = f"Such is {like.__name__}()."
+    if isinstance(settings, WeightingConfig) and "weighting" in like.__dataclass_fields__:
+        cure = f"A weighting is a part of them: {like.__name__}({type(settings).__name__}(...))."
+    raise ConfigError(f"objective must be of class {cls.__name__}, and is {settings!r}. {cure}")
 
 
 def require_integral(weighting: WeightingConfig) -> None:
@@ -175,6 +195,9 @@ class WeightedConfig(ObjectiveConfig):
     builds = "logsnr.objectives.weighted:WeightedObjective"
     weighting: WeightingConfig = field(default_factory=MinSnrWeighting)
 
+    def __post_init__(self) -> None:
+        require_weighting(self.weighting)
+
     def check(self, schedule: ScheduleConfig) -> None:
         require_fixed_variance(schedule.variance_type)
         if isinstance(schedule, LearnedSchedule):
@@ -192,6 +215,7 @@ class HybridConfig(ObjectiveConfig):
     """Weight of the variational bound, in bits per dimension."""
 
     def __post_init__(self) -> None:
+        require_weighting(self.weighting)
         require(self.vlb_weight > 0, "objective.vlb_weight", "above 0", self.vlb_weight)
 
     def check(self, schedule: ScheduleConfig) -> None:

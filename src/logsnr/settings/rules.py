@@ -1,4 +1,7 @@
-"""How a broken rule of one setting is said."""
+"""How a broken rule of settings is said."""
+
+import typing
+from typing import Any
 
 from logsnr.base.errors import ConfigError
 
@@ -7,3 +10,19 @@ def require(condition: bool, name: str, rule: str, value: object) -> None:
     """Raise ConfigError unless `condition`: "`name` must be `rule`, and is `value`"."""
     if not condition:
         raise ConfigError(f"{name} must be {rule}, and is {value!r}.")
+
+
+def require_types(settings: Any, path: str) -> None:
+    """Raise ConfigError where a dataclass of numbers and words has a value of another type than it says.
+
+    "8" isn't 8; an int does as a float. `path` is where the settings are, such as `train`.
+    """
+    for name, hint in typing.get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        if typing.get_origin(hint) is typing.Literal:
+            allowed = typing.get_args(hint)
+            require(value in allowed, f"{path}.{name}", f"one of {', '.join(allowed)}", value)
+        else:
+            # a bool is an int to Python
+            fits = isinstance(value, int | float if hint is float else hint) and isinstance(value, bool) == (hint is bool)
+            require(fits, f"{path}.{name}", f"of type {hint.__name__}", value)

@@ -23,8 +23,8 @@ from logsnr.settings.choice import Choice, refuse_foreign
 from logsnr.settings.condition import ClassLabelConfig, ConditionConfig
 from logsnr.settings.image import DataConfig, ModelConfig
 from logsnr.settings.kind import kind_named
-from logsnr.settings.objective import ObjectiveConfig, WeightedConfig
-from logsnr.settings.rules import require
+from logsnr.settings.objective import ObjectiveConfig, WeightedConfig, require_settings
+from logsnr.settings.rules import require, require_types
 from logsnr.settings.schedule import ScheduleConfig
 
 FORMAT = 2
@@ -75,6 +75,7 @@ class TrainConfig:
     """Where losses and grids are logged."""
 
     def __post_init__(self) -> None:
+        require_types(self, "train")
         for name in ("num_steps", "batch_size", "gradient_accumulation_steps", "checkpoint_every", "log_every"):
             require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
         require(self.keep_checkpoints >= 1, "train.keep_checkpoints", "at least 1", self.keep_checkpoints)
@@ -105,6 +106,10 @@ class RunConfig:
         for name, cls in (("data", kind.data), ("model", kind.model)):
             if not isinstance(getattr(self, name), cls):
                 raise ConfigError(f"{name} must be a {cls.__name__} for kind {self.kind}: {getattr(self, name)!r}.")
+        require_settings(self.objective, ObjectiveConfig)
+        sections = (("schedule", ScheduleConfig), ("condition", ConditionConfig), ("train", TrainConfig))
+        for name, cls in sections:
+            require(isinstance(getattr(self, name), cls), name, f"a {cls.__name__}", getattr(self, name))
         self.objective.check(self.schedule)
         kind.check(self.data, self.model)
 
