@@ -16,20 +16,32 @@ from logsnr.data.seeded import Example
 
 @dataclass(frozen=True, eq=False)
 class ArrayExamples:
-    """The rows of an array as examples, never augmented; `SeededData` makes batches of them."""
+    """The rows of an array as examples, never augmented; `SeededData(ArrayExamples(array), 0.1)` makes batches of them.
+
+    Args:
+        clean: x_0, a numpy array: float32, (examples, channels, *space), about in [-1, 1]; or int64, (examples,
+            length).
+        conditions: what each is conditioned on, by keyword of the network: numpy arrays, (examples, ...), such as
+            `{"class_labels": labels}`.
+        noun: what to call one of them.
+        bits: depth of their values, 2 k / (2^bits - 1) - 1; None where they are continuous.
+        complaints: lines about what was left out.
+
+    Raises ValueError where one is no array, or they aren't of one length.
+    """
 
     clean: NDArray[Any]
-    """x_0: float32, (examples, channels, *space), about in [-1, 1]; or int64, (examples, length)."""
     conditions: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """What each is conditioned on, by keyword of the network; (examples, ...)."""
     noun: str = "example"
-    """What to call one of them."""
     bits: int | None = None
-    """Depth of their values, 2 k / (2^bits - 1) - 1; None where they are continuous."""
     complaints: list[str] = field(default_factory=list)
-    """Lines about what was left out."""
 
     def __post_init__(self) -> None:
+        for name, values in {"clean": self.clean, **self.conditions}.items():
+            if not isinstance(values, np.ndarray):
+                raise ValueError(
+                    f"{name} must be a numpy array, and is a {type(values).__name__}. Convert it, as by np.asarray."
+                )
         if wrong := [name for name, values in self.conditions.items() if len(values) != len(self.clean)]:
             raise ValueError(
                 f"conditions must have a value for each of the {len(self.clean)} examples, and {wrong[0]} has "

@@ -154,8 +154,11 @@ class Batch:
 class SeededData(Generic[Kind]):
     """Examples split into training and held-out ones. `len()` is the number of training examples, the N of an epoch.
 
+    `batches(...)` are those to train on, shuffled anew each epoch; `in_order("held_out", batch_size)` are the held-out
+    ones, `num_held_out` in all, and `in_order("train", batch_size)` the training ones once.
+
     Args:
-        examples: at least two.
+        examples: at least two, such as `ArrayExamples(array)`.
         held_out_fraction: share of them that isn't trained on, chosen at random but always the same: at least one
             example, unless it is 0.
         num_workers: processes that read the examples; 0 reads them in this one, which is right for what is in memory.
@@ -208,6 +211,18 @@ class SeededData(Generic[Kind]):
     ) -> Iterator[Batch]:
         """The training batches of one process, `accumulation_steps` a step, for `num_steps` steps from `start_step`.
 
+        A step's batches depend on `seed` and the step alone: with `start_step` k, training goes on after k steps as if
+        it had never stopped. The number of epochs is num_steps * batch_size / len(self), batches going over their ends.
+
+        Args:
+            seed: decides the order, and how examples are augmented.
+            batch_size: examples in a batch.
+            start_step: the first step, 0 in the beginning.
+            num_steps: how many steps there are batches for, from `start_step` on.
+            accumulation_steps: batches in a step, whose gradients are added up.
+            process_index: which of `num_processes` this one is, which share the batches of a step.
+            num_processes: how many train together.
+
         Raises `DataError` if an example that was readable when the set was opened no longer is.
         """
         assert min(start_step, num_steps) >= 0
@@ -223,8 +238,12 @@ class SeededData(Generic[Kind]):
     def in_order(self, split: Split, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
         """Every example of that part once, in the order of the source, not augmented: always the same batches.
 
-        `positions` count from 0 within the part; the last batch may be smaller. With a `limit` there are only that
-        many, chosen at random but always the same (a source often comes in some order).
+        `positions` count from 0 within the part; the last batch may be smaller.
+
+        Args:
+            split: "held_out" or "train".
+            batch_size: examples in a batch.
+            limit: only that many examples, chosen at random but always the same (a source often comes in some order).
         """
         indices = self._indices[split]
         positions = np.arange(len(indices))

@@ -71,7 +71,8 @@ class Denoiser:
                 f"schedule must be a scheduler, such as CosineBetaScheduler(), and is {schedule!r}. The arguments are "
                 "Denoiser(network, schedule)."
             )
-        self.network, self.schedule = network, schedule
+        self.network = network
+        self.schedule: Any = schedule
         self.conditioner: Conditioner = Unconditioned() if conditioner is None else conditioner
 
     def of(self, network: Any) -> Denoiser:

@@ -15,7 +15,7 @@ def require(condition: bool, name: str, rule: str, value: object) -> None:
 def require_types(settings: Any, path: str) -> None:
     """Raise ConfigError where a dataclass of numbers and words has a value of another type than it says.
 
-    "8" isn't 8; an int does as a float. `path` is where the settings are, such as `train`.
+    "8" isn't 8, and True isn't 1; an int does as a float. `path` is where the settings are, such as `train`.
     """
     for name, hint in typing.get_type_hints(type(settings)).items():
         value = getattr(settings, name)
@@ -23,6 +23,7 @@ def require_types(settings: Any, path: str) -> None:
             allowed = typing.get_args(hint)
             require(value in allowed, f"{path}.{name}", f"one of {', '.join(allowed)}", value)
         else:
-            # a bool is an int to Python
-            fits = isinstance(value, int | float if hint is float else hint) and isinstance(value, bool) == (hint is bool)
-            require(fits, f"{path}.{name}", f"of type {hint.__name__}", value)
+            fits = isinstance(value, int | float if hint is float else hint)
+            require(
+                fits and isinstance(value, bool) == (hint is bool), f"{path}.{name}", f"of type {hint.__name__}", value
+            )
