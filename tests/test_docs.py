@@ -89,8 +89,8 @@ def test_it_learns_each_class_and_none(trained: dict[str, Any], timestep: int) -
 
 
 def test_guidance_moves_away_from_the_other_class(trained: dict[str, Any]) -> None:
-    """With the exact denoiser of these classes class 1, about (1, 0), moves to (1.32, 0), and its deviations, 0.46 in 20
-    steps, become 0.33 and 0.47."""
+    """With the exact denoiser of these classes class 1, about (1, 0), moves to (1.32, 0), and its deviations, 0.46 in
+    20 steps, become 0.33 and 0.47."""
     mean, deviation = trained["drawn"].mean(0), trained["drawn"].std(0)
     torch.testing.assert_close(mean, torch.tensor([1.32, 0]), atol=0.2, rtol=0)
     assert 0.1 < deviation[0] < deviation[1] < 0.6
