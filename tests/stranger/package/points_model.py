@@ -17,9 +17,8 @@ class PointsMLP(ModelMixin, ConfigMixin):  # type: ignore[misc]
         super().__init__()
         self.labels = torch.nn.Embedding(components + 1, hidden)
         linear, silu = torch.nn.Linear, torch.nn.SiLU()
-        self.body = torch.nn.Sequential(
-            linear(10 + hidden, hidden), silu, linear(hidden, hidden), silu, linear(hidden, 2)
-        )
+        layers = (linear(10 + hidden, hidden), silu, linear(hidden, hidden), silu, linear(hidden, 2))
+        self.body = torch.nn.Sequential(*layers)
 
     def forward(self, sample: Any, timestep: Any, component: Any, return_dict: bool = True) -> Any:
         t = torch.as_tensor(timestep).expand(len(sample)) / self.config.total
