@@ -212,10 +212,10 @@ def test_what_cannot_be_sampled(trained: Path, unconditional: Path, tmp_path: Pa
     few = ("--num", 2, "--steps", 2, "--out", tmp_path / "x.png")
     for source, options, words in [
         (trained, ("--class-labels", "drak"), "'drak', which is no class. Did you mean 'dark'? Classes: dark, light."),
-        (trained, ("--class-labels", 2), "class_labels must be in 0..1, and has 2."),
-        (unconditional, ("--class-labels", 0), "class_labels needs a class-conditional model"),
-        (unconditional, ("--guidance-scale", 2), "guidance_scale needs a class-conditional model"),
-        (trained, ("--scheduler", "DPMSolverMultistp"), "'DPMSolverMultistp' is no scheduler."),
+        (trained, ("--class-labels", 2), "--class-labels must be in 0..1, and has 2."),
+        (unconditional, ("--class-labels", 0), "--class-labels needs a class-conditional model"),
+        (unconditional, ("--guidance-scale", 2), "--guidance-scale needs a class-conditional model"),
+        (trained, ("--scheduler", "DPMSolverMultistp"), "error: --scheduler 'DPMSolverMultistp' is no scheduler."),
         (trained, ("--scheduler", "EDMEulerScheduler"), "EDMEuler"),
         (trained, ("--steps", 1001), "--steps must be at most 1000, the length of the model's chain, and is 1001."),
         (trained, ("--steps", 1001, "--dry-run"), "--steps must be at most 1000"),
