@@ -157,7 +157,7 @@ def test_wrong_arguments(argv: list[str], words: str, logsnr: Run, tmp_path: Pat
         (["sample", "x", "--out", "log.txt"], "--out log.txt is a file already."),
         (
             ["sample", "x", "--out", "."],
-            "--out . exists and is no folder of drawn samples, which are called seed-000000",
+            "--out . exists and is no folder of drawn samples, which are called",
         ),
         (["sample", "x", "--guidance-scale", "-1"], "--guidance-scale must be 0 or more, and is -1.0."),
         (["sample", "x", "--seed", "-1"], "--seed must be 0 or more, and is -1."),

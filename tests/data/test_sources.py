@@ -79,7 +79,7 @@ def test_sources_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         open_images(config(tmp_path / "000.png"))
     with pytest.raises(DataError, match="no folder of that name, and not a Hub id"):
         open_images(config(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="no such folder in .* data set of the Hub, which is called OWNER/NAME"):
+    with pytest.raises(DataError, match=r"no such folder in .* data set of the Hub, which is called OWNER/NAME"):
         open_images(config("images"))
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
