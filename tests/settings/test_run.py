@@ -67,7 +67,7 @@ def section(cls: type[Any]) -> st.SearchStrategy[Any]:
     hints = typing.get_type_hints(cls)
     fields = {f.name: values(hints[f.name]) for f in dataclasses.fields(cls) if f.init}
     if cls is DataConfig:
-        fields["resolution"] = st.integers(1, 64).map(lambda n: 8 * n)
+        fields |= {"resolution": st.integers(1, 64).map(lambda n: 8 * n), "held_out_fraction": st.floats(0.001, 0.5)}
     if cls is ModelConfig:
         fields |= {"norm_num_groups": st.sampled_from([1, 2, 4, 8]), "attention_levels": st.just((0,))}
     if issubclass(cls, ScheduleConfig):
