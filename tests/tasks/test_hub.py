@@ -193,6 +193,12 @@ def test_a_grid_or_a_folder(trained: Path, unconditional: Path, tmp_path: Path, 
         assert Image.open(tmp_path / "new" / "grid.PNG").size[0] > 16
     assert logsnr("sample", trained / "stock", "--num", 2, "--steps", 2, "--out", tmp_path / "stock").status == 0
     assert Image.open(tmp_path / "stock" / "seed-000000.png").size == (8, 8)
+    more = ("sample", trained / "stock", "--num", 1, "--steps", 2, "--out", tmp_path / "stock")
+    assert logsnr(*more, "--seed", 2).status == 0
+    assert [path.name for path in sorted((tmp_path / "stock").iterdir())] == [f"seed-{k:06d}.png" for k in range(3)]
+    (tmp_path / "stock" / "cat.png").write_bytes(b"")
+    assert "it holds cat.png. Name another --out." in logsnr(*more, "--seed", 3).message
+    assert not (tmp_path / "stock" / "seed-000003.png").exists()
 
 
 def test_dry_run_of_sample(trained: Path, tmp_path: Path, logsnr: Run) -> None:
