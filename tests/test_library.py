@@ -133,3 +133,39 @@ def test_a_weighting_alone_is_no_loss() -> None:
     for wrong in ("min_snr", MinSnrWeighting):
         with pytest.raises(ConfigError, match=r"objective.weighting must be a weighting with its settings, such as"):
             WeightedConfig(wrong)  # type: ignore[arg-type]
+
+
+def test_what_stands_for_a_configuration_is_refused_with_its_cure(tmp_path: Path) -> None:
+    for given, cure in [
+        ("images-32", r"logsnr.presets\(\)\['images-32'\].config"),
+        ("nonsense", r"presets\(\)\[NAME\].config"),
+        (logsnr.presets()["smoke"], "give the preset's .config"),
+    ]:
+        with pytest.raises(TypeError, match=f"train takes a RunConfig, and was given a .*{cure}"):
+            logsnr.train(given, tmp_path)  # type: ignore[arg-type]
+    assert "logsnr.presets()" in (logsnr.train.__doc__ or "")
+
+
+def test_what_stands_for_a_model_is_refused_with_its_cure() -> None:
+    for given in ("runs/q", Path("runs/q")):
+        with pytest.raises(TypeError, match=r"takes a loaded model, and was given 'runs/q': logsnr.load gives one"):
+            logsnr.sample(given)
+
+
+def test_options_have_defaults() -> None:
+    for function, options in ((logsnr.sample, logsnr.SampleOptions()), (logsnr.evaluate, logsnr.EvaluateOptions())):
+        assert inspect.signature(function).parameters["options"].default == options
+    assert logsnr.SampleOptions(class_labels=[0, "dark"]).class_labels == (0, "dark")
+
+
+def test_a_warning_is_about_the_line_that_called(tmp_path: Path) -> None:
+    """However deep inside it is noticed; a caller's file is what is shown."""
+    program = (
+        "from logsnr.base.warn import warn_caller\n"
+        "exec(compile('def inner(): warn(\"said\")', 'inside', 'exec'), space := "
+        "{'__name__': 'logsnr.inside', 'warn': warn_caller})\n"
+        "space['inner']()\n"
+    )
+    (tmp_path / "mine.py").write_text(program)
+    done = subprocess.run([sys.executable, tmp_path / "mine.py"], capture_output=True, text=True, check=True)
+    assert done.stderr.startswith(f"{tmp_path / 'mine.py'}:3: UserWarning: said\n")

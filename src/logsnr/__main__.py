@@ -15,6 +15,7 @@ def main() -> int:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     spin_shortly(os.environ)
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)  # each retry, where there is no network
     logging.getLogger("torch.distributed.elastic.multiprocessing.redirects").setLevel(logging.ERROR)
     warnings.formatwarning = _one_line
 

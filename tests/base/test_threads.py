@@ -92,7 +92,7 @@ def test_slow_steps_are_spoken_of_once() -> None:
     assert [pace.took(s) for s in (9.0, 0.2, 0.3, 0.9, 0.9, 0.9, 0.9, 0.2, 0.9, 0.9, 0.9, 0.9)] == [None] * 12
     said = pace.took(0.9)
     assert said is not None
-    assert said.startswith("A step takes 0.9 s, and has taken 0.2 s. Likely cause: ")
+    assert said.startswith("A step takes 0.9 s, and took 0.2 s before. Likely cause: ")
     assert [pace.took(5.0) for _ in range(9)] == [None] * 9
 
 

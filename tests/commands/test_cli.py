@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from commands import Finished, without_boxes
 
+import logsnr as package
 import logsnr.commands.cli as cli
 from logsnr.commands.inspect import SUBJECTS
 
@@ -110,6 +111,10 @@ def test_help_of_each_command_names_every_option(command: str, logsnr: Run) -> N
 # What is refused
 
 
+def test_version(logsnr: Run) -> None:
+    assert logsnr("--version") == Finished(0, f"logsnr {package.__version__}\n")
+
+
 def test_unknown_command(logsnr: Run) -> None:
     end = logsnr("trian", "smoke")
     assert end.status == 2
@@ -150,6 +155,26 @@ def test_wrong_arguments(argv: list[str], words: str, logsnr: Run, tmp_path: Pat
         (["sample", "x", "--num", "0"], "--num must be at least 1, and is 0."),
         (["sample", "x", "--out", "grid.jpg"], "Images are written as PNG: take grid.png."),
         (["sample", "x", "--out", "log.txt"], "--out log.txt is a file already."),
+        (
+            ["sample", "x", "--out", "."],
+            "--out . exists and is no folder of drawn samples, which are called",
+        ),
+        (["sample", "x", "--guidance-scale", "-1"], "--guidance-scale must be 0 or more, and is -1.0."),
+        (["sample", "x", "--seed", "-1"], "--seed must be 0 or more, and is -1."),
+        (["sample", "x", "--class-labels"], "--class-labels must be a list of names or numbers, at least one"),
+        (["evaluate", "x", "--num", "8"], "--num must be at least 20, and is 8."),
+        (["tune", "x", "--steps", "1"], "--steps must be numbers in 2..20"),
+        (["inspect", "run", "x", "--elbo-images", "1"], "--elbo-images must be 0 or at least 2, and is 1."),
+        (["train", "smoke", "--out", "x", "--condition.dropout", "1.0"], "condition.dropout must be in [0, 1)"),
+        (["train", "smoke", "--out", "x", "--data.held-out-fraction", "0.99"], "data.held_out_fraction must be in"),
+        (
+            ["train", "smoke", "--out", "x", "--objective.name", "hybird"],
+            "Did you mean hybrid? `logsnr train` knows: hybrid, vlb, weighted.",
+        ),
+        (["train", "images-32", "--out", "x"], "data.source is images, and there is no such folder in"),
+        (["inspect", "data", "photoes"], "Name one that is there with --data.source FOLDER, or a data set of the Hub"),
+        (["train", "smoke", "--out", "log.txt"], "--out log.txt is a file, and must be a folder."),
+        (["train", "smoke", "--out", "log.txt", "--dry-run"], "--out log.txt is a file, and must be a folder."),
         (["inspect", "schedule"], "needs the name of at least one schedule, such as cosine."),
     ],
 )

@@ -79,10 +79,14 @@ def test_sources_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         open_images(config(tmp_path / "000.png"))
     with pytest.raises(DataError, match="no folder of that name, and not a Hub id"):
         open_images(config(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"no such folder in .* data set of the Hub, which is called OWNER/NAME"):
+        open_images(config("images"))
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="no folder of that name, and the Hub gave no data set"):
         open_images(config("nobody/nothing-of-the-kind"))
+    with pytest.raises(DataError, match="the Hub gave no data set"):
+        open_images(config("fashion_mnist"))
     with pytest.raises(DataError, match=r"data\.label_column is x, but .* no columns"):
         open_images(config(tmp_path, label_column="x"))
 

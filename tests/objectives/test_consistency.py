@@ -291,6 +291,8 @@ def test_what_is_wrong_is_said(base: Path, tmp_path: Path, logsnr: Callable[...,
     assert "the run comes first, before --out" in logsnr("distill", "--out", tmp_path / "x").output
     assert "there is no config.json in it" in logsnr("distill", tmp_path, "--out", tmp_path / "x").message
     assert "--out must be another folder than RUN" in logsnr("distill", base, "--out", base).message
+    unknown = logsnr("distill", base, "--out", tmp_path / "x", "--objective.name", "hybird")
+    assert "objective.name 'hybird' is unknown. `logsnr distill` knows: consistency." in unknown.message
     wrong = logsnr("distill", base, "--out", tmp_path / "x", "--objective.steps", 0)
     assert wrong.message == "error: objective.steps must be at least 1, and is 0.\n"
     help_text = logsnr("distill", base, "--help").output

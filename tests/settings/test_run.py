@@ -29,7 +29,7 @@ from logsnr.settings.objective import (
     WeightedConfig,
     WeightingConfig,
 )
-from logsnr.settings.options import SampleOptions
+from logsnr.settings.options import EvaluateOptions, SampleOptions, TuneOptions
 from logsnr.settings.presets import presets
 from logsnr.settings.registry import known, resolve
 from logsnr.settings.run import FORMAT, RunConfig, TrainConfig, differences, from_record, to_json, to_record
@@ -67,7 +67,7 @@ def section(cls: type[Any]) -> st.SearchStrategy[Any]:
     hints = typing.get_type_hints(cls)
     fields = {f.name: values(hints[f.name]) for f in dataclasses.fields(cls) if f.init}
     if cls is DataConfig:
-        fields["resolution"] = st.integers(1, 64).map(lambda n: 8 * n)
+        fields |= {"resolution": st.integers(1, 64).map(lambda n: 8 * n), "held_out_fraction": st.floats(0.001, 0.5)}
     if cls is ModelConfig:
         fields |= {"norm_num_groups": st.sampled_from([1, 2, 4, 8]), "attention_levels": st.just((0,))}
     if issubclass(cls, ScheduleConfig):
@@ -200,7 +200,7 @@ def test_a_file_of_another_format_is_refused() -> None:
     [
         (lambda: DataConfig(source=""), r"data\.source must be a folder"),
         (lambda: DataConfig(resolution=3), r"data\.resolution must be at least 4, and is 3"),
-        (lambda: DataConfig(held_out_fraction=1.0), r"data\.held_out_fraction must be in \[0, 1\), and is 1\.0"),
+        (lambda: DataConfig(held_out_fraction=0.99), r"data\.held_out_fraction must be in \[0, 0\.5\], .* is 0\.99"),
         (lambda: DataConfig(num_workers=-1), r"data\.num_workers"),
         (lambda: ScheduleConfig(num_train_timesteps=1), r"schedule\.num_train_timesteps must be at least 2"),
         (lambda: ScheduleConfig(zero_terminal_snr=True, prediction_type="epsilon"), r"Use v_prediction"),
@@ -209,7 +209,10 @@ def test_a_file_of_another_format_is_refused() -> None:
         (lambda: ModelConfig(attention_levels=(3,)), r"model\.attention_levels must be among 0\.\.2"),
         (lambda: ModelConfig(layers_per_block=0), r"model\.layers_per_block"),
         (lambda: ModelConfig(dropout=1.0), r"model\.dropout"),
-        (lambda: ClassLabelConfig(dropout=1.1), r"condition\.dropout must be in \[0, 1\]"),
+        (
+            lambda: ClassLabelConfig(dropout=1.0),
+            r"condition\.dropout must be in \[0, 1\), as at 1 no class is ever seen",
+        ),
         (lambda: HybridConfig(vlb_weight=0), r"objective\.vlb_weight"),
         (lambda: MinSnrWeighting(gamma=0), r"objective\.weighting\.gamma"),
         (lambda: EdmWeighting(sigma_data=0), r"objective\.weighting\.sigma_data"),
@@ -257,8 +260,17 @@ def test_a_file_of_another_format_is_refused() -> None:
             lambda: LearnedSchedule(zero_terminal_snr=True),
             r"schedule\.name learned has two finite ends",
         ),
-        (lambda: SampleOptions(num=0), r"--num must be at least 1, and is 0"),
-        (lambda: SampleOptions(batch_size=0), r"--batch-size must be"),
+        (lambda: SampleOptions(num=0), r"^num must be at least 1, and is 0"),
+        (lambda: SampleOptions(batch_size=0), r"^batch_size must be"),
+        (lambda: SampleOptions(guidance_scale=-1), r"^guidance_scale must be 0 or more, and is -1"),
+        (lambda: SampleOptions(seed=-1), r"^seed must be 0 or more, and is -1"),
+        (lambda: SampleOptions(class_labels="disc"), r"^class_labels must be a list of names or numbers.* is 'disc'"),
+        (lambda: SampleOptions(class_labels=[]), r"^class_labels must be a list .*at least one, and is \[\]"),
+        (lambda: SampleOptions(class_labels=[1.5]), r"^class_labels must be a list"),  # type: ignore[list-item]
+        (lambda: EvaluateOptions(num=8), r"^num must be at least 20, and is 8"),
+        (lambda: EvaluateOptions(reference="test"), r"^reference must be train or held_out, and is 'test'"),  # type: ignore[arg-type]
+        (lambda: EvaluateOptions(seed=-1), r"^seed must be 0 or more"),
+        (lambda: TuneOptions(steps=(1,)), r"^steps must be numbers in 2\.\.20, and is \(1,\)"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_rule(make: Any, message: str) -> None:

@@ -37,7 +37,7 @@ def test_three_pictures_with_words(trained: Path, logsnr: Run) -> None:
     rest = re.search(r"the decoder ([\d.]+) and the steps ([\d.]+)", end.output)
     assert rest is not None
     assert float(numbers[1]) == pytest.approx(sum(map(float, (numbers[2], rest[1], rest[2]))), abs=1e-3)
-    assert re.search(r"on held-out images and [\d.]+ ± [\d.]+ on train images; half of it between", end.output)
+    assert re.search(r"on held-out images and [\d.]+ ± [\d.]+ on training images; half of it between", end.output)
 
 
 def test_dry_run_draws_nothing(trained: Path, logsnr: Run, tmp_path: Path) -> None:

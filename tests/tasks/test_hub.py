@@ -193,6 +193,12 @@ def test_a_grid_or_a_folder(trained: Path, unconditional: Path, tmp_path: Path, 
         assert Image.open(tmp_path / "new" / "grid.PNG").size[0] > 16
     assert logsnr("sample", trained / "stock", "--num", 2, "--steps", 2, "--out", tmp_path / "stock").status == 0
     assert Image.open(tmp_path / "stock" / "seed-000000.png").size == (8, 8)
+    more = ("sample", trained / "stock", "--num", 1, "--steps", 2, "--out", tmp_path / "stock")
+    assert logsnr(*more, "--seed", 2).status == 0
+    assert [path.name for path in sorted((tmp_path / "stock").iterdir())] == [f"seed-{k:06d}.png" for k in range(3)]
+    (tmp_path / "stock" / "cat.png").write_bytes(b"")
+    assert "it holds cat.png. Name another --out." in logsnr(*more, "--seed", 3).message
+    assert not (tmp_path / "stock" / "seed-000003.png").exists()
 
 
 def test_dry_run_of_sample(trained: Path, tmp_path: Path, logsnr: Run) -> None:
@@ -212,10 +218,10 @@ def test_what_cannot_be_sampled(trained: Path, unconditional: Path, tmp_path: Pa
     few = ("--num", 2, "--steps", 2, "--out", tmp_path / "x.png")
     for source, options, words in [
         (trained, ("--class-labels", "drak"), "'drak', which is no class. Did you mean 'dark'? Classes: dark, light."),
-        (trained, ("--class-labels", 2), "class_labels must be in 0..1, and has 2."),
-        (unconditional, ("--class-labels", 0), "class_labels needs a class-conditional model"),
-        (unconditional, ("--guidance-scale", 2), "guidance_scale needs a class-conditional model"),
-        (trained, ("--scheduler", "DPMSolverMultistp"), "'DPMSolverMultistp' is no scheduler."),
+        (trained, ("--class-labels", 2), "--class-labels must be in 0..1, and has 2."),
+        (unconditional, ("--class-labels", 0), "--class-labels needs a class-conditional model"),
+        (unconditional, ("--guidance-scale", 2), "--guidance-scale needs a class-conditional model"),
+        (trained, ("--scheduler", "DPMSolverMultistp"), "error: --scheduler 'DPMSolverMultistp' is no scheduler."),
         (trained, ("--scheduler", "EDMEulerScheduler"), "EDMEuler"),
         (trained, ("--steps", 1001), "--steps must be at most 1000, the length of the model's chain, and is 1001."),
         (trained, ("--steps", 1001, "--dry-run"), "--steps must be at most 1000"),

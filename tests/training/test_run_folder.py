@@ -111,13 +111,40 @@ def test_settings_that_the_weights_do_not_depend_on_may_change(tiny: list[str], 
     assert contents(run) == after
 
 
-def test_a_folder_of_ones_own_is_not_replaced_by_the_model(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "notes.txt").write_text("dear")
+def test_a_folder_of_ones_own_is_no_run(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
+    own, empty = tmp_path / "own", tmp_path / "empty"
+    (own / "model").mkdir(parents=True)
+    (own / "notes.txt").write_text("dear")
+    empty.mkdir()
+    (empty / ".DS_Store").write_text("")
+    compared = ("--schedules", "linear", "cosine")
     for dry in ((), ("--dry-run",)):
-        message = logsnr("train", *tiny, "--out", tmp_path, *dry).message
-        assert f"{tmp_path / 'model'} exists and is no model; it would be replaced." in message
-    assert not (tmp_path / "config.json").exists()
+        for command in (("train", *tiny), ("compare", *tiny, *compared)):
+            message = logsnr(*command, "--out", own, *dry).message
+            words = "exists and is no run folder; it holds model, notes.txt. Name another --out."
+            assert message == f"error: --out {own} {words}\n"
+        assert logsnr("train", *tiny, "--out", own / "notes.txt", *dry).message.endswith("Name another --out.\n")
+    assert contents(own) == {"notes.txt": b"dear"}
+    assert logsnr("train", *tiny, "--out", empty, "--dry-run").status == 0
+
+
+def test_runs_and_data_lie_apart(tiny: list[str], folder: Path, tmp_path: Path, logsnr: Run) -> None:
+    shutil.copytree(folder, tmp_path / "all" / "photos")
+    before = contents(tmp_path / "all")
+    source = ("--data.source", "all/photos")
+    for out, how in (("all/photos", "is"), ("all/photos/new", "lies in"), ("all", "contains")):
+        for dry in ((), ("--dry-run",)):
+            for command in (("train", *tiny), ("compare", *tiny, "--schedules", "linear", "cosine")):
+                message = logsnr(*command, *source, "--out", out, *dry).message
+                assert f"--out {out} {how} data.source, all/photos: data and runs lie apart." in message
+    assert contents(tmp_path / "all") == before
+
+
+def test_a_finished_run_says_what_comes_next(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
+    end = logsnr("train", *tiny, "--out", "my run", "--dry-run")
+    assert "M parameters, float32\n" in end.output
+    end = logsnr("train", *tiny, "--out", "my run")
+    assert end.output.endswith("Next: logsnr sample 'my run', or logsnr evaluate 'my run'\n")
 
 
 def test_other_images_are_refused(tiny: list[str], folder: Path, tmp_path: Path, logsnr: Run) -> None:

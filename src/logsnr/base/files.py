@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,12 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a small text file so that it is either the old one or the new one, whatever happens."""
     with replacing_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def strangers(folder: Path, ours: Callable[[Path], bool]) -> list[str]:
+    """Names of what lies in a folder and isn't `ours`, in order. Hidden files don't count, and no folder has none."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path.name for path in found if not path.name.startswith(".") and not ours(path)]
 
 
 def _flush(path: Path) -> None:

@@ -157,7 +157,7 @@ class Pace:
         cause = "memory on disk, a processor too hot, or images that come slowly"
         if self.usage is not None and others > _CROWDED:
             cause = f"other processes, which use {others:.1f} of {self.usage.cores} cores"
-        return f"A step takes {seconds:.2g} s, and has taken {self.best:.2g} s. Likely cause: {cause}."
+        return f"A step takes {seconds:.2g} s, and took {self.best:.2g} s before. Likely cause: {cause}."
 
 
 def machine() -> dict[str, Any]:

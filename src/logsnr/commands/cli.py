@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 
+from logsnr import __version__
 from logsnr.base.errors import LogsnrError
 from logsnr.commands.choose import call, no_choice
 
@@ -33,11 +34,14 @@ Train, sample and publish diffusion models of your own images.
 
 {choices}
 
-`logsnr COMMAND --help` says more. To begin: logsnr train smoke --out runs/smoke"""
+`logsnr COMMAND --help` says more, `logsnr --version` which this is. To begin: logsnr train smoke --out runs/smoke"""
 
 
 def run(argv: list[str]) -> int:
     """Run one command. Our own errors become a message on stderr and exit status 1."""
+    if argv == ["--version"]:
+        print(f"logsnr {__version__}")
+        return 0
     status = no_choice(argv, "logsnr", "command", COMMANDS, _USAGE)
     if status is not None:
         return status

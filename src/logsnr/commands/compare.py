@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
 
-from logsnr.base.errors import LogsnrError
-from logsnr.commands.configure import RunSections, configured, no_preset, sections
-from logsnr.commands.messages import interruptible, writing
+from logsnr.commands.configure import RunSections, configured, no_preset, require_objective, sections
+from logsnr.commands.messages import interruptible, naming, writing
 from logsnr.commands.parse import parse
 from logsnr.settings.options import EvaluateOptions
 from logsnr.settings.presets import presets
@@ -50,7 +46,8 @@ def main(argv: list[str]) -> int:
         return status
     preset, *rest = argv
     base = presets()[preset]
-    with _naming_evaluate():
+    with naming(EvaluateOptions, "evaluate."):
+        require_objective(rest, "train")
         arguments = parse(
             CompareArguments,
             rest,
@@ -62,7 +59,7 @@ def main(argv: list[str]) -> int:
     from logsnr.studies.compare import compare, plan
 
     more = (arguments.schedules, arguments.out, arguments.evaluate, arguments.at_steps)
-    with _naming_evaluate(), interruptible():
+    with naming(EvaluateOptions, "evaluate."), interruptible():
         if arguments.dry_run:
             print(plan(config, *more))
             return 0
@@ -73,13 +70,3 @@ def main(argv: list[str]) -> int:
         return 128 + (result.stopped.stopped_by or signal.SIGINT)
     print(result.text)
     return 0
-
-
-@contextlib.contextmanager
-def _naming_evaluate() -> Iterator[None]:
-    """Errors name the settings of EvaluateOptions as `logsnr evaluate` has them; here they are --evaluate.NAME."""
-    try:
-        yield
-    except LogsnrError as error:
-        names = "|".join(each.name.replace("_", "-") for each in fields(EvaluateOptions))
-        raise type(error)(re.sub(rf"^--(?=({names})\b)", "--evaluate.", str(error))) from error

@@ -6,9 +6,10 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from logsnr.base.errors import ConfigError
+from logsnr.base.errors import ConfigError, did_you_mean
 from logsnr.commands.choose import no_choice
 from logsnr.settings.condition import ClassLabelConfig, ConditionConfig
+from logsnr.settings.flags import given
 from logsnr.settings.image import DataConfig, ModelConfig
 from logsnr.settings.objective import ObjectiveConfig, WeightedConfig
 from logsnr.settings.presets import presets
@@ -36,6 +37,17 @@ def no_preset(argv: list[str], prog: str, usage: str) -> int | None:
 def sections(config: RunConfig) -> dict[str, Any]:
     """The sections of the settings, by name."""
     return {name: section for name, section in vars(config).items() if name != "kind"}
+
+
+def require_objective(argv: list[str], command: str) -> None:
+    """Raise ConfigError where `argv` names an objective that there isn't; it offers those that `command` trains."""
+    name, members = given(argv).get("objective.name"), ObjectiveConfig.members()
+    fitting = [other for other, cls in members.items() if cls.command == command]
+    if name is not None and name not in members:
+        raise ConfigError(
+            f"objective.name {name!r} is unknown.{did_you_mean(name, fitting)} `logsnr {command}` knows: "
+            f"{', '.join(fitting)}."
+        )
 
 
 def configured(base: RunConfig, arguments: Any) -> RunConfig:

@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 
 from logsnr.base.errors import ConfigError
-from logsnr.commands.configure import configured
+from logsnr.commands.configure import configured, require_objective
 from logsnr.commands.parse import parse
 from logsnr.commands.training_run import run_training
 from logsnr.settings.condition import ClassLabelConfig, ConditionConfig
@@ -62,6 +62,7 @@ def main(argv: list[str]) -> int:
 def parse_distill(base: RunConfig, run: Path, argv: list[str]) -> tuple[RunConfig, DistillArguments]:
     """What `logsnr distill RUN` is to do: the defaults for that run (`base`), and what is said otherwise."""
     assert isinstance(base.objective, ConsistencyConfig)
+    require_objective(argv, "distill")
     arguments = parse(
         DistillArguments,
         argv,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from logsnr.commands.messages import interruptible
+from logsnr.commands.messages import interruptible, naming
 from logsnr.commands.parse import parse
 from logsnr.settings.options import EvaluateOptions
 
@@ -27,6 +27,11 @@ class EvaluateArguments:
 
 
 def main(argv: list[str]) -> int:
+    with naming(EvaluateOptions):
+        return _main(argv)
+
+
+def _main(argv: list[str]) -> int:
     arguments = parse(EvaluateArguments, argv, prog="logsnr evaluate")
     from logsnr.evaluation.report import evaluate, plan
 

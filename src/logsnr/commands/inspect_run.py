@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from logsnr.commands.messages import interruptible, writing
+from logsnr.commands.messages import interruptible, naming, writing
 from logsnr.commands.parse import parse
 from logsnr.settings.options import EvaluateOptions
 
@@ -36,7 +36,8 @@ def main(argv: list[str]) -> int:
     from logsnr.evaluation.subject import open_subject
     from logsnr.studies.inspect_run import inspect_run
 
-    options = EvaluateOptions(elbo_images=parsed.elbo_images, elbo_timesteps=parsed.elbo_timesteps)
+    with naming(EvaluateOptions):
+        options = EvaluateOptions(elbo_images=parsed.elbo_images, elbo_timesteps=parsed.elbo_timesteps)
     out = parsed.out or parsed.run / "inspection"
     with interruptible():
         subject = open_subject(parsed.run, parsed.source)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from logsnr.base.errors import LogsnrError
 
@@ -18,6 +20,19 @@ def interruptible(kept: str = "What is finished is kept; the same command goes o
     except KeyboardInterrupt:
         print(f"Interrupted. {kept}", file=sys.stderr)
         raise
+
+
+@contextlib.contextmanager
+def naming(options: type[Any], prefix: str = "") -> Iterator[None]:
+    """Where an error in this block begins with the name of a setting of `options`, it then names its flag: `steps must
+    be …` becomes `--steps must be …`, with a prefix such as `evaluate.` before the name."""
+    try:
+        yield
+    except LogsnrError as error:
+        name, space, rest = str(error).partition(" ")
+        if name not in {field.name for field in fields(options)}:
+            raise
+        raise type(error)(f"--{prefix}{name.replace('_', '-')}{space}{rest}") from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +10,14 @@ from typing import Annotated
 import tyro
 
 from logsnr.base.errors import ConfigError
+from logsnr.base.files import strangers
 from logsnr.base.words import listed
-from logsnr.commands.messages import writing
+from logsnr.commands.messages import naming, writing
 from logsnr.commands.parse import parse
 from logsnr.settings.options import SampleOptions
+
+_DRAWN = re.compile(r"seed-\d{6,}\.")
+"""How the names of single samples begin."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,8 @@ class SampleArguments:
     """A run folder, a model folder, or a repo of the Hub."""
     options: Annotated[SampleOptions, tyro.conf.arg(name="")] = field(default_factory=SampleOptions)
     out: Path = Path("samples.png")
-    """A name that ends in .png gets one grid; any other is a folder of single images."""
+    """A name that ends in .png gets one grid; any other is a folder of single images, which holds nothing
+    else."""
     dry_run: bool = False
     """Load the model, say what would be made, and stop."""
 
@@ -39,9 +45,19 @@ class SampleArguments:
                 f"--out {self.out} is a {'folder' if grid else 'file'} already. A name that ends in .png is one grid, "
                 "any other a folder of single images."
             )
+        if foreign := strangers(self.out, lambda path: _DRAWN.match(path.name) is not None):
+            raise ConfigError(
+                f"--out {self.out} exists and is no folder of drawn samples, which are called seed-000000 and so on; "
+                f"it holds {listed(foreign)}. Name another --out."
+            )
 
 
 def main(argv: list[str]) -> int:
+    with naming(SampleOptions):
+        return _main(argv)
+
+
+def _main(argv: list[str]) -> int:
     arguments = parse(SampleArguments, argv, prog="logsnr sample")
     from logsnr.models.schedules import resolve_scheduler_class
     from logsnr.sampling.sample import choose_device, prepare, sample, write

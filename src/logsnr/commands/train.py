@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from logsnr.commands.configure import RunSections, configured, no_preset, sections
+from logsnr.commands.configure import RunSections, configured, no_preset, require_objective, sections
 from logsnr.commands.parse import parse
 from logsnr.commands.training_run import run_training
 from logsnr.settings.presets import presets
@@ -44,6 +44,7 @@ def main(argv: list[str]) -> int:
 def parse_train(preset: str, argv: list[str]) -> tuple[RunConfig, TrainArguments]:
     """What `logsnr train PRESET` is to do: the preset, and what is said otherwise."""
     chosen_preset = presets()[preset]
+    require_objective(argv, "train")
     arguments = parse(
         TrainArguments,
         argv,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from logsnr.settings.run import RunConfig, to_json
@@ -22,4 +23,6 @@ def run_training(config: RunConfig, out: Path, dry_run: bool) -> int:
         return 128 + result.stopped_by
     for folder in result.folders:
         print(f"{folder} is done.")
+    run = shlex.quote(str(out))
+    print(f"Next: logsnr sample {run}, or logsnr evaluate {run}")
     return 0

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from logsnr.base.words import listed
-from logsnr.commands.messages import interruptible
+from logsnr.commands.messages import interruptible, naming
 from logsnr.commands.parse import parse
 from logsnr.settings.options import TuneOptions
 
@@ -33,6 +33,11 @@ class TuneArguments:
 
 
 def main(argv: list[str]) -> int:
+    with naming(TuneOptions):
+        return _main(argv)
+
+
+def _main(argv: list[str]) -> int:
     arguments = parse(TuneArguments, argv, prog="logsnr tune")
     from logsnr.sampling.tune import curve, plan, tune
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +29,7 @@ import PIL
 from tqdm import tqdm
 
 from logsnr.base.errors import DataError
+from logsnr.base.warn import warn_caller
 from logsnr.data.kept_pixels import Memory, Reading, Store, cache_file, kept
 from logsnr.data.pixels import Pixels, fit
 from logsnr.data.sources import Origin, Source
@@ -123,10 +123,9 @@ def scan(images: FittedImages, num_workers: int) -> Reading:
         with cache_file(path, KEPT_LIMIT if least <= KEPT_LIMIT else 0) as store:
             return _read(images, present, store, num_workers)
     except OSError as error:
-        warnings.warn(
+        warn_caller(
             f"what was read of the images can't be kept in {path.parent}, and is read again next time: {error}. Make "
-            "room or the folder writable, or name another with XDG_CACHE_HOME.",
-            stacklevel=2,
+            "room or the folder writable, or name another with XDG_CACHE_HOME."
         )
     return _read(images, present, Memory(MEMORY_LIMIT), num_workers)
 

@@ -38,6 +38,10 @@ from logsnr.settings.image import BUNDLED, DataConfig
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
+_WITHOUT_OWNER = {
+    *("beans", "cats_vs_dogs", "cifar10", "cifar100", "fashion_mnist", "food101", "imagenet-1k", "mnist", "svhn"),
+}
+"""Data sets that the Hub knows by names of old, without an owner."""
 _WITHOUT_LABELS = "train without labels (--condition.name none)"
 
 
@@ -304,6 +308,11 @@ def _open_hub(config: DataConfig, labelled: bool) -> OpenedSource:
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", source) is None:
         raise DataError(
             f"data.source is {source}: no folder of that name, and not a Hub id. Name a folder with --data.source."
+        )
+    if "/" not in source and source not in _WITHOUT_OWNER:
+        raise DataError(
+            f"data.source is {source}, and there is no such folder in {Path.cwd()}. Name one that is there with "
+            "--data.source FOLDER, or a data set of the Hub, which is called OWNER/NAME."
         )
     import datasets
 

@@ -9,7 +9,6 @@ not the held-out ones, a distance between these two, through it, is a little mor
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 from safetensors import safe_open
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from logsnr.base.errors import ConfigError
 from logsnr.base.files import digest_of, replacing_file
+from logsnr.base.warn import warn_caller
 from logsnr.data.images import ImageData, class_counts, open_images
 from logsnr.evaluation.extractors import Features, digest_of_network
 from logsnr.folders.cache import cache_folder
@@ -86,7 +86,7 @@ def make_classifier(data: ImageData, config: DataConfig, device: str) -> Classif
         data = open_images(config)
     if data.examples.class_names is None:
         raise ConfigError(
-            f"--features classifier needs labelled images, and {config.source} has no classes. Use efficientnet-lite0 "
+            f"features classifier needs labelled images, and {config.source} has no classes. Use efficientnet-lite0 "
             "or inception."
         )
     content = (_RECIPE, data.fingerprint, len(data), data.num_held_out, config.horizontal_flip)
@@ -103,10 +103,9 @@ def make_classifier(data: ImageData, config: DataConfig, device: str) -> Classif
             save_file(network.state_dict(), temporary, {"right": str(right)})
     classifier = Classifier(network, right, data.num_held_out, device)
     if reason := _doubt(right, data):
-        warnings.warn(
+        warn_caller(
             f"figures by the features of this network mean little: {reason} ({classifier.name}). Better: --features "
-            "efficientnet-lite0.",
-            stacklevel=2,
+            "efficientnet-lite0."
         )
     return classifier
 

@@ -90,7 +90,7 @@ def extractor_for(subject: Subject, options: EvaluateOptions) -> FeatureExtracto
     """The network of the options. Raises ConfigError where it can't be had."""
     name = features_name(options, subject.task.parts, subject.data)
     if name is None:
-        raise ConfigError(f"--features must name a network for {subject.data.examples.noun}s, which have none yet.")
+        raise ConfigError(f"features must name a network for {subject.data.examples.noun}s, which have none yet.")
     return make_extractor(name, subject.data, subject.config.data, choose_device())
 
 

@@ -76,12 +76,12 @@ def find_extractor(name: str) -> str:
 
     Raises ConfigError where there is none, or its packages are missing.
     """
-    found = reference(GROUP, name, "--features")
+    found = reference(GROUP, name, "features")
     extra, modules = _PACKAGES.get(name, ("", ()))
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise ConfigError(
-            f'--features {name} needs what isn\'t installed ({", ".join(missing)}): pip install ".[{extra}]". Without '
+            f'features {name} needs what isn\'t installed ({", ".join(missing)}): pip install ".[{extra}]". Without '
             "it, use another of " + ", ".join(known(GROUP)) + "."
         )
     return found

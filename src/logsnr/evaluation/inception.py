@@ -26,14 +26,14 @@ class Inception:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError as error:  # what it needs itself doesn't fit
             raise ConfigError(
-                f"--features inception needs torch-fidelity, which can't be imported: {error}. Without it, use "
+                f"features inception needs torch-fidelity, which can't be imported: {error}. Without it, use "
                 "efficientnet-lite0 or classifier."
             ) from None
         try:
             self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"])
         except OSError as error:  # urllib's errors among them
             raise ConfigError(
-                f"--features inception needs internet once, for its weights, and they can't be had: {error}. Without "
+                f"features inception needs internet once, for its weights, and they can't be had: {error}. Without "
                 "it, use efficientnet-lite0 or classifier."
             ) from error
         self.network.to(device).eval()

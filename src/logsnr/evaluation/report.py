@@ -83,8 +83,15 @@ def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -
     return "\n".join(lines)
 
 
+_DEFAULTS = EvaluateOptions()
+
+
 def evaluate(
-    run: Path | str, options: EvaluateOptions, source: str | None = None, *, say: Callable[[str], None] = print
+    run: Path | str,
+    options: EvaluateOptions = _DEFAULTS,
+    source: str | None = None,
+    *,
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Measure a run's model: how far what it draws is from its data, whether it copies them, how likely it holds them.
 

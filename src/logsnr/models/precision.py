@@ -19,6 +19,11 @@ def resolve_precision(wanted: str) -> str:
     return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "no"
 
 
+def precision_in_words(resolved: str) -> str:
+    """What `no` and `bf16` are called where people read it."""
+    return "float32" if resolved == "no" else resolved
+
+
 def fast_attention(unet: UNet2DModel) -> contextlib.AbstractContextManager[None]:
     """The attention kernel to train with: torch's own choice, but on the CPU the plain one for up to 8x8 places.
 

@@ -14,7 +14,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 from logsnr.base.errors import PublishError
 from logsnr.base.files import read_json, replacing_folder
+from logsnr.base.warn import warn_caller
 from logsnr.folders.model_folder import (
     FEW_STEP_CONFIG,
     FEW_STEP_FOLDER,
@@ -192,9 +192,8 @@ def _metrics(run: Path) -> dict[str, Any]:
     metrics = read_json(path) if path.is_file() else {}
     measured = metrics.get("protocol", {}).get("model_hash")
     if measured is not None and measured != model_digest(find_model(run)):
-        warnings.warn(
-            f"{path} is of an earlier state of the model, and is left out. logsnr evaluate {run} measures it anew.",
-            stacklevel=2,
+        warn_caller(
+            f"{path} is of an earlier state of the model, and is left out. logsnr evaluate {run} measures it anew."
         )
         return {}
     return metrics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from logsnr.base.errors import ModelError
+from logsnr.base.warn import warn_caller
 from logsnr.media.plots import save_png
 from logsnr.models.schedules import resolve_scheduler_class, usual_steps
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler
-from logsnr.settings.options import SampleOptions
+from logsnr.settings.options import TUNABLE, SampleOptions
 from logsnr.tasks.parts import Parts, parts_of_pipeline
 
 DEFAULT_GUIDANCE = 2.0
@@ -25,16 +26,24 @@ FEW_STEP = "few-step"
 """The name of FewStepScheduler, with the tables of `logsnr tune`."""
 
 
-def sample(pipeline: Any, options: SampleOptions) -> Tensor:
+_DEFAULTS = SampleOptions()
+
+
+def sample(pipeline: Any, options: SampleOptions = _DEFAULTS) -> Tensor:
     """Draw samples with a trained model, sample k from the seed `options.seed + k`; with a progress bar.
 
     Args:
         pipeline: what `logsnr.load` gives; its scheduler is swapped where `options` name another.
         options: how many samples, of what, and how they are drawn.
 
+            pipe = logsnr.load("runs/mnist")
+            logsnr.sample(pipe, logsnr.SampleOptions(num=16, class_labels=[3, 7]))
+
     Returns them in order, on the CPU, as the pipeline's `output_type="pt"` has them: images in [0, 1], (n, channels,
     height, width). Raises ModelError if they can't be made as asked.
     """
+    if isinstance(pipeline, str | Path):
+        raise TypeError(f"sample takes a loaded model, and was given {str(pipeline)!r}: logsnr.load gives one.")
     arguments = prepare(pipeline, options)
     guidance = options.guidance_scale
     if arguments and guidance is None:
@@ -111,8 +120,8 @@ def choose_scheduler(pipeline: Any, scheduler: str | None, steps: int | None) ->
         if scheduler is not None:
             swap(pipeline, scheduler)
         require_steps(pipeline, steps_of(pipeline, steps))
-    except ValueError as error:
-        raise ModelError(str(error)) from error
+    except ValueError as error:  # what pipelines call the target of a swap is the option of this name
+        raise ModelError(re.sub("^target ", "scheduler ", str(error))) from error
 
 
 def steps_of(pipeline: Any, steps: int | None) -> int:
@@ -124,14 +133,15 @@ def require_steps(pipeline: Any, steps: int) -> None:
     """Raise ModelError or ValueError if the scheduler can't take so many."""
     total = pipeline.scheduler.config["num_train_timesteps"]
     if steps > total:
-        raise ModelError(f"--steps must be at most {total}, the length of the model's chain, and is {steps}.")
+        raise ModelError(f"steps must be at most {total}, the length of the model's chain, and is {steps}.")
     distilled = pipeline.scheduler.config.get("_consistency")
     if distilled is not None and steps != distilled:
-        raise ModelError(f"--steps must be {distilled}, for which this model was distilled, and is {steps}.")
+        raise ModelError(f"steps must be {distilled}, for which this model was distilled, and is {steps}.")
     pipeline.scheduler.set_timesteps(steps)
     if isinstance(pipeline.scheduler, FewStepScheduler) and steps not in pipeline.scheduler.tuned_steps:
         there = ", ".join(map(str, pipeline.scheduler.tuned_steps)) or "none"
-        warnings.warn(f"no table is tuned for {steps} steps (there are: {there}): untuned.", stacklevel=2)
+        cure = f" Tune it: logsnr tune RUN --steps {steps}" if steps in TUNABLE else ""
+        warn_caller(f"no table is tuned for {steps} steps (there are: {there}): untuned.{cure}")
 
 
 def swap(pipeline: Any, scheduler: str) -> None:

@@ -42,7 +42,7 @@ class ClassLabelConfig(ConditionConfig):
     """Share of the labels replaced by the null label, which guidance needs."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.dropout <= 1, "condition.dropout", "in [0, 1]", self.dropout)
+        require(0 <= self.dropout < 1, "condition.dropout", "in [0, 1), as at 1 no class is ever seen", self.dropout)
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ def chosen(defaults: _Settings, argv: list[str]) -> _Settings:
 
     Raises ConfigError where a name is unknown, or where a flag is a setting of another member.
     """
-    given = {m[1].replace("-", "_"): value for m, value in _flags(argv)}
-    made = with_members(defaults, {name: value for name, value in given.items() if value is not None}, "")
-    for flag in given:
+    said = given(argv)
+    made = with_members(defaults, {name: value for name, value in said.items() if value is not None}, "")
+    for flag in said:
         _refuse_foreign(made, flag)
     return made
 
@@ -46,11 +46,12 @@ def with_members(settings: _Settings, names: Mapping[str, str], path: str) -> _S
     return dataclasses.replace(settings, **changed) if changed else settings  # type: ignore[type-var]
 
 
-def _flags(argv: list[str]) -> list[tuple[re.Match[str], str | None]]:
-    """Each `--flag` in argv, and the word that follows it."""
+def given(argv: list[str]) -> dict[str, str | None]:
+    """Each `--flag` in argv by its setting's name, and the word that follows it."""
     words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
     following: list[str | None] = [*words[1:], None]
-    return [(m, after) for word, after in zip(words, following, strict=False) if (m := re.fullmatch("--(.+)", word))]
+    pairs = zip(words, following, strict=True)
+    return {m[1].replace("-", "_"): after for word, after in pairs if (m := re.fullmatch("--(.+)", word))}
 
 
 def _is_settings(value: Any) -> bool:

@@ -33,7 +33,8 @@ class DataConfig:
     horizontal_flip: bool = False
     """Mirror half of the images at random. Not for text, digits or anything with a handedness."""
     held_out_fraction: float = 0.05
-    """Share of the images kept from training, for the held-out loss. Chosen by a fixed seed."""
+    """Share of the images kept from training, for the held-out loss: half of them at most. Chosen by a fixed
+    seed."""
     skip_unreadable: bool = False
     """Go on without files that can't be read, and list them; otherwise they stop the run."""
     num_workers: int = 0
@@ -43,7 +44,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         require(bool(self.source), "data.source", "a folder, a data set id or mnist-5k", self.source)
         require(self.resolution >= 4, "data.resolution", "at least 4", self.resolution)
-        require(0 <= self.held_out_fraction < 1, "data.held_out_fraction", "in [0, 1)", self.held_out_fraction)
+        fraction = self.held_out_fraction
+        require(0 <= fraction <= 0.5, "data.held_out_fraction", "in [0, 0.5], as most are for training", fraction)
         require(self.num_workers >= 0, "data.num_workers", "0 or more", self.num_workers)
 
 

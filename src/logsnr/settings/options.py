@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from logsnr.base.errors import ConfigError
+from logsnr.settings.rules import require
+
+TUNABLE = range(2, 21)
+"""The numbers of network evaluations that can have a table."""
+Reference = Literal["train", "held_out"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class SampleOptions:
     DPMSolverMultistepScheduler, or your own schedule as `package.module:Class`; the model's own when not given."""
     seed: int = 0
     """Image k has seed `seed + k`."""
-    class_labels: tuple[str, ...] | None = None
+    class_labels: Sequence[str | int] | None = None
     """Names or numbers of classes, taken in turn; all of them when not given."""
     guidance_scale: float | None = None
     """1 is the plain conditional model, more is nearer to the class; 2 when not given. Needs classes."""
@@ -34,8 +39,14 @@ class SampleOptions:
     def __post_init__(self) -> None:
         for name in ("num", "steps", "batch_size"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, and is {value}.")
+            require(value is None or value >= 1, name, "at least 1", value)
+        _require_drawable(self)
+        if self.class_labels is not None:
+            given, rule = self.class_labels, "a list of names or numbers, at least one"
+            require(not isinstance(given, str) and len(given) > 0, "class_labels", rule, given)
+            bad = [label for label in given if not isinstance(label, str | int)]
+            require(not bad, "class_labels", rule, given)
+            object.__setattr__(self, "class_labels", tuple(given))
 
 
 @dataclass(frozen=True)
@@ -50,10 +61,12 @@ class TuneOptions:
     """Seed of the noise."""
 
     def __post_init__(self) -> None:
-        if not self.steps or any(not 2 <= n <= 20 for n in self.steps):
-            raise ConfigError(f"--steps must be numbers in 2..20, and is {self.steps}.")
-        if not self.guidance_scale > 1:
-            raise ConfigError(f"--guidance-scale must be above 1, and is {self.guidance_scale:g}.")
+        least, most = min(TUNABLE), max(TUNABLE)
+        require(
+            bool(self.steps) and set(self.steps) <= set(TUNABLE), "steps", f"numbers in {least}..{most}", self.steps
+        )
+        require(self.guidance_scale > 1, "guidance_scale", "above 1", self.guidance_scale)
+        require(self.seed >= 0, "seed", "0 or more", self.seed)
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class EvaluateOptions:
     """The network that sees them: classifier (trained on the data's own labels), efficientnet-lite0 or inception
     (from packages), or another installed one; when not given, classifier for data with classes, efficientnet-lite0
     for others."""
-    reference: Literal["train", "held_out"] = "train"
+    reference: Reference = "train"
     """The images of the data to compare with."""
     steps: int | None = None
     """Network evaluations an image (twice that with guidance); when not given 20, or those that the model was distilled
@@ -94,9 +107,17 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         for name in ("elbo_images", "ode_images"):
-            if getattr(self, name) != 0 and getattr(self, name) < 2:
-                raise ConfigError(f"--{name.replace('_', '-')} must be 0 or at least 2, and is {getattr(self, name)}.")
+            value = getattr(self, name)
+            require(value == 0 or value >= 2, name, "0 or at least 2", value)
         for name, least in (("num", 20), ("steps", 1), ("batch_size", 1), ("elbo_timesteps", 1), ("respace", 2)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, and is {value}.")
+            require(value is None or value >= least, name, f"at least {least}", value)
+        require(self.reference in get_args(Reference), "reference", " or ".join(get_args(Reference)), self.reference)
+        _require_drawable(self)
+
+
+def _require_drawable(options: SampleOptions | EvaluateOptions) -> None:
+    """Raise ConfigError for what no model draws with."""
+    guidance = options.guidance_scale
+    require(guidance is None or guidance >= 0, "guidance_scale", "0 or more", guidance)
+    require(options.seed >= 0, "seed", "0 or more", options.seed)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from logsnr.settings.choice import switched
 from logsnr.settings.options import EvaluateOptions
 from logsnr.settings.run import RunConfig
 from logsnr.tasks.task import parts_of
-from logsnr.training.runs import require_same
+from logsnr.training.runs import require_place, require_same
 from logsnr.training.train import TrainResult, train
 
 
@@ -62,11 +62,12 @@ def plan(
 ) -> str:
     """What `compare` would do, in words. Raises what it would raise for its schedules, features and folders."""
     configs = configurations(config, schedules)
+    _require_places(configs, out)
     parts = parts_of(config.kind)
     data = parts.open_data(config)
     features = features_name(options, parts, data)
     if features is None:
-        raise ConfigError(f"--evaluate.features must name a network for {data.examples.noun}s, which have none yet.")
+        raise ConfigError(f"features must name a network for {data.examples.noun}s, which have none yet.")
     find_extractor(features)
     for name, each in configs.items():
         if (_folder(out, name) / "config.json").exists():
@@ -91,6 +92,7 @@ def compare(
 ) -> CompareResult:
     """Train a model with each schedule, measure all, and write the table and the picture into `out`."""
     configs = configurations(config, schedules)
+    _require_places(configs, out)
     if options.features is not None:
         find_extractor(options.features)
     for name, each in configs.items():
@@ -109,6 +111,18 @@ def compare(
         f"{_table(rows, options.steps or DEFAULT_STEPS)}\n\n{_protocol(rows)}\nThe picture is {out / 'compare.png'}.",
         None,
     )
+
+
+def _require_places(configs: Mapping[str, RunConfig], out: Path) -> None:
+    """Raise ConfigError unless the runs, the table and the picture can be made in `out`."""
+
+    def ours(path: Path) -> bool:
+        return path.name in ("compare.json", "compare.png") or (path / "config.json").exists() or path in folders
+
+    folders = [_folder(out, name) for name in configs]
+    for folder, config in zip(folders, configs.values(), strict=True):
+        require_place(out, config, ours)
+        require_place(folder, config)
 
 
 def _folder(out: Path, name: str) -> Path:

@@ -54,7 +54,7 @@ def _loss(subject: Subject, path: Path) -> str:
         errors = errors.double()
         log_snr = subject.schedule.log_snr(timesteps).double()
         weighted = errors * weights[timesteps]
-        name = split.replace("_", "-")
+        name = "training" if split == "train" else "held-out"
         means[name] = (float(weighted.mean()), float(weighted.std()) / len(weighted) ** 0.5)
         curves[name] = binned_means(log_snr, errors)
         if split == parts[0]:
@@ -94,7 +94,7 @@ def _bits(subject: Subject, options: EvaluateOptions, path: Path) -> str:
     save_png(bits_by_log_snr_figure(edges, binned, {name: terms[name] for name in ("prior", "decoder")}), path)
     low, high = _middle_half(log_snr[1:], kl)
     return (
-        f"ELBO on {split.replace('_', '-')} {subject.task.parts.noun}s: {terms['total']:.4f} ± "
+        f"ELBO on {'training' if split == 'train' else 'held-out'} {subject.task.parts.noun}s: {terms['total']:.4f} ± "
         f"{terms['standard_error']:.4f} bits per dimension, of which the prior takes {terms['prior']:.4f}, the decoder "
         f"{terms['decoder']:.4f} and the steps {terms['kl']:.4f}, half of that between log-SNR {low:.1f} and "
         f"{high:.1f}. By log-SNR: {path}"

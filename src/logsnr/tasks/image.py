@@ -55,7 +55,7 @@ class ImageParts(Parts):
         if options.class_labels is not None:
             names = (pipeline.id2label or {}).values()
             chosen = pipeline.get_label_ids(
-                [int(c) if c.isdigit() and c not in names else c for c in options.class_labels]
+                [int(c) if isinstance(c, str) and c.isdigit() and c not in names else c for c in options.class_labels]
             )
         return {"class_labels": [chosen[k % len(chosen)] for k in range(options.num)]} if chosen else {}
 

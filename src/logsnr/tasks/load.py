@@ -8,7 +8,6 @@ that no installed package has declared: whoever wrote the repo may have written 
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import diffusers
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from logsnr.base.errors import ModelError
+from logsnr.base.warn import warn_caller
 from logsnr.folders.model_folder import FEW_STEP_CONFIG, INDEX, SCHEDULER_CONFIG, read_json_object
 from logsnr.models.locate import locate
 from logsnr.models.networks import load_network
@@ -82,12 +82,11 @@ def _scheduler_class(config: dict[str, Any], source: str) -> Any:
                 f"DiffusionPipeline.from_pretrained({source!r}, trust_remote_code=True)."
             ) from None
         # what a schedule in a file of the user's own is saved as
-        warnings.warn(
+        warn_caller(
             f"The schedule {ours['schedule']} isn't known here, and the model's folder doesn't hold it: loaded as "
             f"{name}, with the same betas. What is lost is sampling without fresh noise (eta), which few steps "
             f"need. For all of it: `logsnr sample --scheduler your_module:{ours['schedule']}`, or import its "
-            "module before logsnr.load.",
-            stacklevel=3,
+            "module before logsnr.load."
         )
         return stock
 

@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator
 
 from logsnr.base.files import read_json, write_atomically
+from logsnr.models.precision import precision_in_words
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,6 @@ class Clock:
             for s in effort.sessions
         ]
         self.model_step = effort.model_step
-        precision = accelerator.mixed_precision
         self.session = Session(
             from_step=done,
             to_step=done,
@@ -68,7 +68,7 @@ class Clock:
             images_per_step=images_per_step,
             processes=accelerator.num_processes,
             device=device_in_words(accelerator.device),
-            precision="float32" if precision == "no" else precision,
+            precision=precision_in_words(accelerator.mixed_precision),
             versions={name: importlib.metadata.version(name) for name in ("logsnr", "torch", "diffusers")},
         )
         self.start = time.monotonic()

@@ -38,7 +38,7 @@ class Interrupt:
             return
         self.received, self.since = signal.Signals(number), time.monotonic()
         # not print: the signal may have come in the middle of one
-        os.write(2, b"\nStopping after this step; the state is saved. Once more to stop at once.\n")
+        os.write(2, b"\nStopping after this step; the state is then saved. Once more to stop at once.\n")
 
     def agreed(self, accelerator: Accelerator) -> signal.Signals | None:
         """The signal that any process received: all must leave the loop at the same step."""

@@ -6,18 +6,19 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from logsnr.base.errors import CheckpointError, ConfigError
-from logsnr.base.files import locked, read_json, replacing_folder, write_atomically
+from logsnr.base.files import locked, read_json, replacing_folder, strangers, write_atomically
 from logsnr.base.threads import machine
+from logsnr.base.words import listed
 from logsnr.data.seeded import SeededData
 from logsnr.folders.checkpoint import Checkpoint, load_latest
 from logsnr.folders.model_folder import forms, is_model, save_model
 from logsnr.models.denoiser import Denoiser
-from logsnr.models.precision import resolve_precision
+from logsnr.models.precision import precision_in_words, resolve_precision
 from logsnr.models.schedules import make_scheduler
 from logsnr.objectives.build import make_objective
 from logsnr.objectives.objective import Context
@@ -28,9 +29,32 @@ from logsnr.tasks.task import Task, open_task, parts_of
 from logsnr.training.effort import note_model_step
 
 
+def require_place(out: Path, config: RunConfig, ours: Callable[[Path], bool] | None = None) -> None:
+    """Raise ConfigError, before anything is read, unless runs of `config` can be made in the folder `out`.
+
+    It holds a run already, or it is new, empty, or holds only what is `ours`, and doesn't mix with the data.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file, and must be a folder. Name another --out.")
+    if (out / "config.json").exists():
+        return  # whose run that is, is looked at with the data
+    for name in _named_folders(config):
+        if not name.startswith("data."):
+            continue
+        data, place = Path(flat(config)[name]).expanduser().resolve(), out.resolve()
+        if data == place or data in place.parents or place in data.parents:
+            how = "is" if data == place else "lies in" if data in place.parents else "contains"
+            raise ConfigError(
+                f"--out {out} {how} {name}, {flat(config)[name]}: data and runs lie apart. Name another --out."
+            )
+    if foreign := strangers(out, ours or (lambda _: False)):
+        raise ConfigError(f"--out {out} exists and is no run folder; it holds {listed(foreign)}. Name another --out.")
+
+
 def plan(config: RunConfig, run: Path) -> str:
     """What `train` would do, in words, after opening the data and making everything but the first step."""
     require_tracker(config.train.tracker)
+    require_place(run, config)
     task = open_task(config)
     options, data = config.train, task.data
     samples = options.batch_size * options.gradient_accumulation_steps
@@ -38,12 +62,11 @@ def plan(config: RunConfig, run: Path) -> str:
         changed = require_same(run, config, data)
         state = f"goes on with the run in {run}" + (f", with {', '.join(changed)}" if changed else "")
     else:
-        _require_replaceable(*forms(run))
         state = f"begins a run in {run}"
     return (
         f"{data.description}\n"
         f"{type(task.network).__name__} with {size_in_words(task.network)}, "
-        f"precision {resolve_precision(options.mixed_precision)}\n"
+        f"{precision_in_words(resolve_precision(options.mixed_precision))}\n"
         f"{options.num_steps} steps of {samples} {data.examples.noun}s a process: "
         f"{options.num_steps * samples / len(data):.1f} times through the data\n"
         f"The command {state}; nothing was written."
@@ -137,7 +160,7 @@ def claim(run: Path, task: Task, num_processes: int, mixed_precision: str) -> li
             "fingerprint": data.fingerprint,
             "facts": task.facts,
         },
-        "local": _local_settings(config),
+        "local": _named_folders(config),
         "network": portable_config(task.network),
         "versions": {name: importlib.metadata.version(name) for name in ("logsnr", "torch", "diffusers", "accelerate")},
     }
@@ -157,13 +180,11 @@ def claim(run: Path, task: Task, num_processes: int, mixed_precision: str) -> li
         if not changed:
             return []
         record = before | {"config": record["config"]}
-    else:
-        _require_replaceable(*forms(run))
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return changed
 
 
-def _local_settings(config: RunConfig) -> list[str]:
+def _named_folders(config: RunConfig) -> list[str]:
     """Settings that name a folder of this machine and nothing that others have; they aren't published."""
     values, kind = flat(config), kind_named(config.kind)
     named = {name: values[name] for name in kind.placeholders if values[name] not in (None, *kind.bundled)}

@@ -30,14 +30,23 @@ from logsnr.base.files import read_json
 from logsnr.base.seeds import sample_seed
 from logsnr.base.threads import Pace, keep
 from logsnr.folders.checkpoint import Checkpoint, Tensors, load_latest, save_checkpoint
-from logsnr.models.precision import resolve_precision
+from logsnr.models.precision import precision_in_words, resolve_precision
 from logsnr.objectives.objective import Objective
+from logsnr.settings.presets import Preset, presets
 from logsnr.settings.run import RunConfig
 from logsnr.tasks.task import open_task, parts_of
 from logsnr.training.effort import Clock, note_model_step
 from logsnr.training.interrupt import Interrupt
 from logsnr.training.monitor import Log, log_held_out, log_samples
-from logsnr.training.runs import claim, export_model, hold, portable_config, require_tracker, size_in_words
+from logsnr.training.runs import (
+    claim,
+    export_model,
+    hold,
+    portable_config,
+    require_place,
+    require_tracker,
+    size_in_words,
+)
 from logsnr.training.together import together
 
 
@@ -57,8 +66,20 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
     A call that is interrupted (Ctrl-C or SIGTERM) saves the step that it is at and returns; one more call with the
     configuration unchanged goes on from there, to the weights that there would have been without the interruption.
 
-    Raises DataError, ConfigError, ModelError, CheckpointError or TrainingError with a message for the user.
+    A configuration is a preset's, with other values where they are wanted:
+
+        from dataclasses import replace
+
+        config = logsnr.presets()["images-32"].config
+        config = replace(
+            config, data=replace(config.data, source="photos"), train=replace(config.train, num_steps=2000)
+        )
+        logsnr.train(config, "runs/photos")
+
+    Raises TypeError for what is no RunConfig, and DataError, ConfigError, ModelError, CheckpointError or TrainingError
+    with a message for the user.
     """
+    _require_config(config)
     options, run = config.train, Path(run)
 
     # Set-up: processes, data, model, optimiser
@@ -72,6 +93,8 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
     say = print if main else _silence
     with together(accelerator):
         require_tracker(options.tracker)
+        if main:
+            require_place(run, config)
         parts = parts_of(config.kind)
         data = parts.open_data(config) if main else None  # first in one process: what the Hub sends is kept for all
     with together(accelerator):
@@ -221,6 +244,18 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
         return TrainResult(done, finished, None if finished else stopped_by, folders)
 
 
+def _require_config(config: object) -> None:
+    """Raise TypeError for a preset, or its name, in the place of a configuration."""
+    if isinstance(config, RunConfig):
+        return
+    cure = "it is the .config of a preset, logsnr.presets()[NAME].config"
+    if isinstance(config, Preset):
+        cure = "give the preset's .config"
+    elif isinstance(config, str) and config in presets():
+        cure = f"give logsnr.presets()[{config!r}].config"
+    raise TypeError(f"train takes a RunConfig, and was given a {type(config).__name__}: {cure}.")
+
+
 def learning_rate(config: RunConfig, step: int) -> float:
     """Linear warm-up, then half a cosine to zero; `step` counts from 0."""
     options = config.train
@@ -233,8 +268,7 @@ def describe(accelerator: Accelerator) -> str:
     device = accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     count = f"{accelerator.num_processes} processes on " if accelerator.num_processes > 1 else ""
-    precision = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
-    return f"{count}{name}, {precision}"
+    return f"{count}{name}, {precision_in_words(accelerator.mixed_precision)}"
 
 
 def _state(step: int, network: Any, ema: EMAModel, optimizer: Any, objective: Objective) -> Checkpoint:
