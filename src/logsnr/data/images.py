@@ -18,7 +18,8 @@ from logsnr.data.kept_pixels import Reading
 from logsnr.data.pixels import Pixels
 from logsnr.data.scan import FittedImages, scan
 from logsnr.data.seeded import Example, SeededData
-from logsnr.data.sources import Labels, open_source
+from logsnr.data.source import Labels
+from logsnr.data.sources import open_source
 from logsnr.settings.image import DataConfig
 
 
@@ -36,6 +37,8 @@ class ImageExamples:
     """Names of the classes; None without labels, and where all images are of one class: nothing to condition on."""
     labels: NDArray[np.int64] | None
     """The class of each image, (images,); None without classes."""
+    notes: list[str]
+    """Sentences about what the source has beside them."""
 
     def __len__(self) -> int:
         return len(self._places)
@@ -83,8 +86,31 @@ class ImageExamples:
 
     @property
     def complaints(self) -> list[str]:
-        """A line for each file left out."""
-        return [f"skipped {name}" for name in self.skipped]
+        """A line for each file left out, and the remarks."""
+        return [*(f"skipped {name}" for name in self.skipped), *self.remarks]
+
+    @property
+    def remarks(self) -> list[str]:
+        """A line for each kind of thing that isn't used or looks wrong."""
+        paged = np.flatnonzero(self.reading.several).tolist()
+        first = (
+            [f"of {_count(len(paged), 'file')} with several pages or frames the first is used: {listed(names)}"]
+            if (names := [self.reading.names[index] for index in paged])
+            else []
+        )
+        return [*first, *self._darkness, *self.notes]
+
+    @property
+    def _darkness(self) -> list[str]:
+        """A word where the top bits are used by no image, as of a camera of 12 bits or a map of labels."""
+        peak = int(self.reading.peaks.astype(np.int64)[self.reading.depths == self.bits // 8].max())
+        most = (1 << self.bits) - 1
+        if peak > most // 4:
+            return []
+        return [
+            f"the images are all but black: no value is above {peak:,}, and white is {most:,}. Multiply the values by "
+            f"{most // max(peak, 1)} before training, unless they are meant so"
+        ]
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -152,7 +178,8 @@ def open_images(config: DataConfig, labelled: bool = True) -> ImageData:
     reading = scan(images, config.num_workers)
     _require_readable(reading, config)
     names, labels = _classes(source.labels, reading)
-    examples = ImageExamples(images, reading, config.horizontal_flip, names, labels)
+    notes = [*source.notes, *_empty_classes(source.labels, names)]
+    examples = ImageExamples(images, reading, config.horizontal_flip, names, labels, notes)
     return SeededData(examples, config.held_out_fraction, 0 if examples.in_memory else config.num_workers)
 
 
@@ -181,16 +208,23 @@ def _require_readable(reading: Reading, config: DataConfig) -> None:
 
 
 def _classes(labels: Labels | None, reading: Reading) -> tuple[list[str] | None, NDArray[np.int64] | None]:
-    """Names of the classes and the labels of the readable images; None if there are none, or only one."""
+    """Names of the classes that have readable images, and these images' labels; None if there are none, or only one."""
     if labels is None:
         return None, None
-    values = labels.values[reading.depths > 0]
-    return (labels.names, values) if len(np.unique(values)) > 1 else (None, None)
+    present, values = np.unique(labels.values[reading.depths > 0], return_inverse=True)
+    return ([labels.names[k] for k in present], values) if len(present) > 1 else (None, None)
+
+
+def _empty_classes(labels: Labels | None, names: list[str] | None) -> list[str]:
+    if labels is None or names is None or len(names) == len(labels.names):
+        return []
+    empty = [name for name in labels.names if name not in names]
+    return [f"{_count(len(empty), 'class', 'classes')} without a readable image left out: {listed(empty)}"]
 
 
 def _deepened(pixels: Pixels) -> Pixels:
     return pixels if pixels.dtype == np.uint16 else pixels.astype(np.uint16) * np.uint16(257)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 _END = struct.Struct("<q8s")
 """Bytes of the manifest, and what the file is."""
-_KIND = b"logsnr-1"
+_KIND = b"logsnr-2"
 _ABANDONED = 24 * 3600
 """Seconds after which an unfinished file is what a process left that was killed."""
 
@@ -46,6 +46,10 @@ class Reading:
     """(n,): bytes a value; 0 where there is no image."""
     enlarged: NDArray[np.bool_]
     """(n,): whether the image was smaller than it is now."""
+    peaks: NDArray[np.uint16]
+    """(n,): the largest value of the image."""
+    several: NDArray[np.bool_]
+    """(n,): whether its file has further pages or frames, which aren't used."""
     reasons: list[str]
     """Of the images of depth 0, why they can't be read."""
     digest: bytes
@@ -190,6 +194,8 @@ def _packed(reading: Reading, length: int | None) -> bytes:
         contents=reading.contents,
         depths=reading.depths,
         enlarged=reading.enlarged,
+        peaks=reading.peaks,
+        several=reading.several,
         reasons=_joined(reading.reasons),
         digest=np.frombuffer(reading.digest, np.uint8),
         numbers=np.array([reading.time, reading.size, -1 if length is None else length], np.int64),
@@ -206,6 +212,8 @@ def _unpacked(manifest: bytes) -> tuple[Reading, int | None]:
             contents=found["contents"],
             depths=found["depths"],
             enlarged=found["enlarged"],
+            peaks=found["peaks"],
+            several=found["several"],
             reasons=_parted(found["reasons"]),
             digest=found["digest"].tobytes(),
             time=moment,

@@ -12,11 +12,12 @@ invisible colours of transparent pixels would bleed into the edges of the visibl
 from __future__ import annotations
 
 import io
-from typing import Any
+import struct
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from logsnr.base.errors import DataError
 
@@ -25,21 +26,58 @@ Pixels = NDArray[Any]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 _EXIF_ORIENTATION = 274
-_TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC, _TIFF_EXTRA_SAMPLES = 258, 262, 338
+_TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES, _TIFF_EXTRA_SAMPLES = 258, 262, 277, 338
 
 
-def decode(data: bytes, name: str) -> Pixels:
+_PNG = b"\x89PNG\r\n\x1a\n"
+_ASIDE = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
+"""Chunks of a PNG that say nothing of its pixels as they are used here. Pillow refuses a file whose are large."""
+_SIGNATURES = (
+    (_PNG, "a damaged PNG"),
+    (b"\xff\xd8\xff", "a damaged JPEG"),
+    (b"GIF8", "a damaged GIF"),
+    (b"BM", "a damaged BMP"),
+    (b"RIFF", "a damaged WebP"),
+    (b"%PDF", "a PDF"),
+    (b"\x93NUMPY", "an array of numpy"),
+    (b"8BPS", "a file of Photoshop"),
+    (b"PK\x03\x04", "an archive (zip)"),
+    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000"),
+    (b"version https://git-lfs", "a pointer of Git LFS: `git lfs pull` fetches the image"),
+)
+"""How files begin, and what those are that can't be opened."""
+
+
+class Decoded(NamedTuple):
+    """What an image file holds."""
+
+    pixels: Pixels
+    several: bool
+    """Whether there are further pages or frames, which aren't in `pixels`."""
+
+
+def decode(data: bytes, name: str) -> Decoded:
     """The pixels of an image file in their own depth, turned upright by the EXIF orientation.
 
-    Of an animation, the first frame. Gray TIFFs of 32-bit whole numbers are taken as 16-bit where they lie within
-    [0, 65535], floating-point ones where they lie within [0, 1] (rounded to 16 bits); others are refused.
+    Of several pages or frames, the first. Gray TIFFs of 32-bit whole numbers are taken as 16-bit where they lie within
+    [0, 65535], floating-point ones where they lie within [0, 1] (rounded to 16 bits); others are refused. Profiles,
+    texts and damaged EXIF data don't matter.
 
     Raises `DataError` if the file needs OpenCV and it isn't installed, and whatever Pillow raises (`OSError`,
     `SyntaxError`, `ValueError`, `struct.error`, ...) if the file is damaged or of a kind that isn't supported.
     """
     if not data:
         raise ValueError("empty file")
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    data = _without_asides(data)
+    try:
+        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(_unidentified(data)) from None
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise ValueError(f"more than {most:.0f} million pixels: save it smaller, or cut it into pieces") from None
+    with opened as image:
+        several = image.format in ("PNG", "WEBP", "TIFF", "GIF") and bool(getattr(image, "is_animated", False))
         image.load()  # the whole file, so that a truncated one shows itself
         if _is_deep_color(image, data):
             pixels = _decode_deep_color(image, data, name)
@@ -50,8 +88,8 @@ def decode(data: bytes, name: str) -> Pixels:
         else:
             pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
         # Read after load(): Pillow and OpenCV both turn TIFFs themselves, and Pillow then drops the tag.
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    return _upright(pixels.reshape(*pixels.shape[:2], -1), orientation)
+        orientation = _orientation(image)
+    return Decoded(_upright(pixels.reshape(*pixels.shape[:2], -1), orientation), several)
 
 
 def fit(pixels: Pixels, resolution: int, channels: int) -> Pixels:
@@ -64,9 +102,7 @@ def fit(pixels: Pixels, resolution: int, channels: int) -> Pixels:
     white = np.iinfo(pixels.dtype).max
     color, alpha = (pixels, None) if pixels.shape[2] in (1, 3) else (pixels[..., :-1], pixels[..., -1:])
     if alpha is not None and channels != 4:
-        a = alpha.astype(np.int64)
-        color = ((color * a + white * (white - a) + white // 2) // white).astype(pixels.dtype)
-        alpha = None
+        color, alpha = _over_white(color, alpha), None
     if channels == 1 and color.shape[2] == 3:
         color = _luma(color)
     elif channels != 1 and color.shape[2] == 1:
@@ -85,6 +121,50 @@ def fit(pixels: Pixels, resolution: int, channels: int) -> Pixels:
         opaque = np.full((resolution, resolution, 1), white, pixels.dtype)
         color = np.concatenate([color, opaque if alpha is None else alpha], axis=2)
     return np.ascontiguousarray(color.transpose(2, 0, 1))
+
+
+def _without_asides(data: bytes) -> bytes:
+    """A PNG without its `_ASIDE`; any other file as it is."""
+    if not data.startswith(_PNG):
+        return data
+    kept, at = [_PNG], len(_PNG)
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        if data[at + 4 : at + 8] not in _ASIDE:
+            kept.append(data[at : at + 12 + length])
+        at += 12 + length
+    return b"".join([*kept, data[at:]])
+
+
+def _unidentified(data: bytes) -> str:
+    """What a file is that Pillow can't open, as far as its first bytes say so."""
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        try:
+            directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+            file = io.BytesIO(data)
+            file.seek(directory.next)
+            directory.load(file)
+            channels, bits = directory[_TIFF_SAMPLES], max(directory[_TIFF_BITS_PER_SAMPLE])
+        except Exception:  # whatever a damaged directory brings about
+            return "a damaged TIFF"
+        return (
+            f"a TIFF of {channels} channels, {bits} bits each: 1 (gray), 3 (RGB) and 4 (RGBA) channels of 8 or 16 bits "
+            "are supported. Save the channels that you want as such"
+        )
+    if data[4:8] == b"ftyp":
+        return "a HEIC, AVIF or video file, which isn't supported: save it as PNG or JPEG"
+    if data.lstrip()[:1] == b"<":
+        return "a page of a web site or an SVG, not an image of pixels"
+    return next(
+        (f"{what}, which can't be opened" for begin, what in _SIGNATURES if data.startswith(begin)), "not an image"
+    )
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # EXIF data are written by many hands, and the pixels are there all the same
+        return 1
 
 
 def _is_deep_color(image: Image.Image, data: bytes) -> bool:
@@ -153,11 +233,23 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return pixels
 
 
+def _over_white(color: Pixels, alpha: Pixels) -> Pixels:
+    """Colour seen with that opacity before white. One channel at a time, in 32 bits, which are just enough."""
+    white = int(np.iinfo(color.dtype).max)
+    seen, opacity = np.empty_like(color), alpha[..., 0].astype(np.uint32)
+    for c in range(color.shape[2]):
+        plane = color[..., c] * opacity
+        plane += white * (white - opacity) + white // 2
+        seen[..., c] = plane // white
+    return seen
+
+
 def _luma(color: Pixels) -> Pixels:
-    """ITU-R 601 in 16-bit fixed point: for 8 bits, exactly what Pillow's mode L holds."""
-    weights = np.array([19595, 38470, 7471])
-    gray: Pixels = ((color @ weights + 32768) >> 16)[..., None].astype(color.dtype)
-    return gray
+    """ITU-R 601 in 16-bit fixed point: for 8 bits, exactly what Pillow's mode L holds. (32 bits are just enough.)"""
+    gray = np.full(color.shape[:2], 32768, np.uint32)
+    for c, weight in enumerate((19595, 38470, 7471)):
+        gray += color[..., c] * np.uint32(weight)
+    return (gray >> 16)[..., None].astype(color.dtype)
 
 
 def _resize(
@@ -168,18 +260,19 @@ def _resize(
         image = Image.fromarray(color if color.shape[2] == 3 else color[..., 0])
         return np.asarray(image.resize(size, bicubic, box)).reshape(resolution, resolution, -1), None
 
-    def planes(values: NDArray[Any]) -> NDArray[np.float64]:
+    def plane(values: NDArray[Any]) -> NDArray[np.float64]:
         # Mode F holds every 16-bit value exactly.
-        each = [Image.fromarray(values[..., c].astype(np.float32)) for c in range(values.shape[2])]
-        return np.stack([np.asarray(p.resize(size, bicubic, box), np.float64) for p in each], axis=2)
+        image = Image.fromarray(values.astype(np.float32))
+        return np.asarray(image.resize(size, bicubic, box), np.float64)
 
     def rounded(values: NDArray[np.float64]) -> Pixels:
         return np.rint(values).clip(0, white).astype(color.dtype)  # bicubic overshoots at edges
 
-    white = np.iinfo(color.dtype).max
+    white, channels = np.iinfo(color.dtype).max, range(color.shape[2])
     if alpha is None:
-        return rounded(planes(color)), None
-    opacity = planes(alpha)
-    weighted = planes(color.astype(np.float64) * alpha)
+        return np.stack([rounded(plane(color[..., c])) for c in channels], axis=2), None
+    opacity = plane(alpha[..., 0])
     visible = opacity >= 0.5
-    return rounded(np.where(visible, weighted / np.where(visible, opacity, 1), 0)), rounded(opacity)
+    divisor = np.where(visible, opacity, 1)
+    shown = [plane(color[..., c].astype(np.float64) * alpha[..., 0]) / divisor for c in channels]
+    return rounded(np.where(visible[..., None], np.stack(shown, axis=2), 0)), rounded(opacity)[..., None]

@@ -32,7 +32,7 @@ from logsnr.base.errors import DataError
 from logsnr.base.warn import warn_caller
 from logsnr.data.kept_pixels import Memory, Reading, Store, cache_file, kept
 from logsnr.data.pixels import Pixels, fit
-from logsnr.data.sources import Origin, Source
+from logsnr.data.source import Origin, Source
 from logsnr.data.workers import in_workers
 from logsnr.folders.cache import cache_folder
 
@@ -41,7 +41,7 @@ MEMORY_LIMIT = 1 << 30
 KEPT_LIMIT = 4 << 30
 """Sets that take more bytes than this, resized, aren't kept in the cache."""
 
-_RECIPE = 1
+_RECIPE = 2
 """To be changed with anything that changes what becomes of a file, or the form in which it is kept."""
 _COARSEST_CLOCK = 2 * 10**9
 
@@ -77,9 +77,10 @@ class FittedImages:
             if wanted.known is not None:
                 hashed = hashlib.blake2b(content, digest_size=16).digest()
                 if hashed == wanted.known:
-                    return _Found(hashed, None, False)
-            pixels = self.source.decode(content, wanted.index)
-            return _Found(hashed, fit(pixels, *self.shape[1::-1]), min(pixels.shape[:2]) < self.resolution)
+                    return _Found(hashed, None)
+            pixels, several = self.source.decode(content, wanted.index)
+            fitted = fit(pixels, *self.shape[1::-1])
+            return _Found(hashed, fitted, min(pixels.shape[:2]) < self.resolution, several, int(pixels.max()))
         except DataError as error:
             return error
         except MemoryError:
@@ -87,8 +88,7 @@ class FittedImages:
         except (
             Exception
         ) as error:  # damaged files make Pillow raise OSError, SyntaxError, ValueError, struct.error, ...
-            reason = "not an image" if "cannot identify image file" in str(error) else str(error)
-            return _Found(hashed, f"{self.source.name(wanted.index)} ({reason or type(error).__name__})", False)
+            return _Found(hashed, f"{self.source.name(wanted.index)} ({str(error) or type(error).__name__})")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,11 @@ class _Found:
     """Of the content; b"" if it couldn't be read."""
     image: Pixels | str | None
     """The pixels, why there are none, or None where the content is the known one."""
-    enlarged: bool
+    enlarged: bool = False
+    several: bool = False
+    """Whether its file has further pages or frames."""
+    peak: int = 0
+    """The largest value of the whole image, before it was fitted."""
 
 
 def scan(images: FittedImages, num_workers: int) -> Reading:
@@ -173,14 +177,16 @@ class _Present:
         """What was found in the image."""
         assert self._before is not None
         row = int(self._rows[index])
-        return _Found(self.content(index), self._before.image(row), bool(self._before.enlarged[row]))
+        before = self._before
+        flags = bool(before.enlarged[row]), bool(before.several[row])
+        return _Found(self.content(index), before.image(row), *flags, int(before.peaks[row]))
 
 
 def _read(images: FittedImages, present: _Present, store: Store, num_workers: int) -> Reading:
     """Reads what isn't known, and takes the rest from what is."""
     count = len(present.names)
     contents, depths = np.zeros((count, 16), np.uint8), np.zeros(count, np.uint8)
-    enlarged = np.zeros(count, bool)
+    enlarged, several, peaks = np.zeros(count, bool), np.zeros(count, bool), np.zeros(count, np.uint16)
     reasons: list[str] = []
     digest = hashlib.blake2b(digest_size=16)
     wanted = (_Wanted(index, present.content(index)) for index in np.flatnonzero(~present.known).tolist())
@@ -202,7 +208,7 @@ def _read(images: FittedImages, present: _Present, store: Store, num_workers: in
             digest.update(found.image.dtype.str.encode() + pixels)
             store.add(pixels)
             depths[index] = found.image.itemsize
-            enlarged[index] = found.enlarged
+            enlarged[index], several[index], peaks[index] = found.enlarged, found.several, found.peak
     size = int(np.prod(images.shape))
     return store.finish(
         Reading(
@@ -211,6 +217,8 @@ def _read(images: FittedImages, present: _Present, store: Store, num_workers: in
             contents,
             depths,
             enlarged,
+            peaks,
+            several,
             reasons,
             digest.digest(),
             present.began,

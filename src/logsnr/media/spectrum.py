@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -57,22 +57,35 @@ class Spectrum:
         return frequencies, sums[frequencies]
 
 
-def spectrum(batches: Iterable[Tensor]) -> Spectrum:
-    """Of batches of images (batch, channels, side, side) in [-1, 1], which are held in memory."""
-    images = torch.cat(list(batches))
-    mean, std = float(images.double().mean()), float(images.double().std())
-    centered = images - images.mean(0)
-    pixels = centered.transpose(0, 1).flatten(1)
-    axes = torch.linalg.eigh(pixels.double() @ pixels.double().T).eigenvectors.float()
-    power = torch.zeros(images.shape[1:], dtype=torch.float64)
-    for rows in centered.split(256):
-        modes = torch.fft.fft2(torch.einsum("nchw,cd->ndhw", rows, axes), norm="ortho")
+def spectrum(batches: Callable[[], Iterable[Tensor]]) -> Spectrum:
+    """Of images (batch, channels, side, side) in [-1, 1]. They are gone through twice, one batch in memory at a time.
+
+    Args:
+        batches: called twice, for the same batches.
+    """
+    count, moments, squares = 0, torch.zeros(2, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64)
+    for images in batches():
+        values = images.double()
+        pixels = values.transpose(0, 1).flatten(1)
+        moments = moments + torch.stack([values.sum(), values.square().sum()])
+        squares = squares + pixels @ pixels.T
+        total = total + values.sum(0)
+        count += len(images)
+    average = total / count
+    flat, size = average.flatten(1), count * average.numel()
+    mean = float(moments[0]) / size
+    std = math.sqrt(max(0.0, float(moments[1]) - size * mean**2) / (size - 1))
+    axes = torch.linalg.eigh(squares - count * flat @ flat.T).eigenvectors.float()
+    power = torch.zeros_like(average)
+    for images in batches():
+        modes = torch.fft.fft2(torch.einsum("nchw,cd->ndhw", images - average.float(), axes), norm="ortho")
         power += modes.abs().square().double().sum(0)
-    return Spectrum(mean, std, power / (len(images) - 1))
+    return Spectrum(mean, std, power / (count - 1))
 
 
 def hidden(power: Tensor, log_snr: float) -> float:
-    """hidden(lambda) of the module's text, of the coarse modes of S_k (channels, side, side)."""
+    """Share of the variance of the coarse ones of S_k, (channels, side, side), that such noise hides, in [0, 1]."""
     coarse = power[:, _radius(power.shape[-1]) <= COARSE]
     return float((coarse / (1 + math.exp(log_snr) * coarse)).sum() / coarse.sum())
 

@@ -11,6 +11,7 @@ import math
 import shlex
 import textwrap
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,7 +22,8 @@ from tqdm import tqdm
 
 from logsnr.base.errors import ConfigError, DataError
 from logsnr.data.images import ImageData, open_images
-from logsnr.data.sources import OpenedSource, open_source, read_image
+from logsnr.data.source import OpenedSource, read_image
+from logsnr.data.sources import open_source
 from logsnr.media.plots import save_png, spectrum_figure
 from logsnr.media.spectrum import Spectrum, photographs, spectrum
 from logsnr.models.schedules import make_scheduler
@@ -39,6 +41,8 @@ _NOTHING = 1e-7
 _NAMED = 3
 """The most unreadable files that are named."""
 _BEGINNING = "A beginning: "
+_FARTHEST = 6.0
+"""Shifts beyond this (either way) say that the values are wrong, not the schedule."""
 _SEEN = 0.01
 """A mode whose signal-to-noise ratio is above this at the last step shines through the noise."""
 
@@ -83,7 +87,7 @@ def inspect_data(
     config = DataConfig(
         source=source,
         resolution=side,
-        channels=channels or (3 if files.colored else 1),
+        channels=channels or _channels(files),
         held_out_fraction=0,
         skip_unreadable=True,
     )
@@ -95,7 +99,8 @@ def inspect_data(
             "same."
         )
     shift = round(2 * found.offset) / 2
-    paragraphs = [_images(opened, files), _pixels(data, found), *_suggestion(config, data, found, shift, files)]
+    paragraphs = [_images(opened, files), *map(_sentence, data.examples.remarks), _pixels(data, found)]
+    paragraphs += [_too_far(found)] if abs(shift) > _FARTHEST else _suggestion(config, data, found, shift, files)
     if out is not None:
         save_png(spectrum_figure(found, photographs()), out)
         paragraphs.append(f"The spectrum is in {out}.")
@@ -112,7 +117,7 @@ def _read(opened: OpenedSource) -> _Files:
     images = opened.images
     for index in tqdm(range(len(images)), "Reading images", leave=False, unit=" images", delay=2):
         try:
-            pixels = read_image(images, index)
+            pixels = read_image(images, index).pixels
         except DataError:
             raise
         except Exception:  # damaged files make Pillow raise anything
@@ -133,13 +138,23 @@ def _resolution(files: _Files) -> int:
     return max(4, min(_LARGEST, sides[len(sides) // 2]) // 4 * 4)
 
 
+def _channels(files: _Files) -> Literal[1, 3, 4]:
+    if 2 * files.transparent > files.sizes.total():
+        return 4
+    return 3 if files.colored else 1
+
+
 def _spectrum_of(data: ImageData) -> Spectrum:
     """Of the images, or as many of them, chosen at random, as are enough."""
     count = min(len(data), _MOST_IMAGES)
-    batches = data.batches(seed=0, batch_size=_BATCH, start_step=0, num_steps=-(-count // _BATCH))
-    shown = tqdm(batches, "Spectrum", -(-count // _BATCH), leave=False, delay=2)
-    images = torch.cat([batch.clean for batch in shown])[:count]
-    return spectrum([images])
+    steps = -(-count // _BATCH)
+
+    def batches() -> Iterator[torch.Tensor]:
+        shown = data.batches(seed=0, batch_size=_BATCH, start_step=0, num_steps=steps)
+        for step, batch in enumerate(tqdm(shown, "Spectrum", steps, leave=False, delay=2)):
+            yield batch.clean[: count - step * _BATCH]
+
+    return spectrum(batches)
 
 
 def _images(opened: OpenedSource, files: _Files) -> str:
@@ -154,7 +169,7 @@ def _images(opened: OpenedSource, files: _Files) -> str:
     if files.kinds and not files.colored and not all(kind.startswith("gray") for kind in files.kinds):
         said.append("gray all the same")
     if files.transparent:
-        said.append(f"{files.transparent:,} transparent in places: laid over white unless trained with 4 channels")
+        said.append(f"{files.transparent:,} transparent in places, which 4 channels keep and fewer lay over white")
     if files.unreadable:
         names, more = files.unreadable[:_NAMED], len(files.unreadable) - _NAMED
         which = ", ".join(names) + (f" and {more:,} more" if more > 0 else "")
@@ -175,6 +190,17 @@ def _pixels(data: ImageData, found: Spectrum) -> str:
         f"in [-1, 1]: mean {found.mean:.3f}, standard deviation {found.std:.3f} (sigma_data of the weighting "
         f"edm).{slope} Noise hides half of their coarse structure at a log-SNR {abs(found.offset):.1f} "
         f"{'above' if found.offset > 0 else 'below'} that of photographs of 64 pixels."
+    )
+
+
+def _sentence(line: str) -> str:
+    return f"{line[0].upper()}{line[1:]}."
+
+
+def _too_far(found: Spectrum) -> str:
+    return (
+        f"No schedule is suggested: with a standard deviation of {found.std:.2g}, where photographs have 0.5, noise "
+        "hides these images almost at once. Bring their values to the whole range first, black to white."
     )
 
 
