@@ -125,7 +125,8 @@ class _Found:
         """A line for each kind of thing that is left out."""
         runs = [f"left out what logsnr made: {listed(self.made_here)}"] if self.made_here else []
         count = self.others.total()
-        kinds = listed(f"{ending or 'no ending'} {count}" for ending, count in self.others.most_common())
+        most_first = sorted(self.others.items(), key=lambda item: (-item[1], item[0] or "~"))
+        kinds = listed(f"{ending or 'no ending'} {count}" for ending, count in most_first)
         return [
             *runs,
             *([f"left out {count} file{'' if count == 1 else 's'} of other kinds: {kinds}"] if count else []),
