@@ -139,6 +139,7 @@ class PixelDiffusionPipeline(DiffusionPipeline):
         self.register_to_config(id2label=names)  # type: ignore[no-untyped-call]
         self.id2label = names
         self._own_module = type(scheduler).__module__
+        self._set_aside: dict[str, Any] = {}  # the model's values of what a swap has set by itself
         self._guidance_scale = 1.0
         self._num_timesteps = 0
 
@@ -334,8 +335,22 @@ class PixelDiffusionPipeline(DiffusionPipeline):
         `alphas_cumprod` must equal the present one bit for bit), or doesn't come through a dry run of four steps with
         this model's prediction type and number of output channels. A model with zero terminal SNR (last beta 1)
         may need `rescale_betas_zero_snr`: it is set where the dry run asks for it, and 1e-6 is granted.
+
+        Stock solvers of the ODE get `clip_sample=False` unless an option says otherwise; a later swap to one that
+        clips finds the model's own value again.
         """
-        self.scheduler = self._build_scheduler(self._scheduler_class(target), options)
+        cls = self._scheduler_class(target)
+        parameters = inspect.signature(cls).parameters
+        # Stock DDIM steps with the clipped x_0 and the eps from before clipping, which no other solver does: guided,
+        # its images converge 0.6 away from theirs (RMSE in [-1, 1], where half of the pixels are clipped). Clipping
+        # both (`use_clipped_model_output` of its step) leaves 0.04, for most solvers can't clip; 0.004 without.
+        # Stock's own pipelines never ask for both. Ancestral ones, ours too, clip in a consistent way, and keep it.
+        solves_ode = _is_stock(cls) and "variance_type" not in parameters
+        unclipped = {"clip_sample": False} if solves_ode and "clip_sample" in parameters else {}
+        scheduler = self._build_scheduler(cls, unclipped | options)
+        own = {**self.scheduler.config, **self._set_aside}
+        self._set_aside = {key: own[key] for key in unclipped.keys() - options.keys() if key in own}
+        self.scheduler = scheduler
         return self
 
     def _scheduler_class(self, target: str | type[SchedulerMixin]) -> type[SchedulerMixin]:
@@ -360,7 +375,7 @@ class PixelDiffusionPipeline(DiffusionPipeline):
 
     def _build_scheduler(self, cls: type[SchedulerMixin], options: dict[str, Any]) -> Any:
         """A scheduler of class `cls` for this model. Raises `ValueError` with the reason where there is none."""
-        config = dict(self.scheduler.config)
+        config = {**self.scheduler.config, **self._set_aside}
         defaults = set(config.pop("_use_default_values", ())) - _PROCESS_KEYS
         config = {key: value for key, value in config.items() if key not in defaults}
         zero_snr = float(getattr(self.scheduler, "betas", torch.zeros(1))[-1]) == 1
@@ -514,7 +529,7 @@ class PixelDiffusionPipeline(DiffusionPipeline):
             raise ValueError(f"{type(self).__name__} can't be saved: its file doesn't stand alone (see {__name__}).")
         index: dict[str, Any] = {"_diffusers_version": diffusers.__version__, "unet": ["diffusers", "UNet2DModel"]}
         cls, sources = type(self.scheduler), {f"{own.stem}.py": own}
-        is_stock = getattr(diffusers, cls.__name__, None) is cls
+        is_stock = _is_stock(cls)
         try:
             stock = self._stock_scheduler()
         except ValueError as error:
@@ -538,6 +553,10 @@ class PixelDiffusionPipeline(DiffusionPipeline):
             raise ValueError(f"{cls.__name__} can't be saved: its file doesn't stand alone, and {why}")
         _warn_of_ddpm(cls, "its file doesn't stand alone", "keep your file to swap to it after loading")
         return _Layout({**index, "scheduler": ["diffusers", "DDPMScheduler"]}, sources, stock)
+
+
+def _is_stock(cls: type) -> bool:
+    return getattr(diffusers, cls.__name__, None) is cls
 
 
 def _warn_of_ddpm(cls: type, reason: str, cure: str) -> None:

@@ -169,3 +169,17 @@ def test_a_warning_is_about_the_line_that_called(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(program)
     done = subprocess.run([sys.executable, tmp_path / "mine.py"], capture_output=True, text=True, check=True)
     assert done.stderr.startswith(f"{tmp_path / 'mine.py'}:3: UserWarning: said\n")
+
+
+@pytest.mark.parametrize("room", ["src/logsnr", "schedulers", "pipelines", "space"])
+def test_no_file_needs_a_module_that_only_unix_has(room: str) -> None:
+    only_unix = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+    files = sorted((Path(__file__).parents[1] / room).rglob("*.py"))
+    assert files
+    found = []
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found += [(file.name, name) for name in names if name.split(".")[0] in only_unix]
+    assert found == []

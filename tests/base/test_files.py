@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -60,6 +61,49 @@ def test_a_run_folder_is_held_by_one_process(tmp_path: Path) -> None:
         pass
     with locked(tmp_path):  # free again, though the file is still there
         assert (tmp_path / ".lock").exists()
+
+
+def without_system_locks(code: str, number: int) -> str:
+    """Python code that runs as on a disk which has no locks, and says so by this error number."""
+    return f"import fcntl\ndef flock(*_): raise OSError({number}, 'no locks')\nfcntl.flock = flock\n{code}"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_a_disk_without_locks_keeps_the_promise_too(number: int, tmp_path: Path) -> None:
+    hold = (
+        "import sys; from pathlib import Path; from logsnr.base.files import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", without_system_locks(hold, number), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        second = subprocess.run(command, input="", capture_output=True, text=True, timeout=60, check=False)
+        assert second.stdout == ""
+        assert "CheckpointError" in second.stderr
+        assert "is being trained by another process" in second.stderr
+        assert f"delete {tmp_path / '.lock.process'}" in second.stderr
+        first.kill()
+    for _ in range(2):  # after one that was killed, and after one that ended
+        third = subprocess.run(command, input="", capture_output=True, text=True, timeout=60, check=False)
+        assert third.stdout == "held\n"
+        assert third.stderr == ""
+
+
+def test_a_lock_of_another_machine_is_left_to_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether its process runs can't be seen from here, so a person must say so."""
+    marker = tmp_path / ".lock.process"
+    marker.write_text("1234\nelsewhere\n")
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(CheckpointError, match=r"another machine\? Then delete .*\.lock\.process"), locked(tmp_path):
+        pass
+    marker.unlink()
+    with locked(tmp_path):
+        assert marker.exists()
 
 
 def test_what_is_saved_may_be_read_by_whom_the_folder_lets_in(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, features
 
 from logsnr.base.errors import ConfigError
 from logsnr.media.plots import (
@@ -20,6 +20,7 @@ from logsnr.media.plots import (
     image_grid,
     labelled_grid,
     loss_by_log_snr_figure,
+    readable,
     save_png,
     schedule_figure,
 )
@@ -119,6 +120,14 @@ class TestLabelledGrid:
                 assert beside[:, 0].min() == 255
             if above:
                 assert pixels[:top, left:].min() < 100
+
+    def test_words_that_the_font_lacks_are_numbers(self) -> None:
+        labels = ["cat", "猫", "caf\u00e9", "cafe\u0301", "кот", "한국", "🫠", "x猫"]
+        assert readable(labels) == ["cat", "1", "café", "café", "кот", "5", "6", "7"]
+        assert readable(["قط", "חתול"]) == (["قط", "חתול"] if features.check("raqm") else ["0", "1"])
+        assert readable([]) == []
+        images = [[Image.new("L", (8, 8))]] * 2
+        assert labelled_grid(images, ["cat", "猫"]).tobytes() == labelled_grid(images, ["cat", "1"]).tobytes()
 
     def test_a_long_label_is_cut_short(self) -> None:
         image = [[Image.new("L", (8, 8))]]

@@ -9,6 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.ddim.pipeline_ddim import DDIMPipeline
 from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
@@ -158,3 +159,65 @@ def test_swap_between_stock_schedulers_keeps_what_was_left_at_its_default() -> N
     betas = pipe.scheduler.betas
     pipe.swap_scheduler("LCM", original_inference_steps=20)  # whose own defaults are scaled_linear from 8.5e-4
     assert torch.equal(pipe.scheduler.betas, betas)
+
+
+OTHER_ENDS = {
+    "Inverse": "goes from images to noise",
+    "Ancestral": "adds noise",
+    "DDPM": "adds noise",
+    "SDE": "adds noise",
+    "LCM": "adds noise, and takes few steps",
+    "TCD": "adds noise, and takes few steps",
+    "SASolver": "adds noise",
+}
+"""Parts of names of solvers that have no images to converge to."""
+SOLVERS = [cls for cls in HONEST if not any(part in cls.__name__ for part in OTHER_ENDS)]
+
+
+def guided_near_the_borders(**options: Any) -> Any:
+    """At guidance 2 most pixels of class 1 would lie above 1."""
+    scheduler = CosineBetaScheduler(prediction_type="v_prediction", **options)
+    return gaussian(scheduler, mean=0.75, num_class_embeds=3, sample_size=8)
+
+
+def drawn(pipe: Any, steps: int) -> torch.Tensor:
+    sample = final_sample(pipe, class_labels=[1] * 4, guidance_scale=2.0, num_inference_steps=steps, generator=0)
+    return sample.clamp(-1, 1)
+
+
+def rmse(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("cls", SOLVERS, ids=lambda c: c.__name__)
+def test_all_solvers_converge_to_the_same_guided_images_where_clipping_is_active(cls: Any) -> None:
+    converged = drawn(guided_near_the_borders(clip_sample=False), 1000)
+    assert float((converged == 1).float().mean()) > 0.5
+    spacing = "timestep_spacing" in inspect.signature(cls).parameters and cls.__name__ != "PNDMScheduler"
+    pipe = guided_near_the_borders()
+    pipe.swap_scheduler(cls, **({"timestep_spacing": "trailing"} if spacing else {}))
+    assert rmse(drawn(pipe, 100), converged) < 0.005
+
+
+@pytest.mark.parametrize("name", ["DDIM", "DDIMParallel", "HeunDiscrete"])
+def test_what_a_swap_sets_by_itself_is_undone_by_the_next(name: str) -> None:
+    pipe = guided_near_the_borders()
+    assert pipe.swap_scheduler(name).scheduler.config["clip_sample"] is False
+    assert pipe.swap_scheduler(name).scheduler.config["clip_sample"] is False
+    for target in ("DDPM", "DPMSolverMultistep", "CosineBeta"):
+        assert pipe.swap_scheduler(target).scheduler.config["clip_sample"] is True
+    assert pipe.swap_scheduler(name, clip_sample=True).scheduler.config["clip_sample"] is True
+    assert pipe.swap_scheduler("CosineBeta", clip_sample=False).scheduler.config["clip_sample"] is False
+    assert pipe.swap_scheduler(name).swap_scheduler("CosineBeta").scheduler.config["clip_sample"] is False
+
+
+def test_stock_alone_converges_too_with_the_solver_that_was_saved(tmp_path: Path) -> None:
+    """Stock's pipelines step as the saved configuration says; so they did with x_0 clipped and eps not."""
+    pipe = gaussian(CosineBetaScheduler(prediction_type="v_prediction"), mean=0.95, sample_size=8)
+    converged = final_sample(pipe.swap_scheduler("DDIM"), batch_size=4, num_inference_steps=1000, generator=0)
+    pipe.swap_scheduler("DDIM", timestep_spacing="trailing").scheduler.save_pretrained(tmp_path)
+    stock = DDIMPipeline(pipe.unet, DDIMScheduler.from_pretrained(tmp_path))
+    stock.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(k) for k in range(4)]
+    images = stock(batch_size=4, num_inference_steps=100, generator=generators, output_type="pt").images
+    assert rmse(images * 2 - 1, converged.clamp(-1, 1)) < 0.005

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 from torch import Tensor
 
 from logsnr.media.spectrum import Spectrum, hidden
@@ -110,7 +111,10 @@ def side_by_side(
 def labelled_grid(
     rows: Sequence[Sequence[Image.Image]], row_labels: Sequence[str], column_labels: Sequence[str] = ()
 ) -> Image.Image:
-    """Rows of images as `image_grid` lays them out, with a word beside each row and above each column."""
+    """Rows of images as `image_grid` lays them out, with a word beside each row and above each column.
+
+    A word with letters that the font lacks, which would be boxes, is its row's or column's number instead, from 0.
+    """
     from matplotlib.font_manager import findfont
 
     cells = [cell for row in rows for cell in row]
@@ -118,6 +122,7 @@ def labelled_grid(
     grid = image_grid(cells, columns=columns)
     width, height, padding = cell_size(cells[0].size)
     font = ImageFont.truetype(findfont("DejaVu Sans"), _LABEL_SIZE)
+    row_labels, column_labels = readable(row_labels), readable(column_labels)
     words = [label if len(label) <= _LABEL_LENGTH else f"{label[: _LABEL_LENGTH - 1]}…" for label in row_labels]
     left = _LABEL_SIZE + math.ceil(max(font.getlength(word) for word in words))
     top = 2 * _LABEL_SIZE if column_labels else 0
@@ -131,6 +136,27 @@ def labelled_grid(
         middle = left + padding + k * (width + padding) + width // 2
         draw.text((middle, top // 2), word, fill=_INK, font=font, anchor="mm")
     return picture
+
+
+def readable(labels: Sequence[str]) -> list[str]:
+    """Labels as they can be drawn: in composed letters, and by their places, from 0, where the font lacks letters.
+
+    Joined and right-to-left letters need Raqm; a Pillow without it would draw them apart and backwards.
+    """
+    from matplotlib.font_manager import findfont
+    from matplotlib.ft2font import FT2Font
+
+    known = FT2Font(findfont("DejaVu Sans")).get_charmap()
+    composed = [unicodedata.normalize("NFC", label) for label in labels]
+    shaped = features.check("raqm")
+    return [
+        label if all(ord(c) in known and (shaped or not _needs_shaping(c)) for c in label) else str(k)
+        for k, label in enumerate(composed)
+    ]
+
+
+def _needs_shaping(character: str) -> bool:
+    return unicodedata.bidirectional(character) in ("R", "AL", "AN", "NSM")
 
 
 class Cell(NamedTuple):

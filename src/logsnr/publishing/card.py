@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from logsnr.base.words import LISTED, listed
+from logsnr.media.plots import readable
 from logsnr.publishing.figures import FIGURES, figures, protocol_text, value_of
 from logsnr.publishing.markdown import prose
 from logsnr.publishing.provenance import base_of, data_origin, hub_url, is_placeholder, training_command
@@ -223,6 +224,10 @@ def _samples_caption(published: Published) -> str:
     )
     if len(shown) < len(classes):
         command += " --class-labels …"
+    drawn = readable(shown)
+    numbered = [f"{k} {prose(name)}" for k, name in enumerate(shown) if drawn[k] == str(k) != name]
+    if numbered:
+        which += f" (by number where its name can't be drawn: {', '.join(numbered)})"
     return (
         f"{which}; not chosen: seeds 0 to {options.num - 1}, {published.steps} steps, guidance "
         f"{options.guidance_scale:g}. {command}` makes them again."

@@ -124,7 +124,7 @@ def stage(run: Path, repo_id: str, out: Path, license: str | None, data_license:
             _write(folder / "stock" / "README.md", render_stock_card(published))
         if space:
             stage_space(repo_id, folder / "space")
-        refuse_leaks(folder, public_words(published))
+        refuse_leaks(folder, public_words(published), published.classes)
     folders = [out / name for name in ("stock", "main", "space") if (out / name).is_dir()]
     network = published.parts.network_name
     return [Part(path.name, path, list(_listing(path, network))) for path in folders]
