@@ -49,8 +49,7 @@ def with_members(settings: _Settings, names: Mapping[str, str], path: str) -> _S
 def given(argv: list[str]) -> dict[str, str | None]:
     """Each `--flag` in argv by its setting's name, and the word that follows it."""
     words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    following: list[str | None] = [*words[1:], None]
-    pairs = zip(words, following, strict=True)
+    pairs = zip(words, [*words[1:], None], strict=False)
     return {m[1].replace("-", "_"): after for word, after in pairs if (m := re.fullmatch("--(.+)", word))}
 
 
