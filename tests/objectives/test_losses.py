@@ -157,7 +157,7 @@ def test_the_loss_is_the_weighted_squared_error() -> None:
 # Labels
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.95])
 def test_labels_are_dropped_at_the_rate_asked_for(share: float) -> None:
     o = objective(replace(CONFIG, condition=ClassLabelConfig(dropout=share)))
     labels = spied(o, batch(0, 5000))[2]

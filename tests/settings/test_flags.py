@@ -88,7 +88,10 @@ def test_a_setting_of_a_choice_within_another_is_refused() -> None:
 
 def test_unknown_names_and_losses_of_other_commands() -> None:
     for argv, words in [
-        (("--objective.name", "hybird"), r"objective\.name 'hybird' is unknown\. Did you mean hybrid\? Known: consist"),
+        (
+            ("--objective.name", "hybird"),
+            r"objective\.name 'hybird' is unknown\. Did you mean hybrid\? `logsnr train` knows: hybrid",
+        ),
         (("--objective.weighting.name", "snrr"), r"objective\.weighting\.name 'snrr' is unknown\. Did you mean"),
         (("--condition.name", "text"), r"condition\.name 'text' is unknown\. .*Known: class_label, none"),
         (("--objective.name", "consistency"), r"is what `logsnr distill RUN` trains"),

@@ -64,5 +64,5 @@ def test_a_folder_without_permission(tiny: list[str], tmp_path: Path, logsnr: Ru
             assert f"{place / name} can't be " in message
             assert "Read-only file system" in message
         (tmp_path / "file").write_text("")
-        assert "can't be made" in logsnr("train", *tiny, "--out", tmp_path / "file").message
+        assert "is a file, and must be a folder" in logsnr("train", *tiny, "--out", tmp_path / "file").message
         assert "can't be made" in logsnr("train", *tiny, "--out", tmp_path / "file" / "run").message

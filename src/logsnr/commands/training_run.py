@@ -23,6 +23,7 @@ def run_training(config: RunConfig, out: Path, dry_run: bool) -> int:
         return 128 + result.stopped_by
     for folder in result.folders:
         print(f"{folder} is done.")
-    run = shlex.quote(str(out))
-    print(f"Next: logsnr sample {run}, or logsnr evaluate {run}")
+    if result.folders:  # of several processes the first alone exports, and speaks
+        run = shlex.quote(str(out))
+        print(f"Next: logsnr sample {run}, or logsnr evaluate {run}")
     return 0
