@@ -88,7 +88,7 @@ def test_waits_are_short_from_the_first_sight_of_others_to_the_last() -> None:
 
 
 def test_slow_steps_are_spoken_of_once() -> None:
-    pace = Pace("cpu")
+    pace = Pace("cpu", 1000)
     assert [pace.took(s) for s in (9.0, 0.2, 0.3, 0.9, 0.9, 0.9, 0.9, 0.2, 0.9, 0.9, 0.9, 0.9)] == [None] * 12
     said = pace.took(0.9)
     assert said is not None
@@ -97,7 +97,7 @@ def test_slow_steps_are_spoken_of_once() -> None:
 
 
 def test_a_gpu_s_steps_are_not_watched() -> None:
-    pace = Pace("cuda")
+    pace = Pace("cuda", 1000)
     for _ in range(20):
         pace.begin()
         assert pace.end() is None

@@ -191,10 +191,19 @@ def _named_folders(config: RunConfig) -> list[str]:
     return [name for name, value in named.items() if Path(value).expanduser().is_dir()]
 
 
+def _same_folder(name: str, old: RunConfig, new: RunConfig) -> bool:
+    """Whether a setting names one folder in two ways: relative and absolute, or with a slash at its end."""
+    if name not in kind_named(new.kind).placeholders:
+        return False
+    one, other = (Path(flat(config)[name] or "").expanduser() for config in (old, new))
+    return one.is_dir() and other.is_dir() and one.samefile(other)
+
+
 def require_same(run: Path, config: RunConfig, data: SeededData[Any]) -> list[str]:
     """The lines of `differences` for settings that a run may change; CheckpointError for any other."""
     before = read_json(run / "config.json")
-    found = differences(from_record(before, str(run / "config.json")), config)
+    old = from_record(before, str(run / "config.json"))
+    found = [line for line in differences(old, config) if not _same_folder(line.partition(":")[0], old, config)]
     changed = [line for line in found if line.partition(":")[0] in FREE]
     lines = [line for line in found if line not in changed]
     if lines:
