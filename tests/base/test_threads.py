@@ -124,3 +124,14 @@ def test_a_run_keeps_its_threads_and_warns_on_another_processor(
     assert end.status == 0
     assert f"warning: this run began on another processor (Z80; here {noted['processor']})." in end.output
     assert "Computing with" not in end.output
+
+
+def test_a_long_run_is_told_once_its_pace_is_known() -> None:
+    assert Pace.forecast(3600) is None
+    assert "takes 250 hours more" in (Pace.forecast(900_000) or "")
+    pace = Pace("cpu", 10**12)
+    said = []
+    for _ in range(40):
+        pace.begin()
+        said.append(pace.end())
+    assert [k for k, line in enumerate(said) if line is not None and "hours more" in line] == [11]

@@ -231,6 +231,14 @@ def test_a_file_of_another_format_is_refused() -> None:
         (lambda: TrainConfig(learning_rate=float("nan")), r"train\.learning_rate must be above 0, and is nan"),
         (lambda: TrainConfig(ema_decay=1), r"train\.ema_decay"),
         (lambda: TrainConfig(adam_beta2=1), r"train\.adam_beta2"),
+        (lambda: TrainConfig(seed=-1), r"train\.seed must be 0 or more, and less than 2\^63, and is -1"),
+        (lambda: TrainConfig(seed=1 << 63), r"train\.seed must be 0 or more, and less than 2\^63"),
+        (lambda: SampleOptions(seed=1 << 64), r"^seed must be 0 or more, and less than 2\^63"),
+        (
+            lambda: ModelConfig(block_out_channels=(8, 16), attention_levels=(0,), attention_head_dim=16),
+            r"model\.attention_head_dim must be from 1 to 8, .* and is 16",
+        ),
+        (lambda: ModelConfig(attention_head_dim=0), r"model\.attention_head_dim must be from 1 to 64"),
         (
             lambda: RunConfig(schedule=ScheduleConfig(variance_type="learned_range")),
             r"schedule\.variance_type learned_range needs objective\.name hybrid or vlb",

@@ -63,8 +63,9 @@ def plan(config: RunConfig, run: Path) -> str:
         state = f"goes on with the run in {run}" + (f", with {', '.join(changed)}" if changed else "")
     else:
         state = f"begins a run in {run}"
+    noted = "".join(f"{line}\n" for line in data.examples.complaints)
     return (
-        f"{data.description}\n"
+        f"{noted}{data.description}\n"
         f"{type(task.network).__name__} with {size_in_words(task.network)}, "
         f"{precision_in_words(resolve_precision(options.mixed_precision))}\n"
         f"{options.num_steps} steps of {samples} {data.examples.noun}s a process: "
