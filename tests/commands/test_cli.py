@@ -162,7 +162,7 @@ def test_wrong_arguments(argv: list[str], words: str, logsnr: Run, tmp_path: Pat
             "--out . exists and is no folder of drawn samples, which are called",
         ),
         (["sample", "x", "--guidance-scale", "-1"], "--guidance-scale must be 0 or more, and is -1.0."),
-        (["sample", "x", "--seed", "-1"], "--seed must be 0 or more, and is -1."),
+        (["sample", "x", "--seed", "-1"], "--seed must be 0 or more, and less than 2^63, and is -1."),
         (["sample", "x", "--class-labels"], "--class-labels must be a list of names or numbers, at least one"),
         (["evaluate", "x", "--num", "8"], "--num must be at least 20, and is 8."),
         (["tune", "x", "--steps", "1"], "--steps must be numbers in 2..20"),
@@ -208,7 +208,7 @@ def test_what_a_terminal_cannot_show_is_written_in_its_letters(tmp_path: Path) -
     for name in ("猫", "é"):
         (tmp_path / "set" / name).mkdir(parents=True)
         for k in range(3):
-            Image.new("L", (16, 16), 40 * k).save(tmp_path / "set" / name / f"{k}.png")
+            Image.linear_gradient("L").rotate(90 * k).save(tmp_path / "set" / name / f"{k}.png")
     argv = [sys.executable, "-m", "logsnr", "inspect", "data", "set", "--dry-run"]
     (tmp_path / "set" / "猫" / "broken é.png").write_bytes(b"no image")
     ascii_alone = {**os.environ, "PYTHONIOENCODING": "ascii"}

@@ -160,9 +160,9 @@ class SeededData(Generic[Kind]):
     Args:
         examples: at least two, such as `ArrayExamples(array)`.
         held_out_fraction: share of them that isn't trained on, chosen at random but always the same: at least two
-            examples (of two or three examples one), unless it is 0.
+            examples (one of fewer than ten), unless it is 0.
         num_workers: processes that read the examples; 0 reads them in this one, which is right for what is in memory.
-        classes: int64, (examples,), the class of each: each class then gives its share, and keeps one to train on.
+        classes: int64, (examples,), the class of each: each class then keeps one to train on.
     """
 
     num_held_out: int
@@ -177,10 +177,10 @@ class SeededData(Generic[Kind]):
         self._examples, self._num_workers = examples, num_workers
         count = len(examples)
         order = permutation(_SPLIT_SEED, count, "split")
-        least = 2 if count >= 4 else 1  # of one alone nothing could be said with an error
+        least = 2 if count >= 10 else 1  # of one alone nothing could be said with an error
         wanted = min(max(least, round(count * held_out_fraction)), count - 1) if held_out_fraction else 0
         chosen = np.zeros(count, bool)
-        chosen[order[:wanted] if classes is None else _by_class(order, classes, wanted)] = True
+        chosen[order[:wanted] if classes is None else _sparing(order, classes, wanted)] = True
         held_out, train = np.flatnonzero(chosen), np.flatnonzero(~chosen)
         self.num_held_out = len(held_out)
         self._indices: dict[Split, NDArray[np.int64]] = {"train": train, "held_out": held_out}
@@ -285,15 +285,13 @@ class SeededData(Generic[Kind]):
             yield Batch(torch.from_numpy(rows.clean), condition, torch.from_numpy(rows.positions))
 
 
-def _by_class(order: NDArray[np.int64], classes: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
-    """The first of each class in `order`, `wanted` in all, in the proportions of the classes (largest remainders)."""
-    sizes = np.bincount(classes)
-    quotas = wanted * sizes / len(classes)
-    shares = np.floor(quotas).astype(np.int64)
-    for k in np.argsort(shares - quotas, kind="stable")[: wanted - shares.sum()]:
-        shares[k] += 1
-    shares = np.minimum(shares, np.maximum(sizes - 1, 0))
-    return np.concatenate([order[classes[order] == k][:share] for k, share in enumerate(shares)])
+def _sparing(order: NDArray[np.int64], classes: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    """The first `wanted` in `order`, passing over the last of each class."""
+    of_class = classes[order]
+    last = np.unique(of_class[::-1], return_index=True)[1]  # counted from the end
+    spared = np.ones(len(order), bool)
+    spared[len(order) - 1 - last] = False
+    return order[spared][:wanted]
 
 
 class _Selection(NamedTuple):

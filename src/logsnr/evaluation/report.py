@@ -87,7 +87,7 @@ def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -
 
 _DEFAULTS = EvaluateOptions()
 _ONE_HELD_OUT = (
-    "No likelihood: its error can't be told from one held-out sample. Of four samples or more two are held out."
+    "No likelihood: its error can't be told from one held-out sample. Of ten samples or more two are held out."
 )
 
 

@@ -40,10 +40,11 @@ class ImageParts(Parts):
     def make_network(self, config: RunConfig, data: ImageData) -> UNet2DModel:
         learned_variance = config.schedule.variance_type == "learned_range"
         names, base = data.examples.class_names, config.model.init_from
+        unet = make_unet(config.data, config.model, names, config.train.seed, learned_variance)
         if base is not None and config.schedule.name != "learned":  # that one moves while it is trained
             for sentence in unlearned(base, make_scheduler(config.schedule)):
                 warn_caller(f"{sentence}.")
-        return make_unet(config.data, config.model, names, config.train.seed, learned_variance)
+        return unet
 
     def pipeline(self, network: Any, scheduler: Any, facts: Facts) -> PixelDiffusionPipeline:
         return PixelDiffusionPipeline(network, scheduler, id2label=facts.get("id2label"))
