@@ -1,5 +1,6 @@
 """Entry point of the command `logsnr` and of `python -m logsnr`."""
 
+import io
 import logging
 import os
 import sys
@@ -18,6 +19,9 @@ def main() -> int:
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)  # each retry, where there is no network
     logging.getLogger("torch.distributed.elastic.multiprocessing.redirects").setLevel(logging.ERROR)
     warnings.formatwarning = _one_line
+    for stream in (sys.stdout, sys.stderr):  # names of files and classes may have letters that a terminal can't show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
     from logsnr.commands.cli import run
 

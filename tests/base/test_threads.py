@@ -88,7 +88,7 @@ def test_waits_are_short_from_the_first_sight_of_others_to_the_last() -> None:
 
 
 def test_slow_steps_are_spoken_of_once() -> None:
-    pace = Pace("cpu")
+    pace = Pace("cpu", 1000)
     assert [pace.took(s) for s in (9.0, 0.2, 0.3, 0.9, 0.9, 0.9, 0.9, 0.2, 0.9, 0.9, 0.9, 0.9)] == [None] * 12
     said = pace.took(0.9)
     assert said is not None
@@ -97,7 +97,7 @@ def test_slow_steps_are_spoken_of_once() -> None:
 
 
 def test_a_gpu_s_steps_are_not_watched() -> None:
-    pace = Pace("cuda")
+    pace = Pace("cuda", 1000)
     for _ in range(20):
         pace.begin()
         assert pace.end() is None
@@ -124,3 +124,14 @@ def test_a_run_keeps_its_threads_and_warns_on_another_processor(
     assert end.status == 0
     assert f"warning: this run began on another processor (Z80; here {noted['processor']})." in end.output
     assert "Computing with" not in end.output
+
+
+def test_a_long_run_is_told_once_its_pace_is_known() -> None:
+    assert Pace.forecast(3600) is None
+    assert "takes 250 hours more" in (Pace.forecast(900_000) or "")
+    pace = Pace("cpu", 10**12)
+    said = []
+    for _ in range(40):
+        pace.begin()
+        said.append(pace.end())
+    assert [k for k, line in enumerate(said) if line is not None and "hours more" in line] == [11]

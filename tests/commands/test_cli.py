@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from commands import Finished, without_boxes
+from PIL import Image
 
 import logsnr as package
 import logsnr.commands.cli as cli
@@ -160,7 +162,7 @@ def test_wrong_arguments(argv: list[str], words: str, logsnr: Run, tmp_path: Pat
             "--out . exists and is no folder of drawn samples, which are called",
         ),
         (["sample", "x", "--guidance-scale", "-1"], "--guidance-scale must be 0 or more, and is -1.0."),
-        (["sample", "x", "--seed", "-1"], "--seed must be 0 or more, and is -1."),
+        (["sample", "x", "--seed", "-1"], "--seed must be 0 or more, and less than 2^63, and is -1."),
         (["sample", "x", "--class-labels"], "--class-labels must be a list of names or numbers, at least one"),
         (["evaluate", "x", "--num", "8"], "--num must be at least 20, and is 8."),
         (["tune", "x", "--steps", "1"], "--steps must be numbers in 2..20"),
@@ -200,3 +202,27 @@ def test_python_m_logsnr_is_the_command(tmp_path: Path) -> None:
         [str(script), "sample", "./no"], capture_output=True, text=True, env=environment, cwd=tmp_path
     )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: There is no folder ./no.\n")
+
+
+def test_what_a_terminal_cannot_show_is_written_in_its_letters(tmp_path: Path) -> None:
+    for name in ("猫", "é"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for k in range(3):
+            Image.linear_gradient("L").rotate(90 * k).save(tmp_path / "set" / name / f"{k}.png")
+    argv = [sys.executable, "-m", "logsnr", "inspect", "data", "set", "--dry-run"]
+    (tmp_path / "set" / "猫" / "broken é.png").write_bytes(b"no image")
+    ascii_alone = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(argv, cwd=tmp_path, env=ascii_alone, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"\\u732b/broken \\xe9.png" in done.stdout
+
+
+def test_too_little_memory_is_a_message(tmp_path: Path, logsnr: Run) -> None:
+    """Of 2 GiB, which torch alone takes half of, a network of 4 GiB is made."""
+    wide = ("--model.block-out-channels", 16384, 16384, "--model.norm-num-groups", 8)
+    end = logsnr("train", "smoke", *wide, "--out", tmp_path / "run", before=little_memory)
+    assert "there isn't enough memory" in end.message
+
+
+def little_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))

@@ -195,8 +195,8 @@ def test_streaming_gives_the_batches_of_memory(
     drawn = torch.rand(())
     assert drawn == torch.rand((), generator=torch.Generator().manual_seed(0))  # loading leaves the global stream alone
 
-    (tmp_path / "a" / "000.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"^An image can't be read any more .*a/000\.png \(empty file\)"):
+    (tmp_path / "a" / "001.png").write_bytes(b"")  # one to train on
+    with pytest.raises(DataError, match=r"^An image can't be read any more .*a/001\.png \(empty file\)"):
         list(stream.batches(**settings))
 
 

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from logsnr.base.errors import DataError
 from logsnr.base.seeds import sample_seeds
@@ -67,7 +69,7 @@ def test_a_batch_is_what_the_examples_say() -> None:
 
 def test_what_is_said_of_the_set() -> None:
     data = SeededData(Phrases(21), 0.05)
-    assert data.description == "20 training and 1 held-out phrase, 3 tokens each"
+    assert data.description == "19 training and 2 held-out phrases, 3 tokens each"
     assert SeededData(Phrases(21), 0.1).description == "19 training and 2 held-out phrases, 3 tokens each"
     assert data.fingerprint == "12ab"
     assert data.examples.count == 21
@@ -84,7 +86,19 @@ def test_each_example_is_in_one_part_and_the_parts_are_the_same_for_every_run() 
     assert SeededData(Phrases(21), 0).num_held_out == 0
     assert list(SeededData(Phrases(21), 0).in_order("held_out", 3)) == []
     assert len(SeededData(Phrases(21), 0.999)) == 1
-    assert SeededData(Phrases(21), 0.001).num_held_out == 1
+    assert SeededData(Phrases(21), 0.001).num_held_out == 2
+    assert SeededData(Phrases(9), 0.001).num_held_out == 1
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=60), st.floats(0.01, 0.5))
+def test_each_class_keeps_one_to_train_on(classes: list[int], fraction: float) -> None:
+    labels = np.unique(classes, return_inverse=True)[1]
+    plain, data = (SeededData(Phrases(len(labels)), fraction, classes=given) for given in (None, labels))
+    train = np.concatenate([b.clean[:, 0].numpy() for b in data.in_order("train", 99)])
+    assert set(labels[train]) == set(labels)
+    assert data.num_held_out == min(plain.num_held_out, len(labels) - len(set(classes)))
+    if set(labels[[b.clean[0, 0] for b in plain.in_order("train", 1)]]) == set(labels):
+        assert data.num_held_out == plain.num_held_out
 
 
 def test_in_order_nothing_is_augmented_and_a_limit_takes_the_same_few() -> None:

@@ -70,6 +70,7 @@ def section(cls: type[Any]) -> st.SearchStrategy[Any]:
         fields |= {"resolution": st.integers(1, 64).map(lambda n: 8 * n), "held_out_fraction": st.floats(0.001, 0.5)}
     if cls is ModelConfig:
         fields |= {"norm_num_groups": st.sampled_from([1, 2, 4, 8]), "attention_levels": st.just((0,))}
+        fields |= {"attention_head_dim": st.integers(1, 8)}
     if issubclass(cls, ScheduleConfig):
         fields |= {"zero_terminal_snr": st.just(False), "num_train_timesteps": st.integers(100, 10**6)}
     return st.builds(cls, **fields)
@@ -231,6 +232,14 @@ def test_a_file_of_another_format_is_refused() -> None:
         (lambda: TrainConfig(learning_rate=float("nan")), r"train\.learning_rate must be above 0, and is nan"),
         (lambda: TrainConfig(ema_decay=1), r"train\.ema_decay"),
         (lambda: TrainConfig(adam_beta2=1), r"train\.adam_beta2"),
+        (lambda: TrainConfig(seed=-1), r"train\.seed must be 0 or more, and less than 2\^63, and is -1"),
+        (lambda: TrainConfig(seed=1 << 63), r"train\.seed must be 0 or more, and less than 2\^63"),
+        (lambda: SampleOptions(seed=1 << 64), r"^seed must be 0 or more, and less than 2\^63"),
+        (
+            lambda: ModelConfig(block_out_channels=(8, 16), attention_levels=(0,), attention_head_dim=16),
+            r"model\.attention_head_dim must be from 1 to 8, .* and is 16",
+        ),
+        (lambda: ModelConfig(attention_head_dim=0), r"model\.attention_head_dim must be from 1 to 64"),
         (
             lambda: RunConfig(schedule=ScheduleConfig(variance_type="learned_range")),
             r"schedule\.variance_type learned_range needs objective\.name hybrid or vlb",
@@ -263,7 +272,7 @@ def test_a_file_of_another_format_is_refused() -> None:
         (lambda: SampleOptions(num=0), r"^num must be at least 1, and is 0"),
         (lambda: SampleOptions(batch_size=0), r"^batch_size must be"),
         (lambda: SampleOptions(guidance_scale=-1), r"^guidance_scale must be 0 or more, and is -1"),
-        (lambda: SampleOptions(seed=-1), r"^seed must be 0 or more, and is -1"),
+        (lambda: SampleOptions(seed=-1), r"^seed must be 0 or more, and less than 2\^63, and is -1"),
         (lambda: SampleOptions(class_labels="disc"), r"^class_labels must be a list of names or numbers.* is 'disc'"),
         (lambda: SampleOptions(class_labels=[]), r"^class_labels must be a list .*at least one, and is \[\]"),
         (lambda: SampleOptions(class_labels=[1.5]), r"^class_labels must be a list"),  # type: ignore[list-item]

@@ -95,5 +95,5 @@ def test_the_target_without_a_stock_form(tiny: list[str], tmp_path: Path, logsnr
 )
 def test_out_of_memory(batch: int, accumulation: int, advice: tuple[str, ...]) -> None:
     config = RunConfig(train=TrainConfig(batch_size=batch, gradient_accumulation_steps=accumulation))
-    message = logsnr.training.train._out_of_memory(config)
+    message = logsnr.training.train._out_of_memory(config, "memory")
     assert all(words in message for words in advice), message

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from commands import Finished
+from diffusers import DDPMPipeline, DDPMScheduler
 from safetensors.torch import load_file
+from tiny_unet import tiny_unet
 
 from logsnr.settings.run import FREE, differences, from_record
 
@@ -57,6 +60,33 @@ def test_init_from(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
     message = logsnr("train", *tiny, "--out", new, "--init-from", tmp_path / "empty").message
     assert "holds no model" in message
     assert not new.exists()
+
+
+def test_a_base_that_was_taught_otherwise_is_called_so(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
+    base = tmp_path / "base"
+    DDPMPipeline(tiny_unet(classes=2), DDPMScheduler()).save_pretrained(base)  # linear, 1000 steps, epsilon
+    alike = (
+        "--schedule.prediction-type",
+        "epsilon",
+        "--schedule.name",
+        "linear",
+        "--schedule.num-train-timesteps",
+        1000,
+    )
+    end = logsnr("train", *tiny, "--init-from", base, "--out", tmp_path / "run", "--dry-run")
+    assert f"{base} predicts epsilon, and this run teaches it v_prediction" in end.output
+    assert f"{base} was trained on another noise schedule (linear)" in end.output
+    end = logsnr("train", *tiny, *alike, "--init-from", base, "--out", tmp_path / "run", "--dry-run")
+    assert end.status == 0, end.output
+    assert "warning" not in end.output
+
+
+def test_one_folder_may_be_named_in_several_ways(tiny: list[str], folder: Path, tmp_path: Path, logsnr: Run) -> None:
+    run = tmp_path / "run"
+    assert logsnr("train", *tiny, "--out", run).status == 0
+    for name in (f"{folder}/", os.path.relpath(folder)):
+        end = logsnr("train", *tiny, "--data.source", name, "--out", run)
+        assert end.status == 0, end.output
 
 
 def test_another_configuration_is_refused(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:

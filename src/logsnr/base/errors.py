@@ -48,3 +48,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_lower = {other.lower(): other for other in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=2)
     return f" Did you mean {' or '.join(by_lower[other] for other in close)}?" if close else ""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether that is what an error of Python's, numpy's or torch's says, on a processor or a GPU."""
+    words = ("allocate memory", "out of memory", "can't allocate")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in words)

@@ -28,6 +28,7 @@ from typing import Any
 _LOOK_EVERY = 1.0  # seconds
 _CROWDED, _CALM = 0.25, 0.1  # cores that others use and we could: from the first on, down to the second
 _SLOW, _IN_A_ROW = 3.0, 5
+_STEADY, _LONG = 12, 6 * 3600.0  # steps after which the pace is known; seconds that are worth a word
 
 
 def spin_shortly(environment: MutableMapping[str, str]) -> None:
@@ -126,12 +127,15 @@ class Usage:
 
 
 class Pace:
-    """Says once when steps on a CPU have come to take several times as long as the fastest, and what the cause may be.
+    """Says once how long it all takes, where that is long, and once when steps on a CPU have come to take several times
+    as long as the fastest, and what the cause may be.
 
-    On a GPU a step is over when it has been asked for, and its time says nothing.
+    On a GPU a step is over when it has been asked for, and its time alone says nothing.
     """
 
-    def __init__(self, device_type: str) -> None:
+    def __init__(self, device_type: str, num_steps: int) -> None:
+        self.num_steps, self.done = num_steps, 0
+        self.first = time.perf_counter()
         self.watched = device_type == "cpu"
         self.best, self.slow = float("inf"), 0
         self.usage = Usage() if Usage.known() else None
@@ -142,7 +146,24 @@ class Pace:
 
     def end(self) -> str | None:
         """It has ended; a sentence when it is time for it."""
-        return self.took(time.perf_counter() - self.began)
+        now = time.perf_counter()
+        slow = self.took(now - self.began)
+        self.done += 1
+        if self.done == 1:  # what it prepares, later ones needn't
+            self.first = now
+        if self.done != _STEADY:
+            return slow
+        return slow or self.forecast((now - self.first) / (_STEADY - 1) * (self.num_steps - _STEADY))
+
+    @staticmethod
+    def forecast(seconds: float) -> str | None:
+        """A sentence where so much is left that one would rather know now."""
+        if seconds < _LONG:
+            return None
+        return (
+            f"At this pace the run takes {seconds / 3600:.0f} hours more. What takes less: fewer --train.num-steps, a "
+            "smaller network, smaller samples, a preset for machines like this one. Ctrl-C saves what there is."
+        )
 
     def took(self, seconds: float) -> str | None:
         """The same of a step that took so long."""

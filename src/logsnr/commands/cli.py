@@ -11,7 +11,7 @@ import signal
 import sys
 
 from logsnr import __version__
-from logsnr.base.errors import LogsnrError
+from logsnr.base.errors import LogsnrError, out_of_memory
 from logsnr.commands.choose import call, no_choice
 
 COMMANDS = {
@@ -36,6 +36,11 @@ Train, sample and publish diffusion models of your own images.
 
 `logsnr COMMAND --help` says more, `logsnr --version` which this is. To begin: logsnr train smoke --out runs/smoke"""
 
+_TOO_LITTLE_MEMORY = (
+    "there isn't enough memory. What needs less: a smaller batch (--train.batch-size or --batch-size), a lower "
+    "--data.resolution, fewer --data.num-workers, no other program beside it."
+)
+
 
 def run(argv: list[str]) -> int:
     """Run one command. Our own errors become a message on stderr and exit status 1."""
@@ -49,6 +54,11 @@ def run(argv: list[str]) -> int:
         return call(argv[0], argv[1:])
     except LogsnrError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print(f"error: {_TOO_LITTLE_MEMORY}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

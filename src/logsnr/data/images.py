@@ -180,7 +180,8 @@ def open_images(config: DataConfig, labelled: bool = True) -> ImageData:
     names, labels = _classes(source.labels, reading)
     notes = [*source.notes, *_empty_classes(source.labels, names)]
     examples = ImageExamples(images, reading, config.horizontal_flip, names, labels, notes)
-    return SeededData(examples, config.held_out_fraction, 0 if examples.in_memory else config.num_workers)
+    workers = 0 if examples.in_memory else config.num_workers
+    return SeededData(examples, config.held_out_fraction, workers, classes=labels)
 
 
 def class_counts(data: ImageData) -> list[int] | None:

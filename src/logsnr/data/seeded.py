@@ -159,20 +159,30 @@ class SeededData(Generic[Kind]):
 
     Args:
         examples: at least two, such as `ArrayExamples(array)`.
-        held_out_fraction: share of them that isn't trained on, chosen at random but always the same: at least one
-            example, unless it is 0.
+        held_out_fraction: share of them that isn't trained on, chosen at random but always the same: at least two
+            examples (one of fewer than ten), unless it is 0.
         num_workers: processes that read the examples; 0 reads them in this one, which is right for what is in memory.
+        classes: int64, (examples,), the class of each: each class then keeps one to train on.
     """
 
     num_held_out: int
 
-    def __init__(self, examples: Kind, held_out_fraction: float, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        examples: Kind,
+        held_out_fraction: float,
+        num_workers: int = 0,
+        classes: NDArray[np.int64] | None = None,
+    ) -> None:
         self._examples, self._num_workers = examples, num_workers
         count = len(examples)
         order = permutation(_SPLIT_SEED, count, "split")
-        wanted = max(1, round(count * held_out_fraction)) if held_out_fraction else 0
-        self.num_held_out = min(wanted, count - 1)
-        held_out, train = np.sort(order[: self.num_held_out]), np.sort(order[self.num_held_out :])
+        least = 2 if count >= 10 else 1  # of one alone nothing could be said with an error
+        wanted = min(max(least, round(count * held_out_fraction)), count - 1) if held_out_fraction else 0
+        chosen = np.zeros(count, bool)
+        chosen[order[:wanted] if classes is None else _sparing(order, classes, wanted)] = True
+        held_out, train = np.flatnonzero(chosen), np.flatnonzero(~chosen)
+        self.num_held_out = len(held_out)
         self._indices: dict[Split, NDArray[np.int64]] = {"train": train, "held_out": held_out}
 
     def __len__(self) -> int:
@@ -273,6 +283,15 @@ class SeededData(Generic[Kind]):
                 raise rows
             condition = {keyword: torch.from_numpy(values) for keyword, values in rows.condition.items()}
             yield Batch(torch.from_numpy(rows.clean), condition, torch.from_numpy(rows.positions))
+
+
+def _sparing(order: NDArray[np.int64], classes: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    """The first `wanted` in `order`, passing over the last of each class."""
+    of_class = classes[order]
+    last = np.unique(of_class[::-1], return_index=True)[1]  # counted from the end
+    spared = np.ones(len(order), bool)
+    spared[len(order) - 1 - last] = False
+    return order[spared][:wanted]
 
 
 class _Selection(NamedTuple):

@@ -74,7 +74,9 @@ def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -
         )
     distilled = isinstance(subject.config.objective, ConsistencyConfig)
     count = 0 if distilled else min(options.elbo_images, subject.data.num_held_out)
-    if count:
+    if count == 1:
+        lines.append(_ONE_HELD_OUT)
+    elif count:
         lines.append(
             f"The likelihood would be bounded for {count} held-out {noun}s and as many training {noun}s, by "
             f"{options.elbo_timesteps} KL divergences each."
@@ -84,6 +86,9 @@ def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -
 
 
 _DEFAULTS = EvaluateOptions()
+_ONE_HELD_OUT = (
+    "No likelihood: its error can't be told from one held-out sample. Of ten samples or more two are held out."
+)
 
 
 def evaluate(
@@ -114,7 +119,9 @@ def evaluate(
         metrics["protocol"] = {"model_hash": subject.digest}
     else:
         metrics = _distances(subject, options, say)
-    if subject.data.num_held_out:
+    if subject.data.num_held_out == 1:
+        say(_ONE_HELD_OUT)
+    elif subject.data.num_held_out:
         bits, words = _likelihood(subject, options)
         metrics |= bits
         if words:

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from logsnr.base.errors import ConfigError, ModelError
 from logsnr.conditions.class_label import ClassLabel
 from logsnr.conditions.conditioner import Conditioner, Unconditioned
 from logsnr.folders.model_folder import NETWORK, read_json_object
 from logsnr.models.locate import locate
+from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.settings.image import DataConfig, ModelConfig
 
 
@@ -57,6 +59,30 @@ def make_unet(
             num_class_embeds=num_class_embeds(class_names),
         )
     return unet
+
+
+def unlearned(source: str, schedule: BetaScheduler) -> list[str]:
+    """What the model at `source`, whose weights a run begins with, was taught otherwise than that run teaches: a
+    sentence each. Empty where it is the same, or the model doesn't say."""
+    path = locate(source) / "scheduler" / "scheduler_config.json"
+    if not path.is_file():
+        return []
+    config, said = read_json_object(path), []
+    before, now = config.get("prediction_type", "epsilon"), schedule.config["prediction_type"]
+    if before != now:
+        said.append(
+            f"{source} predicts {before}, and this run teaches it {now}: much of what it knows is learned anew. "
+            f"As it was: --schedule.prediction-type {before}"
+        )
+    theirs: Any = DDPMScheduler.from_config(config)
+    if theirs.alphas_cumprod.shape != schedule.alphas_cumprod.shape or not torch.allclose(
+        theirs.alphas_cumprod, schedule.alphas_cumprod, atol=1e-3
+    ):
+        named = "" if config.get("trained_betas") else f" ({config.get('beta_schedule', 'linear')})"
+        said.append(
+            f"{source} was trained on another noise schedule{named} than this run's: --schedule.name says which"
+        )
+    return said
 
 
 def load_network(folder: Path, name: str, cls: Any, source: str) -> Any:

@@ -85,6 +85,12 @@ class ModelConfig:
             f"among 0..{levels - 1}, the levels of block_out_channels",
             self.attention_levels,
         )
+        if self.attention_levels:  # the middle of the network, which has the last level's channels, then attends too
+            narrowest = min(self.block_out_channels[level] for level in (*self.attention_levels, levels - 1))
+            rule = f"from 1 to {narrowest}, the fewest channels of a level with attention (the last is one)"
+            require(
+                1 <= self.attention_head_dim <= narrowest, "model.attention_head_dim", rule, self.attention_head_dim
+            )
         require(self.layers_per_block >= 1, "model.layers_per_block", "at least 1", self.layers_per_block)
         require(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
 

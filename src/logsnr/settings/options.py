@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from logsnr.settings.rules import require
+from logsnr.settings.rules import require, require_seed
 
 TUNABLE = range(2, 21)
 """The numbers of network evaluations that can have a table."""
@@ -66,7 +66,7 @@ class TuneOptions:
             bool(self.steps) and set(self.steps) <= set(TUNABLE), "steps", f"numbers in {least}..{most}", self.steps
         )
         require(self.guidance_scale > 1, "guidance_scale", "above 1", self.guidance_scale)
-        require(self.seed >= 0, "seed", "0 or more", self.seed)
+        require_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -120,4 +120,4 @@ def _require_drawable(options: SampleOptions | EvaluateOptions) -> None:
     """Raise ConfigError for what no model draws with."""
     guidance = options.guidance_scale
     require(guidance is None or guidance >= 0, "guidance_scale", "0 or more", guidance)
-    require(options.seed >= 0, "seed", "0 or more", options.seed)
+    require_seed(options.seed)

@@ -12,6 +12,11 @@ def require(condition: bool, name: str, rule: str, value: object) -> None:
         raise ConfigError(f"{name} must be {rule}, and is {value!r}.")
 
 
+def require_seed(seed: int, name: str = "seed") -> None:
+    """Raise ConfigError for a seed that generators don't take."""
+    require(0 <= seed < 1 << 63, name, "0 or more, and less than 2^63", seed)
+
+
 def require_types(settings: Any, path: str) -> None:
     """Raise ConfigError where a dataclass of numbers and words has a value of another type than it says.
 

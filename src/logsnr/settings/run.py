@@ -24,7 +24,7 @@ from logsnr.settings.condition import ClassLabelConfig, ConditionConfig
 from logsnr.settings.image import DataConfig, ModelConfig
 from logsnr.settings.kind import kind_named
 from logsnr.settings.objective import ObjectiveConfig, WeightedConfig, require_settings
-from logsnr.settings.rules import require, require_types
+from logsnr.settings.rules import require, require_seed, require_types
 from logsnr.settings.schedule import ScheduleConfig
 
 FORMAT = 2
@@ -78,6 +78,7 @@ class TrainConfig:
         require_types(self, "train")
         for name in ("num_steps", "batch_size", "gradient_accumulation_steps", "checkpoint_every", "log_every"):
             require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
+        require_seed(self.seed, "train.seed")
         require(self.keep_checkpoints >= 1, "train.keep_checkpoints", "at least 1", self.keep_checkpoints)
         for name in ("held_out_every", "sample_every", "lr_warmup_steps", "weight_decay"):
             require(getattr(self, name) >= 0, f"train.{name}", "0 or more", getattr(self, name))

@@ -144,7 +144,7 @@ def _measured(subject: Subject, options: EvaluateOptions, at_steps: tuple[int, .
         if steps == decisive:
             row |= row["steps"][str(steps)] | {"protocol": found.protocol}
     if options.elbo_images:
-        row["elbo"] = bound(subject, options, "held_out" if subject.data.num_held_out else "train")
+        row["elbo"] = bound(subject, options, "held_out" if subject.data.num_held_out > 1 else "train")
         del row["elbo"]["bits_per_dim"]["kl_terms"]
     return row
 

@@ -80,7 +80,7 @@ def _middle_half(log_snr: Tensor, values: Tensor) -> tuple[float, float]:
 
 
 def _bits(subject: Subject, options: EvaluateOptions, path: Path) -> str:
-    split: Split = "held_out" if subject.data.num_held_out else "train"
+    split: Split = "held_out" if subject.data.num_held_out > 1 else "train"
     found: dict[str, Any] = bound(subject, options, split)
     terms = found["bits_per_dim"]
     steps = torch.linspace(0, len(subject.schedule) - 1, found["chain_length"], dtype=torch.float64).round().long()

@@ -9,13 +9,15 @@ from typing import Any
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from logsnr.base.errors import ConfigError
+from logsnr.base.warn import warn_caller
 from logsnr.base.words import listed
 from logsnr.conditions.conditioner import Conditioner
 from logsnr.data.images import ImageData, ImageExamples, open_images
 from logsnr.folders.model_folder import NETWORK
 from logsnr.media.image import ImageMedium
-from logsnr.models.networks import conditioner_of, make_unet
+from logsnr.models.networks import conditioner_of, make_unet, unlearned
 from logsnr.models.precision import fast_attention
+from logsnr.models.schedules import make_scheduler
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.settings.options import SampleOptions
 from logsnr.settings.run import RunConfig
@@ -37,7 +39,12 @@ class ImageParts(Parts):
 
     def make_network(self, config: RunConfig, data: ImageData) -> UNet2DModel:
         learned_variance = config.schedule.variance_type == "learned_range"
-        return make_unet(config.data, config.model, data.examples.class_names, config.train.seed, learned_variance)
+        names, base = data.examples.class_names, config.model.init_from
+        unet = make_unet(config.data, config.model, names, config.train.seed, learned_variance)
+        if base is not None and config.schedule.name != "learned":  # that one moves while it is trained
+            for sentence in unlearned(base, make_scheduler(config.schedule)):
+                warn_caller(f"{sentence}.")
+        return unet
 
     def pipeline(self, network: Any, scheduler: Any, facts: Facts) -> PixelDiffusionPipeline:
         return PixelDiffusionPipeline(network, scheduler, id2label=facts.get("id2label"))

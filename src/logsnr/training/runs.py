@@ -63,8 +63,9 @@ def plan(config: RunConfig, run: Path) -> str:
         state = f"goes on with the run in {run}" + (f", with {', '.join(changed)}" if changed else "")
     else:
         state = f"begins a run in {run}"
+    noted = "".join(f"{line}\n" for line in data.examples.complaints)
     return (
-        f"{data.description}\n"
+        f"{noted}{data.description}\n"
         f"{type(task.network).__name__} with {size_in_words(task.network)}, "
         f"{precision_in_words(resolve_precision(options.mixed_precision))}\n"
         f"{options.num_steps} steps of {samples} {data.examples.noun}s a process: "
@@ -191,10 +192,19 @@ def _named_folders(config: RunConfig) -> list[str]:
     return [name for name, value in named.items() if Path(value).expanduser().is_dir()]
 
 
+def _same_folder(name: str, old: RunConfig, new: RunConfig) -> bool:
+    """Whether a setting names one folder in two ways: relative and absolute, or with a slash at its end."""
+    if name not in kind_named(new.kind).placeholders:
+        return False
+    one, other = (Path(flat(config)[name] or "").expanduser() for config in (old, new))
+    return one.is_dir() and other.is_dir() and one.samefile(other)
+
+
 def require_same(run: Path, config: RunConfig, data: SeededData[Any]) -> list[str]:
     """The lines of `differences` for settings that a run may change; CheckpointError for any other."""
     before = read_json(run / "config.json")
-    found = differences(from_record(before, str(run / "config.json")), config)
+    old = from_record(before, str(run / "config.json"))
+    found = [line for line in differences(old, config) if not _same_folder(line.partition(":")[0], old, config)]
     changed = [line for line in found if line.partition(":")[0] in FREE]
     lines = [line for line in found if line not in changed]
     if lines:

@@ -25,7 +25,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
-from logsnr.base.errors import CheckpointError, TrainingError
+from logsnr.base.errors import CheckpointError, TrainingError, out_of_memory
 from logsnr.base.files import read_json
 from logsnr.base.seeds import sample_seed
 from logsnr.base.threads import Pace, keep
@@ -165,7 +165,7 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
         losses: list[Tensor] = []
         norms: list[Tensor] = []
         stopped_by = None
-        pace = Pace(accelerator.device.type)
+        pace = Pace(accelerator.device.type, options.num_steps - done)
 
         # The loop
         while done < options.num_steps and stopped_by is None:
@@ -192,8 +192,8 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
             done += 1
             losses.append(loss)
             bar.update()
-            if (slow := pace.end()) is not None and main:
-                bar.write(slow)
+            if (said := pace.end()) is not None and main:
+                bar.write(said)
 
             # Log, look, save
             at_end = done == options.num_steps
@@ -350,25 +350,27 @@ def _explained(config: RunConfig, run: Path) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise TrainingError(_out_of_memory(config)) from error
+        raise TrainingError(_out_of_memory(config, "the GPU's memory")) from error
     except OSError as error:
         raise CheckpointError(
             f"{run} can't be written: {error}. Mend that, then run the same command again; the checkpoints in it are "
             "whole."
         ) from error
     except RuntimeError as error:
+        if out_of_memory(error):
+            raise TrainingError(_out_of_memory(config, "memory")) from error
         if not isinstance(error, torch.distributed.DistError) and "by peer" not in str(error):  # gloo's own words
             raise
         raise TrainingError("Another process of this training has stopped; what it printed says why.") from error
 
 
-def _out_of_memory(config: RunConfig) -> str:
+def _out_of_memory(config: RunConfig, place: str) -> str:
     batch, accumulation = config.train.batch_size, config.train.gradient_accumulation_steps
     if batch == 1:
-        return "The GPU's memory doesn't hold one sample of this network. Use a smaller model, or smaller samples."
+        return f"One sample of this network doesn't fit into {place}. Use a smaller model, or smaller samples."
     smaller = max(divisor for divisor in range(1, batch // 2 + 1) if batch % divisor == 0)
     return (
-        f"A batch of {batch} doesn't fit into the GPU's memory. Try --train.batch-size {smaller} "
+        f"A batch of {batch} doesn't fit into {place}. Try --train.batch-size {smaller} "
         f"--train.gradient-accumulation-steps {accumulation * batch // smaller}, which gives steps of the same size, "
         "in a new --out."
     )
