@@ -1,6 +1,6 @@
 """Seconds of a step of the demo with the machine to itself, and with one busy process beside it.
 
-    flock /tmp/heavy.lock python benchmarks/busy_machine.py [--rounds 3] [--neighbour python]
+    python benchmarks/busy_machine.py [--rounds 3] [--neighbour python]
 
 Three trainings (`logsnr train mnist`) are started as a user starts one, and run in turn, the others stopped: without
 what `logsnr.base.threads` does, with its short spin alone, and as it is. Each is timed quiet and then beside a
@@ -8,17 +8,14 @@ neighbour, a loop of Python or of products of numpy matrices. Where processes th
 twentieth of a core, the part is measured again, up to five times. Prints seconds a step (median over rounds of the
 median) and ratios.
 
-Two cores of an AMD EPYC (Zen 3, float32), of which strangers wanted more than there was all the while and got the last
-column, so that "as it is" was in its busy state in the quiet parts too:
+Two cores of an AMD EPYC (Zen 3, float32) with nothing else to do, three rounds:
 
-                    quiet     busy     strangers, in cores
-    as OpenMP is    0.54 s   1.91 s    0.1
-    short spin      0.58 s   1.29 s    0.25
-    as it is        0.65 s   0.89 s    0.2 to 0.5
+                    quiet     busy    busy/quiet   quiet/quiet as OpenMP is
+    as OpenMP is    0.485 s  1.625 s     3.35             1.000
+    short spin      0.483 s  1.322 s     2.74             0.996
+    as it is        0.492 s  0.787 s     1.60             1.016
 
-Busy is 3.6, 2.4 and 1.7 times the first's quiet time. Where nobody is there "as it is" is the short spin and a look at
-the machine, 0.13 ms a second. Under real-time priority, where hardly anybody comes between, the quiet step takes
-0.566 s as OpenMP is and 0.559 s with the short spin.
+Where nobody is there "as it is" is the short spin and a look at the machine, 0.13 ms a second.
 
 Tried and not kept, beside the python loop: one thread, 0.77 s (0.73 s quiet; other bits); both threads confined to the
 free core, 1.58 s with the short spin, 0.81 s with short waits, which alone take 0.85 to 0.94 s: too little for choosing
