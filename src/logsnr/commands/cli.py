@@ -7,6 +7,7 @@ flag are answered at once.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -51,7 +52,12 @@ def run(argv: list[str]) -> int:
     if status is not None:
         return status
     try:
-        return call(argv[0], argv[1:])
+        status = call(argv[0], argv[1:])
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `| head` has seen enough; what is still in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a process that SIGPIPE ends
     except LogsnrError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -40,5 +40,7 @@ def writing(out: Path) -> Iterator[None]:
     """Raise LogsnrError, naming `out`, where the system refuses to write it."""
     try:
         yield
+    except BrokenPipeError:  # of what is printed, not of the file
+        raise
     except OSError as error:
         raise LogsnrError(f"{out} can't be written: {error}.") from error
