@@ -41,7 +41,7 @@ Table = list[list[float]]
 HISTORY = 4
 """Network evaluations that a step may use."""
 DEFAULT_ORDER = 3
-"""Of `adams_table`, where no tuned table is there."""
+"""Order of `adams_table`, which serves where there is no tuned table."""
 
 
 @dataclass

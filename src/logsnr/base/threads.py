@@ -166,7 +166,7 @@ class Pace:
         )
 
     def took(self, seconds: float) -> str | None:
-        """The same of a step that took so long."""
+        """A step took so many seconds; a sentence when it is time for it."""
         self.best = min(self.best, seconds)
         self.slow = self.slow + 1 if seconds > _SLOW * self.best else 0
         if self.slow <= 1 and self.usage is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 LISTED = 10
-"""So many are named in a sentence."""
+"""How many things a sentence names."""
 
 
 def listed(values: Iterable[object]) -> str:

@@ -60,7 +60,7 @@ class ArrayExamples:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of each."""
+        """Shape of each example."""
         return self.clean.shape[1:]
 
     @property

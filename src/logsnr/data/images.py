@@ -45,7 +45,7 @@ class ImageExamples:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of each image: channels, height, width."""
+        """Channels, height and width of each image."""
         return self.images.shape
 
     @property
@@ -148,7 +148,7 @@ class ImageExamples:
         return Example(clean, self.condition(index))
 
     def condition(self, index: int) -> Mapping[str, Any]:
-        """Its class, where there are any."""
+        """The image's class, where there are classes."""
         return {} if self.labels is None else {"class_labels": int(self.labels[index])}
 
     @functools.cached_property

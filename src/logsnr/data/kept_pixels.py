@@ -51,7 +51,7 @@ class Reading:
     several: NDArray[np.bool_]
     """(n,): whether its file has further pages or frames, which aren't used."""
     reasons: list[str]
-    """Of the images of depth 0, why they can't be read."""
+    """Why the images of depth 0 can't be read, a line each."""
     digest: bytes
     """Hash of all pixels."""
     time: int

@@ -56,7 +56,7 @@ class FittedImages:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of each image: channels, height, width."""
+        """Channels, height and width of each image."""
         return self.channels, self.resolution, self.resolution
 
     def read(self, index: int) -> Pixels:

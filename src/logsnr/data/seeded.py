@@ -55,7 +55,7 @@ class Examples(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the `clean` of each."""
+        """Shape of the `clean` of each example."""
         ...
 
     @property

@@ -50,7 +50,7 @@ class Figures:
 
 
 def measure(generated: Features, real: Features) -> Figures:
-    """All figures of the module's text; kid, precision and recall with as many real images as generated ones."""
+    """FID, KID, Inception Score, precision and recall; all but FID with as many real images as generated ones."""
     x, y, logits = _double(generated, real)
     few = min(len(x), len(y))
     return Figures(
@@ -96,7 +96,7 @@ class _Given(nn.Module):
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
-    """fid of the module's text."""
+    """Fréchet distance between two sets of features (n, d) and (m, d)."""
     metric = FrechetInceptionDistance(feature=_Given(x.shape[1]))
     metric.update(y, real=True)
     metric.update(x, real=False)
@@ -104,7 +104,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
 
 def inception_score(logits: Tensor) -> float:
-    """inception_score of the module's text, from a classifier's logits (n, classes)."""
+    """Inception Score from a classifier's logits, (n, classes)."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # that it keeps all features in memory
         torch.manual_seed(0)  # for the splits
@@ -114,7 +114,7 @@ def inception_score(logits: Tensor) -> float:
 
 
 def kernel_distance(x: Tensor, y: Tensor) -> float:
-    """kid of the module's text."""
+    """KID: the unbiased squared MMD with the cubic kernel, of features (n, d) and (m, d)."""
     return kernel_distances(x, y, x.new_ones(len(x), 1), y.new_ones(len(y), 1)).item()
 
 

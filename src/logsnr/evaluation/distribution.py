@@ -46,9 +46,9 @@ class Comparison:
     reference_images: int
     figures: Figures
     deviations: Figures
-    """Their standard deviations."""
+    """Standard deviations of the figures."""
     same_n: int
-    """m of the module's text."""
+    """How many images the generated and the real ones are compared at."""
     same_n_generated: Figures
     same_n_real: Figures
 
@@ -137,7 +137,7 @@ def _compared(generated: Features, real: Features, folder: Path) -> Comparison:
 
 
 def compare(generated: Features, real: Features) -> Comparison:
-    """The comparison of the module's text."""
+    """Generated images beside real ones: figures, their intervals, and what as many real images get."""
     real = _rows(real, torch.randperm(len(real.features), generator=torch.Generator().manual_seed(0)))
     m = min(len(generated.features), len(real.features) // 2)
     others = _rows(real, slice(m, None))

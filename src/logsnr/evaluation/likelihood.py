@@ -41,10 +41,10 @@ class ElboTerms:
     total: float
     """prior + kl + decoder, an upper bound on the negative log-likelihood."""
     standard_error: float
-    """Of the total."""
+    """Standard error of the total."""
     prior: float
     kl: float
-    """Of all steps together."""
+    """KL divergences of all steps together."""
     decoder: float
     kl_terms: tuple[float | None, ...]
     """One for each step of the chain but the first, which is the decoder; None where no image was evaluated."""
@@ -154,7 +154,7 @@ def _term(denoiser: Denoiser, bound: VariationalBound, batch: Batch, steps: Tens
 
 
 def _systematic(seed: int, positions: NDArray[np.int64], j: int, count: int, steps: int) -> NDArray[np.int64]:
-    """i_j of the module's text for each image, in 1 .. steps."""
+    """The step i_j of a systematic sample for each image, in 1 .. steps (see the top of this file)."""
     u = sample_seeds(seed, positions, "likelihood steps") / 2.0**63
     return np.minimum(1 + np.floor(steps * ((j + u) / count)).astype(np.int64), steps)
 

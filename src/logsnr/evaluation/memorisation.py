@@ -43,7 +43,9 @@ class Memorisation:
 
 
 def memorisation(generated: Tensor, train: Tensor, held_out: Tensor) -> Memorisation:
-    """The figures of the module's text, from features (n, d), (m, d) and (k, d)."""
+    """Whether generated images lie nearer to training images than held-out ones do.
+
+    Features are (n, d), (m, d) and (k, d)."""
     x, y, z = generated.double(), train.double(), held_out.double()
     to_train, of_held_out = nearest(x, y)[0], nearest(z, y)[0]
     few = min(len(y), len(z))

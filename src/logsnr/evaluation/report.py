@@ -86,6 +86,9 @@ def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -
 
 
 _DEFAULTS = EvaluateOptions()
+_DISTILLED = (
+    "No likelihood: a distilled model predicts one sample, and the bound needs the mean of all that are possible."
+)
 _ONE_HELD_OUT = (
     "No likelihood: its error can't be told from one held-out sample. Of ten samples or more two are held out."
 )
@@ -219,7 +222,7 @@ def _likelihood(subject: Subject, options: EvaluateOptions) -> tuple[dict[str, A
     entries: dict[str, Any] = {}
     said, noun = [], subject.data.examples.noun
     if isinstance(subject.config.objective, ConsistencyConfig):
-        return {}, "A distilled model foresees one sample and not the mean of all: it has no likelihood worth bounding."
+        return {}, _DISTILLED
     if options.elbo_images:
         held_out, train = bound(subject, options, "held_out"), bound(subject, options, "train")
         more, error = gap(held_out, train)

@@ -28,11 +28,11 @@ class Subject:
 
     run: Path
     task: Task
-    """Its network is the trained one."""
+    """The run's task, with the trained network in it."""
     sampler: Any
     """What the model is sampled with: its noise schedule, or of a distilled model its own."""
     digest: str
-    """Of the model; `model_hash` of the figures that are measured of it."""
+    """Hash of the model; figures that are measured of it carry it as `model_hash`."""
 
     @property
     def config(self) -> RunConfig:

@@ -1,4 +1,4 @@
-"""How an image comes out of noise: x_t as the network sees it, and the clean image that it foresees there.
+"""How an image comes out of noise: x_t as the network sees it, and the clean image that it predicts there.
 
 The network's output at x_t = a_t x_0 + s_t ε, a_t² = ᾱ_t, s_t² = 1 − ᾱ_t, means one x̂_0, whatever it was trained to
 predict: with output m,

@@ -25,7 +25,7 @@ class Medium(abc.ABC):
         """A file for each sample, of these names without their endings, into a folder that is there."""
 
     def film(self, frames: Sequence[Frame]) -> Image.Image:
-        """How samples come out of noise: what the network sees above, what it foresees below, from left to right."""
+        """How samples come out of noise: what the network sees above, what it predicts below, from left to right."""
         rows = [[self.show(getattr(frame, name)) for frame in frames] for name in ("sample", "predicted")]
         return side_by_side(rows, ["seen xₜ", "foreseen x₀"], [f"{100 * frame.noise:.0f} %" for frame in frames])
 

@@ -309,7 +309,7 @@ class Compared(NamedTuple):
     terms: dict[str, float]
     """Terms of the ELBO in bits per dimension; empty where it wasn't measured."""
     standard_error: float
-    """Of their sum."""
+    """Standard error of the sum of the terms."""
     figures: dict[str, tuple[float, float, float]]
     kid_by_steps: dict[int, tuple[float, float, float]]
 

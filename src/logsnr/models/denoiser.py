@@ -30,7 +30,7 @@ class Prediction(NamedTuple):
     """What a network says of a batch, in the shape, dtype and place of the noisy samples."""
 
     output: Tensor
-    """Of the schedule's prediction type."""
+    """What the network says, in the schedule's prediction type."""
     variance: Tensor | None
     """Where in the log-variance's range the reverse step's variance lies, about [-1, 1]; None unless it is learned."""
 
@@ -76,7 +76,7 @@ class Denoiser:
         self.conditioner: Conditioner = Unconditioned() if conditioner is None else conditioner
 
     def of(self, network: Any) -> Denoiser:
-        """The same of another network, such as this one wrapped for several processes."""
+        """A denoiser with this one's schedule and another network, such as one wrapped for several processes."""
         return Denoiser(network, self.schedule, self.conditioner)
 
     @property

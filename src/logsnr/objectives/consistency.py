@@ -66,7 +66,7 @@ class ConsistencyObjective:
         self.teacher = Denoiser(network, schedule, context.denoiser.conditioner)
         self.sampler = consistency_scheduler(schedule, settings.steps)
         self.weights = torch.ones(len(schedule), device=context.device)
-        """Of the held-out errors, which are added up as they are."""
+        """Weights of the held-out errors: all 1, they are added up as they are."""
         self.grid = self._grid(settings.teacher_steps)
         if not _descends(self.grid):
             raise ConfigError(

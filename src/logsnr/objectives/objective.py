@@ -33,13 +33,13 @@ class Context:
     """What a loss is told beside its schedule and its settings."""
 
     seed: int = 0
-    """Of timesteps, noise and dropped conditions."""
+    """Seed of timesteps, noise and dropped conditions."""
     condition_dropout: float = 0.1
     """Share of the conditions that are dropped, which guidance needs."""
     bits: int | None = None
     """Depth of the data, whose values are then 2 k / (2^bits - 1) - 1; None takes them as continuous."""
     shape: tuple[int, ...] = ()
-    """Of a clean sample; only a loss that draws samples needs it."""
+    """Shape of a clean sample; only a loss that draws samples needs it."""
     device: torch.device = _CPU
     denoiser: Denoiser | None = None
     """The network that training begins with; only a loss that learns from it needs it."""

@@ -24,13 +24,13 @@ class Training:
     """What a run tells of a model, beside the model itself."""
 
     record: dict[str, Any]
-    """Its config.json."""
+    """What the run's config.json says."""
     config: RunConfig
     """The configuration as it is published."""
     effort: Effort
     held_out: list[HeldOutLoss]
     metrics: dict[str, Any]
-    """Its metrics.json; empty where nothing was measured."""
+    """What the run's metrics.json says; empty where nothing was measured."""
 
     @property
     def data(self) -> str:
@@ -91,7 +91,7 @@ class Published:
 
     @property
     def steps(self) -> int:
-        """Of the sampler, where the card draws."""
+        """How many steps the card's pictures are drawn in."""
         return steps_of(self.pipeline, self.samples.steps)
 
     @property

@@ -8,7 +8,7 @@ from logsnr.publishing.published import Published, Training
 from logsnr.settings.objective import ConsistencyConfig, HybridConfig, ObjectiveConfig, VlbConfig, WeightedConfig
 
 _SYMBOLS = {"gamma": "γ", "bias": "b", "sigma_data": "σ_data"}
-"""Of the weightings' settings."""
+"""How the settings of weightings are called on a card."""
 
 
 def target(prediction_type: str, noun: str) -> str:

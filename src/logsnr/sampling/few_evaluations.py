@@ -133,5 +133,5 @@ def drive(scheduler: Any, output: Callable[[Tensor, Any], Tensor], noise: Tensor
 
 
 def rmse(x: Tensor, y: Tensor) -> float:
-    """The distance of the module's text."""
+    """Root mean square of the difference of two tensors."""
     return float((x - y).square().mean().sqrt())

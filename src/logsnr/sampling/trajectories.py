@@ -66,7 +66,7 @@ class Paths:
         return self.denoiser.conditioner.in_turn(count, self.device)
 
     def output(self, x: Tensor, t: Any, guidance: float, condition: Condition) -> Tensor:
-        """Of the network at timestep t, one for all or (images,)."""
+        """What the network says at timestep t, one for all or (images,)."""
         return Guided(self.denoiser, guidance)(x, t, condition).output
 
     def predict(self, x: Tensor, t: Tensor | int, guidance: float, condition: Condition) -> Tensor:

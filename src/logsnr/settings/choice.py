@@ -22,7 +22,7 @@ from logsnr.base.errors import ConfigError, did_you_mean
 from logsnr.settings.registry import find, known
 
 Name = Annotated[str, tyro.conf.arg(metavar="NAME")]
-"""Of a field: the name of a member."""
+"""Type of the field that says by name which member of a union it is."""
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def to_record(config: RunConfig) -> dict[str, Any]:
 
 
 def to_json(config: RunConfig) -> str:
-    """The same as indented text."""
+    """What `config.json` says of a configuration, as indented text."""
     return json.dumps(to_record(config), indent=2, ensure_ascii=False) + "\n"
 
 

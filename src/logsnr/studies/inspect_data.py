@@ -59,7 +59,7 @@ class _Files:
     transparent: int = 0
     """Images with a pixel that can be seen through."""
     unreadable: list[str] = field(default_factory=list)
-    """Their names."""
+    """Names of those that can't be read."""
 
 
 def inspect_data(
@@ -145,7 +145,7 @@ def _channels(files: _Files) -> Literal[1, 3, 4]:
 
 
 def _spectrum_of(data: ImageData) -> Spectrum:
-    """Of the images, or as many of them, chosen at random, as are enough."""
+    """Spectrum of the images, or of as many of them, chosen at random, as are enough."""
     count = min(len(data), _MOST_IMAGES)
     steps = -(-count // _BATCH)
 

@@ -4,7 +4,7 @@
   learned the training images rather than what they have in common.
 - `bits.png`: what each noise level costs of the variational bound (see `logsnr.objectives.variational_bound`). Bits are
   spent on what can be seen as well as on what can't: most go to the last, faintest noise.
-- `film.png`: how two images come out of noise, x_t above and the clean image that the network foresees below.
+- `film.png`: how two images come out of noise, x_t above and the clean image that the network predicts below.
 """
 
 from __future__ import annotations
@@ -122,13 +122,13 @@ def _film(subject: Subject, path: Path) -> str:
     save_png(subject.task.medium.film(frames), path)
     settled = _settled(frames)
     return (
-        f"Film of two {subject.task.parts.noun}s, seeds 0 and 1: what the network foresees has its final structure "
+        f"Film of two {subject.task.parts.noun}s, seeds 0 and 1: what the network predicts has its final structure "
         f"from {settled.noise:.0%} noise on (correlation with the end above 0.9). {path}"
     )
 
 
 def _settled(frames: list[Frame]) -> Frame:
-    """The first frame from which on what is foreseen resembles the last in every image."""
+    """The first frame from which on what is predicted resembles the last in every image."""
     last = frames[-1].predicted.flatten(1)
     found = frames[-1]
     for frame in reversed(frames):

@@ -80,7 +80,7 @@ class ImageParts(Parts):
         pipeline.swap_scheduler(target, **options)
 
     def stock(self, pipeline: PixelDiffusionPipeline) -> Any | None:
-        """Of a model with classes, the same network for no class in particular."""
+        """A model with classes has one: its network for no class in particular."""
         return pipeline.to_stock() if pipeline.num_classes is not None and _has_stock(pipeline) else None
 
     def stock_of(self, pipeline: PixelDiffusionPipeline, class_label: str) -> Any:

@@ -33,7 +33,7 @@ class Parts(abc.ABC):
     """A kind of data. What isn't abstract has an answer for a kind without conditions and without a stock form."""
 
     network_class: type[Any]
-    """Of diffusers' `ModelMixin`."""
+    """Class of the network, one of diffusers' `ModelMixin`."""
     network_name: str = "network"
     """What the pipeline calls its network: a component, and a folder of the model."""
     medium: Medium
@@ -77,7 +77,7 @@ class Parts(abc.ABC):
 
     @abc.abstractmethod
     def shape(self, pipeline: Any) -> tuple[int, ...]:
-        """Of a clean sample."""
+        """Shape of a clean sample."""
 
     def swap_scheduler(self, pipeline: Any, target: str | type[Any], options: Mapping[str, Any]) -> None:
         """Have the pipeline draw with another scheduler from now on: a class, or one of diffusers' by name.
