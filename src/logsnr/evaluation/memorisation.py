@@ -35,8 +35,9 @@ class Memorisation:
     median_to_train: float
     """From generated images to their nearest training images."""
     median_of_held_out_to_train: float
-    """From held-out images to theirs: what a new image has."""
+    """From held-out images to their nearest training images: what a new image has."""
     copying: float
+    """Share of pairs (generated, held-out) of which the generated one is nearer to a training image; 0.5 is fair."""
     copying_z: float
     """`copying` in standard deviations from 0.5."""
     nearer_to_train: float

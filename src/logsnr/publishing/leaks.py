@@ -61,8 +61,8 @@ def refuse_leaks(folder: Path, public: set[str], classes: Collection[str] = ()) 
         text = _text(path)
         for what, found, cure in _findings(path, text, secrets, names, allowed):
             raise PublishError(
-                f"{path.relative_to(folder)} has {what}{f' ({found})' if found else ''}, which is nobody else's "
-                f"business. Nothing was published. {cure}"
+                f"{path.relative_to(folder)} has {what}{f' ({found})' if found else ''}, which would be read by "
+                f"everybody. Nothing was published. {cure}"
             )
 
 
