@@ -36,7 +36,7 @@ class _Table:
         return f"image {index}"
 
     def origin(self) -> Origin | None:
-        """Rows that hold images have the stamp of all the table's files, rows that name image files those of the files."""
+        """Rows that hold images have the stamp of the table's files, rows that name image files those of the files."""
         import pyarrow.compute
 
         files = [(file["filename"], *stamp(file["filename"])) for file in self.rows.cache_files]

@@ -167,6 +167,7 @@ def entries(comparison: Comparison, num: int) -> dict[str, Any]:
 
 def _table(found: Distribution) -> str:
     protocol, m, num = found.protocol, found.comparison.same_n, len(found.images)
+    reference = found.comparison.reference_images
     rows = [("", "figure", "95 % interval", f"at n = {m}: generated", "real")]
     for key, entry in entries(found.comparison, num).items():
         values = (entry["value"], *entry["interval"], entry["same_n"]["generated"], entry["same_n"]["real"])
@@ -176,8 +177,9 @@ def _table(found: Distribution) -> str:
         f"{protocol['images']}; labels {protocol['labels']}, guidance {protocol['guidance_scale']}; "
         f"{protocol['scheduler']}; resized: {protocol['resize']}",
         aligned(rows),
-        f"The last column is what {m} real images get in the place of generated ones: what a perfect model would get, "
-        "one draw of it.",
+        f"The figure is of all {num:,} images against all {reference:,}. The last two columns measure {m:,} generated "
+        f"and {m:,} real ones against the other {reference - m:,}: the last is what a perfect model would get, one draw "
+        "of it.",
     ]
     if num < ENOUGH:
         said.append(
