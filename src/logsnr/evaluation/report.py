@@ -178,8 +178,8 @@ def _table(found: Distribution) -> str:
         f"{protocol['scheduler']}; resized: {protocol['resize']}",
         aligned(rows),
         f"The figure is of all {num:,} images against all {reference:,}. The last two columns measure {m:,} generated "
-        f"and {m:,} real ones against the other {reference - m:,}: the last is what a perfect model would get, one draw "
-        "of it.",
+        f"and {m:,} real ones against the other {reference - m:,}: the last is what a perfect model would get, one "
+        "draw of it.",
     ]
     if num < ENOUGH:
         said.append(
