@@ -68,6 +68,14 @@ def test_the_stranger_is_small_and_nobody_knows_it() -> None:
     assert not [path for path in sources if re.search(r"PointsMLP|PointsPipeline|\bpoints_model\b", path.read_text())]
 
 
+def test_the_rooms_below_name_no_kind_of_data() -> None:
+    package = PACKAGE.parents[2] / "src" / "logsnr"
+    rooms = ("training", "sampling", "objectives", "folders", "base")
+    texts = [path for room in rooms for path in (package / room).rglob("*.py")]
+    assert texts
+    assert not [path for path in texts if re.search("ImageData|class_labels|UNet2DModel", path.read_text())]
+
+
 def test_it_is_killed_and_resumed_bit_for_bit(tmp_path: Path, logsnr: Callable[..., Finished]) -> None:
     short = ("train", "points", "--train.num-steps", "60", "--train.checkpoint-every", "10", "--train.tracker", "none")
     assert logsnr(*short, "--out", tmp_path / "whole").status == 0

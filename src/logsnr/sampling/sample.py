@@ -37,7 +37,7 @@ def sample(pipeline: Any, options: SampleOptions = _DEFAULTS) -> Tensor:
         options: how many samples, of what, and how they are drawn.
 
             pipe = logsnr.load("runs/mnist")
-            logsnr.sample(pipe, logsnr.SampleOptions(num=16, class_labels=[3, 7]))
+            logsnr.sample(pipe, logsnr.SampleOptions(num=16, steps=50))
 
     Returns them in order, on the CPU, as the pipeline's `output_type="pt"` has them: images in [0, 1], (n, channels,
     height, width). Raises ModelError if they can't be made as asked.
