@@ -21,6 +21,9 @@ import pytest
 from commands import Command, Finished
 from loopback_hub import LoopbackHub, enter, entered
 from PIL import Image
+from points_package import PACKAGE as POINTS_PACKAGE
+
+from logsnr.settings.registry import known
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -108,3 +111,12 @@ def logsnr_at_hub(hub: LoopbackHub, logsnr: Callable[..., Finished], tmp_path: P
         return logsnr(*argv, before=partial(enter, hub.environment(tmp_path / "home") | variables))
 
     return run
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package of points, as if it were installed, for one test."""
+    monkeypatch.syspath_prepend(POINTS_PACKAGE)
+    known.cache_clear()
+    yield
+    known.cache_clear()

@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import Finished, run
 from loopback_hub import LoopbackHub, enter, entered
+from points_package import install
 from stock_python import link_packages, run_stock_python
 
-from logsnr.settings.registry import known
 from logsnr.tasks.load import load
 
-PACKAGE = Path(__file__).parents[1] / "stranger" / "package"
 POINTS = "ada/points"
-
-
-def install() -> None:
-    """The package of points, as if it were installed in this process."""
-    sys.path.insert(0, str(PACKAGE))
-    known.cache_clear()
-
-
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(PACKAGE)
-    known.cache_clear()
-    yield
-    known.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import re
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +17,9 @@ import numpy as np
 import pytest
 import torch
 from commands import Command, Finished, run
+from points_package import PACKAGE, install
 from safetensors.torch import load_file
 from stock_python import link_packages, run_stock_python
-
-from logsnr.settings.registry import known
-
-PACKAGE = Path(__file__).parent / "package"
-
-
-def install() -> None:
-    """The package of points, as if it were installed in this process."""
-    sys.path.insert(0, str(PACKAGE))
-    known.cache_clear()  # what was installed when it was asked first
-
-
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The same in the process of this test, and no longer."""
-    monkeypatch.syspath_prepend(PACKAGE)
-    known.cache_clear()
-    yield
-    known.cache_clear()
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def presets() -> dict[str, Preset]:
 
 
 MNIST = Preset(
-    "5,000 handwritten digits, class-conditional, 28x28: under 5 minutes on two CPU cores",
+    "5,000 handwritten digits, class-conditional, 28x28: some minutes on two CPU cores",
     RunConfig(
         data=DataConfig(source="mnist-5k", resolution=28, channels=1),
         # A narrow network sees twice the digits in the same time, most of its labels are dropped, and the sigmoid
