@@ -216,7 +216,7 @@ class Column(NamedTuple):
 
     noise: float
     seen: npt.NDArray[np.uint8]
-    foreseen: npt.NDArray[np.uint8]
+    predicted: npt.NDArray[np.uint8]
 
 
 class Drawing(NamedTuple):
@@ -288,14 +288,14 @@ def film_html(drawing: Drawing, k: int) -> str:
     shares = [f"{100 * c.noise:.0f} %" if c.noise >= 0.01 else f"{100 * c.noise:.1g} %" for c in film]
     head = "".join(f'<th scope="col">{share}</th>' for share in shares)
     rows = ""
-    for name in ("seen", "foreseen"):
+    for name in ("seen", "predicted"):
         cells = [
             picture(getattr(c, name)[k], f"{name} at {share} noise") for c, share in zip(film, shares, strict=True)
         ]
         rows += f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
     return f"""<div class="film pixels"><h2>Out of noise: {html.escape(drawing.captions[k])}</h2>
 <p>From left to right, under the share of noise that is left: what the network is given at some of the steps, and the
-clean image that it makes out in it. Each step goes a little way toward what is foreseen.</p>
+clean image that it makes out in it. Each step goes a little way toward what is predicted.</p>
 <div class="strip"><table><tr><th scope="row">noise</th>{head}</tr>{rows}</table></div></div>"""
 
 

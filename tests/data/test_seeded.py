@@ -91,14 +91,25 @@ def test_each_example_is_in_one_part_and_the_parts_are_the_same_for_every_run() 
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=60), st.floats(0.01, 0.5))
-def test_each_class_keeps_one_to_train_on(classes: list[int], fraction: float) -> None:
+def test_each_class_is_split_like_the_whole_and_keeps_one_to_train_on(classes: list[int], fraction: float) -> None:
     labels = np.unique(classes, return_inverse=True)[1]
     plain, data = (SeededData(Phrases(len(labels)), fraction, classes=given) for given in (None, labels))
+    sizes = np.bincount(labels)
     train = np.concatenate([b.clean[:, 0].numpy() for b in data.in_order("train", 99)])
-    assert set(labels[train]) == set(labels)
-    assert data.num_held_out == min(plain.num_held_out, len(labels) - len(set(classes)))
-    if set(labels[[b.clean[0, 0] for b in plain.in_order("train", 1)]]) == set(labels):
-        assert data.num_held_out == plain.num_held_out
+    held_out = sizes - np.bincount(labels[train])
+    assert np.all(held_out < sizes)
+    assert data.num_held_out == min(plain.num_held_out, len(labels) - len(sizes))
+    if np.all(held_out < sizes - 1):  # then nothing had to be spared
+        assert np.all(np.abs(held_out - sizes * data.num_held_out / len(labels)) < 1)
+
+
+def test_which_of_equal_classes_is_held_out_is_chance() -> None:
+    held_out = SeededData(Phrases(200), 0.05, classes=np.arange(200) // 2).conditions("held_out")
+    pitches = np.array([condition["pitch"][0] for condition in held_out])
+    assert len(pitches) == 10
+    assert len({int(pitch) // 2 for pitch in pitches}) == 10
+    assert {int(pitch) % 2 for pitch in pitches} == {0, 1}
+    assert pitches.max() > 100 > pitches.min()
 
 
 def test_in_order_nothing_is_augmented_and_a_limit_takes_the_same_few() -> None:

@@ -105,7 +105,7 @@ def test_draws_what_the_pipeline_draws_and_counts_the_steps() -> None:
     assert steps == [(k + 1, 6) for k in range(6)]
     assert drawing.captions == ["dog · seed 7", "dog · seed 8", "dog · seed 9", "dog · seed 10"]
     assert [column.noise for column in drawing.film] == sorted((c.noise for c in drawing.film), reverse=True)
-    np.testing.assert_allclose(drawing.film[-1].foreseen[2], drawing.images[2], atol=40)
+    np.testing.assert_allclose(drawing.film[-1].predicted[2], drawing.images[2], atol=40)
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])

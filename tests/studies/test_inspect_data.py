@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,3 +146,27 @@ def test_command(folder: Path, tmp_path: Path, logsnr: Run) -> None:
     assert end.status == 0, end.output
     assert "A beginning: logsnr train" in end.output
     assert [path.name for path in tmp_path.iterdir()] == ["log.txt"]
+
+
+_PEAKS = """
+import resource, sys
+from logsnr.studies.inspect_data import inspect_data
+for source in sys.argv[1:]:
+    inspect_data(source, resolution=200, out=None)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    pytest.importorskip("resource", reason="Windows has none")
+    side = np.linspace(0, 1, 200)
+    few, many = (tmp_path / name for name in ("few", "many"))
+    for folder, count in [(few, 60), (many, 360)]:
+        folder.mkdir()
+        for k in range(count):
+            wave = 127 + 100 * np.sin(side[:, None] * (k % 7 + 1) + side * (k % 5 + 2))
+            Image.fromarray(np.repeat(wave.astype(np.uint8)[..., None], 3, 2)).save(folder / f"{k}.png")
+    ran = subprocess.run([sys.executable, "-c", _PEAKS, few, many], capture_output=True, text=True, check=True)
+    before, after = map(int, ran.stdout.split())
+    as_floats = 300 * 3 * 200 * 200 * 4  # of the 300 more
+    assert after - before < as_floats / 2  # a quarter is what is kept of the files, in bytes, on disk

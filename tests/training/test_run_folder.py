@@ -166,7 +166,7 @@ def test_runs_and_data_lie_apart(tiny: list[str], folder: Path, tmp_path: Path, 
         for dry in ((), ("--dry-run",)):
             for command in (("train", *tiny), ("compare", *tiny, "--schedules", "linear", "cosine")):
                 message = logsnr(*command, *source, "--out", out, *dry).message
-                assert f"--out {out} {how} data.source, all/photos: data and runs lie apart." in message
+                assert f"--out {out} {how} data.source, all/photos: it must lie apart from the data." in message
     assert contents(tmp_path / "all") == before
 
 

@@ -12,6 +12,7 @@ from logsnr.base.errors import ConfigError
 from logsnr.commands.configure import configured, require_objective
 from logsnr.commands.parse import parse
 from logsnr.commands.training_run import run_training
+from logsnr.folders.run_folder import require_run
 from logsnr.settings.condition import ClassLabelConfig, ConditionConfig
 from logsnr.settings.objective import ConsistencyConfig
 from logsnr.settings.run import RunConfig, TrainConfig
@@ -46,9 +47,10 @@ def main(argv: list[str]) -> int:
         problem = "" if help_wanted or not argv else f"logsnr distill: the run comes first, before {argv[0]}.\n\n"
         print(f"{problem}{_USAGE}", file=sys.stderr if problem else sys.stdout)
         return 0 if help_wanted else 2
+    run = Path(argv[0])
+    require_run(run)
     from logsnr.training.distill import distilled, require_other
 
-    run = Path(argv[0])
     config, arguments = parse_distill(distilled(run), run, argv[1:])
     require_other(run, arguments.out)
     status = run_training(config, arguments.out, arguments.dry_run)

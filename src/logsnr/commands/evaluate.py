@@ -10,6 +10,7 @@ import tyro
 
 from logsnr.commands.messages import interruptible, naming
 from logsnr.commands.parse import parse
+from logsnr.folders.run_folder import require_run
 from logsnr.settings.options import EvaluateOptions
 
 
@@ -24,6 +25,9 @@ class EvaluateArguments:
     options: Annotated[EvaluateOptions, tyro.conf.arg(name="")] = field(default_factory=EvaluateOptions)
     dry_run: bool = False
     """Load model and data, say what would be done, and stop."""
+
+    def __post_init__(self) -> None:
+        require_run(self.run)
 
 
 def main(argv: list[str]) -> int:

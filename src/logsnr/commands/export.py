@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from logsnr.commands.parse import parse
+from logsnr.folders.run_folder import require_run
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class ExportArguments:
     out: Path | None = None
     """A folder that is given the sub-folder model (and stock, where there are classes); RUN when not given. With
     --class-label it becomes the model itself."""
+
+    def __post_init__(self) -> None:
+        require_run(self.run)
 
 
 def main(argv: list[str]) -> int:

@@ -10,6 +10,7 @@ import tyro
 
 from logsnr.commands.messages import interruptible, naming, writing
 from logsnr.commands.parse import parse
+from logsnr.folders.run_folder import require_run
 from logsnr.settings.options import EvaluateOptions
 
 
@@ -30,17 +31,22 @@ class InspectRunArguments:
     dry_run: bool = False
     """Load model and data, say what would be drawn, and stop."""
 
+    def __post_init__(self) -> None:
+        require_run(self.run)
+
 
 def main(argv: list[str]) -> int:
     parsed = parse(InspectRunArguments, argv, prog="logsnr inspect run")
     from logsnr.evaluation.subject import open_subject
     from logsnr.studies.inspect_run import inspect_run
+    from logsnr.training.runs import require_apart
 
     with naming(EvaluateOptions):
         options = EvaluateOptions(elbo_images=parsed.elbo_images, elbo_timesteps=parsed.elbo_timesteps)
     out = parsed.out or parsed.run / "inspection"
     with interruptible():
         subject = open_subject(parsed.run, parsed.source)
+        require_apart(out, subject.task.config)
         if parsed.dry_run:
             print(f"{subject.data.description}\nWould draw loss.png, bits.png and film.png into {out}.")
             return 0

@@ -27,7 +27,6 @@ def parse(arguments: type[_Arguments], argv: list[str], **more: Any) -> _Argumen
     try:
         with contextlib.redirect_stderr(box):
             parsed: _Arguments = tyro.cli(arguments, args=argv, **more)
-            return parsed
     except SystemExit as end:
         behind: BaseException | None = end
         while behind is not None:
@@ -36,3 +35,6 @@ def parse(arguments: type[_Arguments], argv: list[str], **more: Any) -> _Argumen
             behind = behind.__context__
         sys.stderr.write(box.getvalue())
         raise
+    if sys.stderr.isatty() and "torch" not in sys.modules:
+        print("Loading torch and diffusers …", file=sys.stderr)  # some seconds, which each command begins with
+    return parsed

@@ -13,6 +13,7 @@ import tyro
 from logsnr.base.errors import ConfigError
 from logsnr.commands.messages import interruptible
 from logsnr.commands.parse import parse
+from logsnr.publishing.repo_id import check_repo_id
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class PublishArguments:
     """List every file with its size and the reason why it is published, and send nothing."""
 
     def __post_init__(self) -> None:
+        check_repo_id(self.repo_id)
         if self.stage is not None and self.dry_run:
             raise ConfigError("--stage leaves the files, --dry-run doesn't: give one of them.")
         if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
@@ -55,11 +57,10 @@ class PublishArguments:
 
 def main(argv: list[str]) -> int:
     arguments = parse(PublishArguments, argv, prog="logsnr publish")
-    from logsnr.publishing.publish import check_repo_id, look, publish
+    from logsnr.publishing.publish import look, publish
     from logsnr.publishing.stage import listing, stage
 
     repo_id, create_pr = arguments.repo_id, arguments.create_pr
-    check_repo_id(repo_id)
     local = arguments.stage is not None or arguments.dry_run
     with tempfile.TemporaryDirectory() as scratch:
         out = arguments.stage or Path(scratch) / "stage"

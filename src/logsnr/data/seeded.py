@@ -162,7 +162,8 @@ class SeededData(Generic[Kind]):
         held_out_fraction: share of them that isn't trained on, chosen at random but always the same: at least two
             examples (one of fewer than ten), unless it is 0.
         num_workers: processes that read the examples; 0 reads them in this one, which is right for what is in memory.
-        classes: int64, (examples,), the class of each: each class then keeps one to train on.
+        classes: int64, (examples,), the class of each: each then has its share of both parts, to within rounding, and
+            keeps one to train on.
     """
 
     num_held_out: int
@@ -180,7 +181,7 @@ class SeededData(Generic[Kind]):
         least = 2 if count >= 10 else 1  # of one alone nothing could be said with an error
         wanted = min(max(least, round(count * held_out_fraction)), count - 1) if held_out_fraction else 0
         chosen = np.zeros(count, bool)
-        chosen[order[:wanted] if classes is None else _sparing(order, classes, wanted)] = True
+        chosen[order[:wanted] if classes is None else _by_class(order, classes, wanted)] = True
         held_out, train = np.flatnonzero(chosen), np.flatnonzero(~chosen)
         self.num_held_out = len(held_out)
         self._indices: dict[Split, NDArray[np.int64]] = {"train": train, "held_out": held_out}
@@ -285,13 +286,19 @@ class SeededData(Generic[Kind]):
             yield Batch(torch.from_numpy(rows.clean), condition, torch.from_numpy(rows.positions))
 
 
-def _sparing(order: NDArray[np.int64], classes: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
-    """The first `wanted` in `order`, passing over the last of each class."""
-    of_class = classes[order]
-    last = np.unique(of_class[::-1], return_index=True)[1]  # counted from the end
-    spared = np.ones(len(order), bool)
-    spared[len(order) - 1 - last] = False
-    return order[spared][:wanted]
+def _by_class(order: NDArray[np.int64], classes: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    """The first in `order` of each class, `wanted` in all: each by its share (largest remainders), never all of one."""
+    _, first, of_class, sizes = np.unique(classes[order], return_index=True, return_inverse=True, return_counts=True)
+    share = sizes * wanted / len(order)
+    taken = np.minimum(np.floor(share).astype(np.int64), sizes - 1)
+    by_chance = np.argsort(first)  # of equal remainders, that which came first in `order`
+    for _ in range(min(wanted, len(order) - len(sizes)) - int(taken.sum())):
+        missing = np.where(taken < sizes - 1, share - taken, -np.inf)
+        taken[by_chance[np.argmax(missing[by_chance])]] += 1
+    by_class = np.argsort(of_class, kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[by_class] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return order[rank < taken[of_class]]
 
 
 class _Selection(NamedTuple):

@@ -12,12 +12,13 @@ from typing import Any
 from logsnr.base.errors import CheckpointError, DataError, ModelError
 from logsnr.base.files import read_json, write_atomically
 from logsnr.data.seeded import SeededData
-from logsnr.folders.model_folder import find_model, is_model, model_digest
+from logsnr.folders.model_folder import find_model, model_digest
+from logsnr.folders.run_folder import read_run
 from logsnr.models.denoiser import Denoiser
 from logsnr.models.schedules import noise_schedule, resolve_scheduler_class
 from logsnr.sampling.sample import choose_device
 from logsnr.schedulers.scheduling_beta import BetaScheduler
-from logsnr.settings.run import RunConfig, from_record
+from logsnr.settings.run import RunConfig
 from logsnr.tasks.load import load
 from logsnr.tasks.task import Task, parts_of, trained_task
 
@@ -67,13 +68,7 @@ def open_subject(run: Path, source: str | None = None) -> Subject:
 
     Raises CheckpointError where these aren't what it was made of, DataError where they aren't there.
     """
-    if not (run / "config.json").is_file():
-        above = run.resolve().parent
-        if is_model(run) and (above / "config.json").is_file():
-            raise CheckpointError(f"{run} is the model of a run, not the run folder: use the folder above, {above}.")
-        raise CheckpointError(f"{run} is no run folder: there is no config.json in it.")
-    record = read_json(run / "config.json")
-    config = from_record(record, str(run / "config.json"))
+    record, config = read_run(run)
     was_folder = "data.source" in record.get("local", ())
     if source is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=source))

@@ -27,11 +27,11 @@ class ImageMedium(Medium):
 
     def film(self, frames: Sequence[Frame]) -> Image.Image:
         """Frames from left to right under their shares of noise, two rows for each of their images."""
-        seen, foreseen = (torch.stack([getattr(f, name) for f in frames], 1) for name in ("sample", "predicted"))
-        rows = [to_pil(row / 2 + 0.5) for pair in zip(seen, foreseen, strict=True) for row in pair]
+        seen, predicted = (torch.stack([getattr(f, name) for f in frames], 1) for name in ("sample", "predicted"))
+        rows = [to_pil(row / 2 + 0.5) for pair in zip(seen, predicted, strict=True) for row in pair]
         shares = [100 * frame.noise for frame in frames]
         above = [f"{share:.0f} %" if share >= 1 else f"{share:.1f} %" for share in shares]
-        return labelled_grid(rows, ["seen xₜ", "foreseen x₀"] * len(seen), above)
+        return labelled_grid(rows, ["seen xₜ", "predicted x₀"] * len(seen), above, "noise")
 
     def write(self, samples: Tensor, folder: Path, names: Sequence[str]) -> None:
         """A PNG each."""

@@ -27,7 +27,8 @@ class Medium(abc.ABC):
     def film(self, frames: Sequence[Frame]) -> Image.Image:
         """How samples come out of noise: what the network sees above, what it predicts below, from left to right."""
         rows = [[self.show(getattr(frame, name)) for frame in frames] for name in ("sample", "predicted")]
-        return side_by_side(rows, ["seen xₜ", "foreseen x₀"], [f"{100 * frame.noise:.0f} %" for frame in frames])
+        shares = [f"{100 * frame.noise:.0f} %" for frame in frames]
+        return side_by_side(rows, ["seen xₜ", "predicted x₀"], shares, "noise")
 
     def across(self, shape: tuple[int, ...], width: int) -> int:
         """How many samples of this shape stand side by side in a picture about `width` pixels wide."""

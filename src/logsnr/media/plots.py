@@ -102,16 +102,22 @@ def image_grid(images: torch.Tensor | Sequence[Image.Image], columns: int | None
 
 
 def side_by_side(
-    rows: Sequence[Sequence[Image.Image]], row_labels: Sequence[str], column_labels: Sequence[str]
+    rows: Sequence[Sequence[Image.Image]], row_labels: Sequence[str], column_labels: Sequence[str], corner: str = ""
 ) -> Image.Image:
-    """Pictures of one size in rows, with a word beside each row and above each column."""
-    return labelled_grid([[picture.convert("RGB") for picture in row] for row in rows], row_labels, column_labels)
+    """Pictures of one size in rows, with a word beside each row and above each column, as `labelled_grid` has them."""
+    pictures = [[picture.convert("RGB") for picture in row] for row in rows]
+    return labelled_grid(pictures, row_labels, column_labels, corner)
 
 
 def labelled_grid(
-    rows: Sequence[Sequence[Image.Image]], row_labels: Sequence[str], column_labels: Sequence[str] = ()
+    rows: Sequence[Sequence[Image.Image]],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str] = (),
+    corner: str = "",
 ) -> Image.Image:
     """Rows of images as `image_grid` lays them out, with a word beside each row and above each column.
+
+    The word in the corner says what those above the columns are.
 
     A word with letters that the font lacks, which would be boxes, is its row's or column's number instead, from 0.
     """
@@ -124,11 +130,13 @@ def labelled_grid(
     font = ImageFont.truetype(findfont("DejaVu Sans"), _LABEL_SIZE)
     row_labels, column_labels = readable(row_labels), readable(column_labels)
     words = [label if len(label) <= _LABEL_LENGTH else f"{label[: _LABEL_LENGTH - 1]}…" for label in row_labels]
-    left = _LABEL_SIZE + math.ceil(max(font.getlength(word) for word in words))
+    left = _LABEL_SIZE + math.ceil(max(font.getlength(word) for word in [*words, corner]))
     top = 2 * _LABEL_SIZE if column_labels else 0
     picture = Image.new(grid.mode, (left + grid.width, top + grid.height), "white")
     picture.paste(grid, (left, top))
     draw = ImageDraw.Draw(picture)
+    if corner:
+        draw.text((left - _LABEL_SIZE // 2, top // 2), corner, fill=_INK, font=font, anchor="rm")
     for k, word in enumerate(words):
         middle = top + padding + k * (height + padding) + height // 2
         draw.text((left - _LABEL_SIZE // 2, middle), word, fill=_INK, font=font, anchor="rm")

@@ -25,6 +25,7 @@ from huggingface_hub.utils import httpx, logging  # type: ignore[attr-defined]  
 from logsnr.base.errors import LogsnrError, PublishError
 from logsnr.folders.model_folder import INDEX, OWN_CODE, own_files
 from logsnr.publishing.card import TAG
+from logsnr.publishing.repo_id import check_repo_id
 from logsnr.publishing.stage import Part
 
 _BESIDE = re.compile(r"README\.md|(images|run)/.*")
@@ -44,16 +45,6 @@ class Repo:
     exists: bool
     private: bool
     branches: frozenset[str]
-
-
-def check_repo_id(repo_id: str) -> None:
-    """Raise PublishError unless `repo_id` is a name that the Hub takes."""
-    part = r"(?!.*(--|\.\.))[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?"
-    if not re.fullmatch(rf"{part}/{part}", repo_id) or len(repo_id) > 96 or repo_id.endswith((".git", ".ipynb")):
-        raise PublishError(
-            f"REPO_ID must be owner/name, of letters, digits and single . _ - between them, at most 96 in all, and "
-            f"is {repo_id!r}."
-        )
 
 
 def look(repo_id: str, *, private: bool = False, create_pr: bool = False, space: bool = False) -> Repo:

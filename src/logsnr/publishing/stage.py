@@ -36,6 +36,7 @@ from logsnr.folders.model_folder import (
     pipeline_code,
     save_model,
 )
+from logsnr.folders.run_folder import CONFIG, is_run
 from logsnr.media.plots import few_steps_figure, save_png, schedule_figure
 from logsnr.models.schedules import noise_schedule
 from logsnr.publishing.card import public_words, render_card, render_stock_card
@@ -173,9 +174,9 @@ def _refuse_edited_code(folder: Path) -> None:
 
 def _training(run: Path) -> Training | None:
     """What a run folder tells; None of a bare model folder."""
-    if not (run / "config.json").is_file():
+    if not is_run(run):
         return None
-    record = read_json(run / "config.json")
+    record = read_json(run / CONFIG)
     effort = read_effort(run)
     return Training(
         record=record,
@@ -238,7 +239,7 @@ def _draw(
 
 def _write_run(training: Training, folder: Path) -> None:
     record = {key: training.record[key] for key in ("data", "network", "versions")}
-    _write_json(folder / "config.json", to_record(training.config) | record)
+    _write_json(folder / CONFIG, to_record(training.config) | record)
     if training.metrics:
         _write_json(folder / "metrics.json", training.metrics)
 

@@ -27,6 +27,18 @@ def presets() -> dict[str, Preset]:
     return {name: find("logsnr.presets", name, "preset") for name in known("logsnr.presets")}
 
 
+def require_config(config: object, caller: str) -> None:
+    """Raise TypeError for a preset, or its name, in the place of a configuration."""
+    if isinstance(config, RunConfig):
+        return
+    cure = "it is the .config of a preset, logsnr.presets()[NAME].config"
+    if isinstance(config, Preset):
+        cure = "give the preset's .config"
+    elif isinstance(config, str) and config in presets():
+        cure = f"give logsnr.presets()[{config!r}].config"
+    raise TypeError(f"{caller} takes a RunConfig, and was given a {type(config).__name__}: {cure}.")
+
+
 MNIST = Preset(
     "5,000 handwritten digits, class-conditional, 28x28: some minutes on two CPU cores",
     RunConfig(

@@ -27,6 +27,7 @@ from logsnr.evaluation.bits import bound
 from logsnr.evaluation.distribution import distribution, extractor_for, features_name, number_of_images
 from logsnr.evaluation.extractors import find_extractor
 from logsnr.evaluation.subject import Subject, open_subject
+from logsnr.folders.run_folder import is_run
 from logsnr.media.plots import Compared, compare_figure, save_png
 from logsnr.models.schedules import make_scheduler
 from logsnr.sampling.sample import DEFAULT_STEPS
@@ -70,7 +71,7 @@ def plan(
         raise ConfigError(f"features must name a network for {data.examples.noun}s, which have none yet.")
     find_extractor(features)
     for name, each in configs.items():
-        if (_folder(out, name) / "config.json").exists():
+        if is_run(_folder(out, name)):
             require_same(_folder(out, name), each, data)
     *steps, last = sorted({options.steps or DEFAULT_STEPS, *at_steps})
     return (
@@ -117,7 +118,7 @@ def _require_places(configs: Mapping[str, RunConfig], out: Path) -> None:
     """Raise ConfigError unless the runs, the table and the picture can be made in `out`."""
 
     def ours(path: Path) -> bool:
-        return path.name in ("compare.json", "compare.png") or (path / "config.json").exists() or path in folders
+        return path.name in ("compare.json", "compare.png") or is_run(path) or path in folders
 
     folders = [_folder(out, name) for name in configs]
     for folder, config in zip(folders, configs.values(), strict=True):

@@ -31,7 +31,7 @@ from logsnr.settings.image import DataConfig
 from logsnr.settings.schedule import ScheduleConfig
 
 _WIDTH = 100
-_MOST_IMAGES, _BATCH = 5000, 100
+_MOST_IMAGES, _BATCH_VALUES = 5000, 2**20
 _LARGEST = 64
 """The most pixels a side that are suggested unasked."""
 _GAMMA = 5.0
@@ -147,12 +147,13 @@ def _channels(files: _Files) -> Literal[1, 3, 4]:
 def _spectrum_of(data: ImageData) -> Spectrum:
     """Spectrum of the images, or of as many of them, chosen at random, as are enough."""
     count = min(len(data), _MOST_IMAGES)
-    steps = -(-count // _BATCH)
+    size = max(1, _BATCH_VALUES // math.prod(data.examples.shape))  # large images in small batches
+    steps = -(-count // size)
 
     def batches() -> Iterator[torch.Tensor]:
-        shown = data.batches(seed=0, batch_size=_BATCH, start_step=0, num_steps=steps)
+        shown = data.batches(seed=0, batch_size=size, start_step=0, num_steps=steps)
         for step, batch in enumerate(tqdm(shown, "Spectrum", steps, leave=False, delay=2)):
-            yield batch.clean[: count - step * _BATCH]
+            yield batch.clean[: count - step * size]
 
     return spectrum(batches)
 
@@ -226,6 +227,10 @@ def _suggestion(config: DataConfig, data: ImageData, found: Spectrum, shift: flo
         reasons.append(
             "At the last step the coarsest structure would still shine through the noise, which sampling never has: "
             "hence zero terminal SNR."
+        )
+    if config.resolution > 32 and not torch.cuda.is_available():
+        reasons.append(
+            "Without a GPU, as here, that takes days: begin with the preset images-32 and --data.resolution 32."
         )
     if files.sizes.total() < _FEW:
         reasons.append(

@@ -21,6 +21,7 @@ from logsnr.objectives.build import make_objective
 from logsnr.objectives.objective import Context, Objective
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.settings.kind import kind_named
+from logsnr.settings.presets import require_config
 from logsnr.settings.registry import resolve
 from logsnr.settings.run import RunConfig
 from logsnr.tasks.parts import Facts, Parts
@@ -72,6 +73,7 @@ def open_task(
 
     Raises DataError, ConfigError or ModelError with a message for the user.
     """
+    require_config(config, "open_task")
     parts = parts_of(config.kind)
     data = parts.open_data(config) if data is None else data
     schedule = make_scheduler(config.schedule)

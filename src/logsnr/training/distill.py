@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from logsnr.base.errors import CheckpointError, ConfigError
-from logsnr.base.files import read_json
+from logsnr.base.errors import ConfigError
 from logsnr.folders.model_folder import find_model, model_digest
+from logsnr.folders.run_folder import read_run
 from logsnr.settings.condition import ClassLabelConfig
 from logsnr.settings.objective import ConsistencyConfig
-from logsnr.settings.run import RunConfig, TrainConfig, from_record
+from logsnr.settings.run import RunConfig, TrainConfig
 
 COST = 2.6
 """Of a step, in steps of plain training: the teacher's three evaluations, without a gradient, take longer than one, and
@@ -27,9 +27,7 @@ def distilled(run: Path) -> RunConfig:
 
     Raises CheckpointError, ModelError or ConfigError where that can't be.
     """
-    if not (run / "config.json").is_file():
-        raise CheckpointError(f"{run} is no run folder: there is no config.json in it.")
-    base = from_record(read_json(run / "config.json"), str(run / "config.json"))
+    _, base = read_run(run)
     if isinstance(base.objective, ConsistencyConfig):
         raise ConfigError(f"{run} is distilled already. Give the run that it came from.")
     if not hasattr(base.model, "init_from"):

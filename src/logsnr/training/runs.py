@@ -17,13 +17,14 @@ from logsnr.base.words import listed
 from logsnr.data.seeded import SeededData
 from logsnr.folders.checkpoint import Checkpoint, load_latest
 from logsnr.folders.model_folder import forms, is_model, save_model
+from logsnr.folders.run_folder import CONFIG, is_run, read_run
 from logsnr.models.denoiser import Denoiser
 from logsnr.models.precision import precision_in_words, resolve_precision
 from logsnr.models.schedules import make_scheduler
 from logsnr.objectives.build import make_objective
 from logsnr.objectives.objective import Context
 from logsnr.settings.kind import kind_named
-from logsnr.settings.run import FREE, RunConfig, differences, flat, from_record, to_record
+from logsnr.settings.run import FREE, RunConfig, differences, flat, to_record
 from logsnr.tasks.parts import Parts
 from logsnr.tasks.task import Task, open_task, parts_of
 from logsnr.training.effort import note_model_step
@@ -36,8 +37,15 @@ def require_place(out: Path, config: RunConfig, ours: Callable[[Path], bool] | N
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file, and must be a folder. Name another --out.")
-    if (out / "config.json").exists():
+    if is_run(out):
         return  # whose run that is, is looked at with the data
+    require_apart(out, config)
+    if foreign := strangers(out, ours or (lambda _: False)):
+        raise ConfigError(f"--out {out} exists and is no run folder; it holds {listed(foreign)}. Name another --out.")
+
+
+def require_apart(out: Path, config: RunConfig) -> None:
+    """Raise ConfigError if the folder `out` is, contains or lies in a folder of the data."""
     for name in _named_folders(config):
         if not name.startswith("data."):
             continue
@@ -45,10 +53,8 @@ def require_place(out: Path, config: RunConfig, ours: Callable[[Path], bool] | N
         if data == place or data in place.parents or place in data.parents:
             how = "is" if data == place else "lies in" if data in place.parents else "contains"
             raise ConfigError(
-                f"--out {out} {how} {name}, {flat(config)[name]}: data and runs lie apart. Name another --out."
+                f"--out {out} {how} {name}, {flat(config)[name]}: it must lie apart from the data. Name another --out."
             )
-    if foreign := strangers(out, ours or (lambda _: False)):
-        raise ConfigError(f"--out {out} exists and is no run folder; it holds {listed(foreign)}. Name another --out.")
 
 
 def plan(config: RunConfig, run: Path) -> str:
@@ -58,7 +64,7 @@ def plan(config: RunConfig, run: Path) -> str:
     task = open_task(config)
     options, data = config.train, task.data
     samples = options.batch_size * options.gradient_accumulation_steps
-    if (run / "config.json").exists():
+    if is_run(run):
         changed = require_same(run, config, data)
         state = f"goes on with the run in {run}" + (f", with {', '.join(changed)}" if changed else "")
     else:
@@ -79,10 +85,7 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
 
     With `class_label` the result is a plain stock model of that one class, in `out`.
     """
-    if not (run / "config.json").is_file():
-        raise CheckpointError(f"{run} is no run folder: there is no config.json in it.")
-    record = read_json(run / "config.json")
-    config = from_record(record, str(run / "config.json"))
+    record, config = read_run(run)
     checkpoint, _ = load_latest(run)
     if checkpoint is None:
         raise CheckpointError(
@@ -150,7 +153,7 @@ def size_in_words(network: Any) -> str:
 def claim(run: Path, task: Task, num_processes: int, mixed_precision: str) -> list[str]:
     """Write config.json, or make sure that the one there says the same, but for settings that the weights don't depend
     on: their new values are written, and the lines of `differences` returned."""
-    path, config, data = run / "config.json", task.config, task.data
+    path, config, data = run / CONFIG, task.config, task.data
     record = {
         **to_record(config),
         "num_processes": num_processes,
@@ -202,8 +205,7 @@ def _same_folder(name: str, old: RunConfig, new: RunConfig) -> bool:
 
 def require_same(run: Path, config: RunConfig, data: SeededData[Any]) -> list[str]:
     """The lines of `differences` for settings that a run may change; CheckpointError for any other."""
-    before = read_json(run / "config.json")
-    old = from_record(before, str(run / "config.json"))
+    before, old = read_run(run)
     found = [line for line in differences(old, config) if not _same_folder(line.partition(":")[0], old, config)]
     changed = [line for line in found if line.partition(":")[0] in FREE]
     lines = [line for line in found if line not in changed]

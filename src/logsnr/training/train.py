@@ -30,9 +30,10 @@ from logsnr.base.files import read_json
 from logsnr.base.seeds import sample_seed
 from logsnr.base.threads import Pace, keep
 from logsnr.folders.checkpoint import Checkpoint, Tensors, load_latest, save_checkpoint
+from logsnr.folders.run_folder import CONFIG
 from logsnr.models.precision import precision_in_words, resolve_precision
 from logsnr.objectives.objective import Objective
-from logsnr.settings.presets import Preset, presets
+from logsnr.settings.presets import require_config
 from logsnr.settings.run import RunConfig
 from logsnr.tasks.task import open_task, parts_of
 from logsnr.training.effort import Clock, note_model_step
@@ -79,7 +80,7 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
     Raises TypeError for what is no RunConfig, and DataError, ConfigError, ModelError, CheckpointError or TrainingError
     with a message for the user.
     """
-    _require_config(config)
+    require_config(config, "train")
     options, run = config.train, Path(run)
 
     # Set-up: processes, data, model, optimiser
@@ -130,7 +131,7 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
                 for line in claim(run, task, accelerator.num_processes, accelerator.mixed_precision):
                     say(f"Now with {line}")
         with together(accelerator):
-            for line in keep(read_json(run / "config.json")["machine"]):
+            for line in keep(read_json(run / CONFIG)["machine"]):
                 say(line)
             latest, complaints = load_latest(run)
         for line in complaints:
@@ -242,18 +243,6 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
         accelerator.free_memory()
         accelerator.state.destroy_process_group()
         return TrainResult(done, finished, None if finished else stopped_by, folders)
-
-
-def _require_config(config: object) -> None:
-    """Raise TypeError for a preset, or its name, in the place of a configuration."""
-    if isinstance(config, RunConfig):
-        return
-    cure = "it is the .config of a preset, logsnr.presets()[NAME].config"
-    if isinstance(config, Preset):
-        cure = "give the preset's .config"
-    elif isinstance(config, str) and config in presets():
-        cure = f"give logsnr.presets()[{config!r}].config"
-    raise TypeError(f"train takes a RunConfig, and was given a {type(config).__name__}: {cure}.")
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
