@@ -177,6 +177,9 @@ def test_wrong_arguments(argv: list[str], words: str, logsnr: Run, tmp_path: Pat
         (["inspect", "data", "photoes"], "Name one that is there with --data.source FOLDER, or a data set of the Hub"),
         (["train", "smoke", "--out", "log.txt"], "--out log.txt is a file, and must be a folder."),
         (["train", "smoke", "--out", "log.txt", "--dry-run"], "--out log.txt is a file, and must be a folder."),
+        *[([*words, "x"], "There is no folder x.") for words in (["evaluate"], ["export"], ["inspect", "run"])],
+        (["distill", "x", "--out", "y"], "There is no folder x."),
+        (["publish", "x", "name"], "REPO_ID must be owner/name"),
         (["inspect", "schedule"], "needs the name of at least one schedule, such as cosine."),
     ],
 )

@@ -276,7 +276,7 @@ def test_export_of_an_unfinished_run(tiny: list[str], tmp_path: Path, logsnr: Ru
 
     assert logsnr("export", unfinished, "--out", tmp_path / "elsewhere").status == 0
     assert load(tmp_path / "elsewhere").id2label == {0: "dark", 1: "light"}
-    assert "nothing is no run folder" in logsnr("export", tmp_path / "nothing").message
+    assert "There is no folder" in logsnr("export", tmp_path / "nothing").message
 
 
 def test_export_of_one_class(trained: Path, unconditional: Path, tmp_path: Path, logsnr: Run) -> None:

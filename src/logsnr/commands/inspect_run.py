@@ -31,18 +31,16 @@ class InspectRunArguments:
     dry_run: bool = False
     """Load model and data, say what would be drawn, and stop."""
 
-    def __post_init__(self) -> None:
-        require_run(self.run)
-
 
 def main(argv: list[str]) -> int:
     parsed = parse(InspectRunArguments, argv, prog="logsnr inspect run")
+    with naming(EvaluateOptions):
+        options = EvaluateOptions(elbo_images=parsed.elbo_images, elbo_timesteps=parsed.elbo_timesteps)
+    require_run(parsed.run)
     from logsnr.evaluation.subject import open_subject
     from logsnr.studies.inspect_run import inspect_run
     from logsnr.training.runs import require_apart
 
-    with naming(EvaluateOptions):
-        options = EvaluateOptions(elbo_images=parsed.elbo_images, elbo_timesteps=parsed.elbo_timesteps)
     out = parsed.out or parsed.run / "inspection"
     with interruptible():
         subject = open_subject(parsed.run, parsed.source)

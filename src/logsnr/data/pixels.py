@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,7 +71,9 @@ def decode(data: bytes, name: str) -> Decoded:
         raise ValueError("empty file")
     data = _without_asides(data)
     try:
-        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        with warnings.catch_warnings():  # of half as many pixels as are refused
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise ValueError(_unidentified(data)) from None
     except Image.DecompressionBombError:
