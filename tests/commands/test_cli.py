@@ -22,6 +22,7 @@ from PIL import Image
 import logsnr as package
 import logsnr.commands.cli as cli
 from logsnr.commands.inspect import SUBJECTS
+from logsnr.settings.run import HIDDEN
 
 Run = Callable[..., Finished]
 
@@ -46,7 +47,7 @@ def flags(cls: type[Any], prefix: str = "") -> list[str]:
         kind = field.default_factory if field.default_factory is not dataclasses.MISSING else None
         if dataclasses.is_dataclass(kind):
             found += flags(kind, "" if name == "options" else f"{name}.")  # type: ignore[arg-type]
-        elif "Positional" not in str(field.type):
+        elif "Positional" not in str(field.type) and name.replace("-", "_") not in HIDDEN:
             found.append(name)
     return found
 
@@ -165,7 +166,7 @@ def test_wrong_arguments(argv: list[str], words: str, logsnr: Run, tmp_path: Pat
         (["sample", "x", "--seed", "-1"], "--seed must be 0 or more, and less than 2^63, and is -1."),
         (["sample", "x", "--class-labels"], "--class-labels must be a list of names or numbers, at least one"),
         (["evaluate", "x", "--num", "8"], "--num must be at least 20, and is 8."),
-        (["tune", "x", "--steps", "1"], "--steps must be numbers in 2..20"),
+        (["tune", "x", "--steps", "1"], "--steps must be whole numbers from 2 to 20"),
         (["inspect", "run", "x", "--elbo-images", "1"], "--elbo-images must be 0 or at least 2, and is 1."),
         (["train", "smoke", "--out", "x", "--condition.dropout", "1.0"], "condition.dropout must be in [0, 1)"),
         (["train", "smoke", "--out", "x", "--data.held-out-fraction", "0.99"], "data.held_out_fraction must be in"),

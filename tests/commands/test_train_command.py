@@ -16,7 +16,7 @@ import pytest
 from commands import Command, Finished, without_boxes
 
 from logsnr.settings.presets import presets
-from logsnr.settings.run import RunConfig, flat, from_record
+from logsnr.settings.run import HIDDEN, RunConfig, flat, from_record
 
 Run = Callable[..., Finished]
 
@@ -29,7 +29,7 @@ def test_help_of_train_names_every_setting_and_its_value(preset: str, logsnr: Ru
     assert end.status == 0
     text = without_boxes(end.output)
     for name in flat(presets()[preset].config):
-        if name == "kind":  # the preset's
+        if name == "kind" or name in HIDDEN:  # the preset's, and what no flag gives
             continue
         flag = name.replace("_", "-")
         assert f"--{flag} " in text or f"--{flag}," in text, flag

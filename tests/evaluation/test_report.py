@@ -56,8 +56,8 @@ def test_all_figures_come_with_their_protocol_and_a_second_time_they_are_reused(
     assert "inception_score, which depends on n as well. Of fewer than 1,000, intervals are rough" in end.output
     assert metrics["fid"]["interval"][0] >= 0
     assert "warning: figures by the features of this network mean little: it was tested on fewer than 50" in end.output
-    assert "Memorisation: 10 are too few held-out images to tell whether it copies. The nearest" in end.output
-    assert "bring its figures back at once" in end.output
+    assert "Memorisation: 10 are too few held-out images to tell whether it copies. Look yourself" in end.output
+    assert "They replace those of before" not in end.output
     elbo = metrics["elbo"]
     terms = elbo["bits_per_dim"]
     assert terms["total"] == pytest.approx(terms["prior"] + terms["kl"] + terms["decoder"])
@@ -74,7 +74,8 @@ def test_all_figures_come_with_their_protocol_and_a_second_time_they_are_reused(
     files = {path: path.stat().st_mtime_ns for path in (trained / "evaluation").rglob("*.*") if path.suffix != ".png"}
     assert len(files) >= 3
     again = logsnr("evaluate", trained, *OPTIONS)
-    assert again.output.partition("24 generated")[2] == end.output.partition("24 generated")[2] != ""
+    anew = "They replace those of before, which the same options as then bring back at once.\n"
+    assert again.output.partition("24 generated")[2] == end.output.partition("24 generated")[2] + anew
     assert json.loads((trained / "metrics.json").read_text()) == metrics
     assert {path: path.stat().st_mtime_ns for path in files} == files
 
@@ -94,7 +95,7 @@ def test_dry_run_writes_nothing(trained: Path, logsnr: Run) -> None:
     assert end.status == 0
     assert "Would draw 20 images (400 evaluations of the network) with CosineBetaScheduler in 20 steps" in end.output
     assert "by the features of classifier" in end.output
-    assert "bounded for 10 held-out images and as many training images, by 50 KL divergences each" in end.output
+    assert "bounded for 10 held-out and 30 training images, by 50 KL divergences each" in end.output
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 

@@ -48,10 +48,13 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 IMPORTANCE = ["--objective.name", "vlb", "--schedule.variance-type", "learned_range"]
 IMPORTANCE += ["--schedule.num-train-timesteps", "4", "--train.learning-rate", "1e-4"]
+MUON = ["--train.optimizer", "muon"]
 LEARNED = ["--schedule.name", "learned", "--objective.weighting.name", "sigmoid", "--schedule.teacher", "losses"]
 
 
-@pytest.mark.parametrize(("accumulation", "more"), [("1", []), ("3", []), ("3", IMPORTANCE), ("3", LEARNED)])
+@pytest.mark.parametrize(
+    ("accumulation", "more"), [("1", []), ("3", []), ("3", MUON), ("3", IMPORTANCE), ("3", LEARNED)]
+)
 def test_two_processes_are_one_with_twice_the_batch(
     accumulation: str, more: list[str], tiny: list[str], tmp_path: Path, logsnr: Callable[..., Finished]
 ) -> None:

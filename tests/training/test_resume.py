@@ -27,6 +27,7 @@ VARIANTS = {
         *("--objective.name", "vlb", "--schedule.variance-type", "learned_range"),
         *("--schedule.num-train-timesteps", "10"),
     ],
+    "muon": ["--train.optimizer", "muon"],
     "learned schedule": [
         *("--schedule.name", "learned", "--objective.weighting.name", "sigmoid"),
         *("--train.held-out-every", "30", "--data.held-out-fraction", "0.4", "--schedule.teacher", "variance"),

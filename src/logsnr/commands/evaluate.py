@@ -43,9 +43,10 @@ def _main(argv: list[str]) -> int:
         if arguments.dry_run:
             print(plan(arguments.run, arguments.options, arguments.source))
             return 0
+        figures = arguments.run / "metrics.json"
+        before = figures.exists()
         evaluate(arguments.run, arguments.options, arguments.source)
-    print(
-        f"The figures are in {arguments.run / 'metrics.json'}, in the place of those before: the options of an earlier "
-        "evaluation bring its figures back at once."
-    )
+    print(f"The figures are in {figures}.")
+    if before:
+        print("They replace those of before, which the same options as then bring back at once.")
     return 0

@@ -19,7 +19,7 @@ class InspectDataArguments:
     source: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="SOURCE")]]
     """As --data.source of `logsnr train`: a folder, a data set id on the Hub or mnist-5k."""
     resolution: int | None = None
-    """Height and width to train at; that of the images, up to 64, when not given."""
+    """Height and width to train at; that of the images, up to 64 (32 without a GPU), when not given."""
     channels: Literal[1, 3, 4] | None = None
     """1 gray, 3 RGB, 4 RGBA; 1 where all images are gray and 3 elsewhere when not given."""
     out: Path = Path("data.png")

@@ -84,6 +84,7 @@ def _main(argv: list[str]) -> int:
         print(f"Would make {options.num} {parts.noun}s of seeds from {options.seed} in {arguments.out}.")
         return 0
     samples = sample(pipeline, options)
+    turn = len(options.class_labels or choices)
     with writing(arguments.out):
-        print(write(samples, arguments.out, options.seed, parts))
+        print(write(samples, arguments.out, options.seed, parts, turn))
     return 0

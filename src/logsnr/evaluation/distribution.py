@@ -94,13 +94,20 @@ def extractor_for(subject: Subject, options: EvaluateOptions) -> FeatureExtracto
     return make_extractor(name, subject.data, subject.config.data, choose_device())
 
 
+def require_enough(options: EvaluateOptions, data: SeededData[Any]) -> None:
+    """Raise DataError if there is too little to compare with."""
+    count = len(data) if options.reference == "train" else data.num_held_out
+    if count < _FEWEST:
+        raise DataError(
+            f"There are {count} {part_name(options)} {data.examples.noun}s, and {_FEWEST} are needed to compare what "
+            "is drawn with."
+        )
+
+
 def distribution(subject: Subject, extractor: FeatureExtractor, options: EvaluateOptions) -> Distribution:
     """Draw images, or take those that are there, and compare them with the data."""
     data = subject.data
     real = features_of_data(extractor, data, options.reference)
-    if len(real.features) < _FEWEST:
-        part = part_name(options)
-        raise DataError(f"There are {len(real.features)} {part} images, and {_FEWEST} are needed to compare.")
     num = number_of_images(options, data)
     drawing = subject.pipeline()
     images = generate(drawing, subject.folder, subject.digest, data, options, num)

@@ -27,6 +27,7 @@ from logsnr.evaluation.distribution import (
     features_name,
     number_of_images,
     part_name,
+    require_enough,
 )
 from logsnr.evaluation.extractors import FeatureExtractor, features_of_data, find_extractor
 from logsnr.evaluation.memorisation import Memorisation, closest_pairs, memorisation, picture_of_pairs
@@ -48,8 +49,10 @@ _NO_FEATURES = "Nothing is drawn and compared: {}s have no feature network yet, 
 
 def check(subject: Subject, options: EvaluateOptions) -> None:
     """Raise at once what drawing and measuring would raise later: ModelError for scheduler and steps, ConfigError for
-    the features."""
+    the features, DataError for too few data."""
     name = features_name(options, subject.task.parts, subject.data)
+    if name is not None:
+        require_enough(options, subject.data)
     if name is not None:
         find_extractor(name)
     choose_scheduler(subject.pipeline(), options.scheduler, options.steps)
@@ -77,8 +80,9 @@ def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -
     if count == 1:
         lines.append(_ONE_HELD_OUT)
     elif count:
+        trained = min(options.elbo_images, len(subject.data))
         lines.append(
-            f"The likelihood would be bounded for {count} held-out {noun}s and as many training {noun}s, by "
+            f"The likelihood would be bounded for {count} held-out and {trained} training {noun}s, by "
             f"{options.elbo_timesteps} KL divergences each."
         )
     lines.append(f"Figures would go to {subject.run / 'metrics.json'}; nothing was written.")
@@ -205,16 +209,18 @@ def _look_for_copies(
     path: Path = subject.folder / "nearest_neighbours.png"
     save_png(picture_of_pairs(pairs, found.images, subject.data), path)
     distance, k, place = pairs[0]
-    verdict = "No sign of copying."
-    if copies.copying_z > _COPIES:
-        verdict = f"Signs of copying: look at {path}."
     if len(held_out) < _FEWEST_HELD_OUT:
-        verdict = f"{len(held_out)} are too few held-out images to tell whether it copies."
+        return copies, (
+            f"Memorisation: {len(held_out)} are too few held-out images to tell whether it copies. Look yourself: "
+            f"{path} begins with the closest pair, seed {options.seed + k} and training image {place}."
+        )
+    verdict = f"Signs of copying: look at {path}." if copies.copying_z > _COPIES else "No sign of copying."
     return copies, (
         f"Memorisation: {verdict} The nearest training image is at {copies.median_to_train:.3g} from a generated one "
         f"and at {copies.median_of_held_out_to_train:.3g} from a held-out one (medians); a generated image is the "
         f"nearer of the two in {copies.copying:.0%} of cases ({copies.copying_z:+.1f} standard deviations from 50 %). "
-        f"Among as many training as held-out images, the nearest is a training image for {copies.nearer_to_train:.0%}. "
+        f"Among {len(held_out)} training and {len(held_out)} held-out images, the nearest to a generated one is a "
+        f"training image in {copies.nearer_to_train:.0%} of cases. "
         f"The closest pair, seed {options.seed + k} and training image {place} at {distance:.3g}, begins {path}."
     )
 

@@ -282,7 +282,11 @@ def loss_by_log_snr_figure(edges: ArrayLike, curves: Mapping[str, ArrayLike]) ->
     axes.set_xlim(borders[0], borders[-1])
     axes.set_ylim(0, 1.08 * largest if largest > 0 else 1)
     axes.set_xlabel("log-SNR λ (natural logarithm): ← noise · image →")
-    _label(axes, "Loss by noise level", "loss (mean squared error of the network's output)")
+    _label(
+        axes,
+        "Loss by noise level" if len(curves) > 1 else f"Loss by noise level: {next(iter(curves))}",
+        "loss (mean squared error of the network's output)",
+    )
     if len(curves) > 1:
         axes.legend(frameon=False)
     return figure

@@ -129,7 +129,8 @@ def swapped(scheduler: Any, target: str | type[Any], options: Mapping[str, Any])
         name = target.removesuffix("Scheduler") + "Scheduler"
         cls = getattr(diffusers.schedulers, name, None)
         if cls is None:
-            raise ValueError(f"target {target!r} is no scheduler.{did_you_mean(name, dir(diffusers.schedulers))}")
+            near = did_you_mean(name, [n for n in dir(diffusers.schedulers) if n.endswith("Scheduler")])
+            raise ValueError(f"target {target!r} is no scheduler.{near}")
     else:
         cls = target
     made = cls.from_config(scheduler.config, **options)

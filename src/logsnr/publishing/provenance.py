@@ -14,7 +14,7 @@ from logsnr.settings.flags import as_flag, with_members
 from logsnr.settings.kind import kind_named
 from logsnr.settings.objective import ConsistencyConfig
 from logsnr.settings.presets import presets
-from logsnr.settings.run import FREE, RunConfig, differences, flat, from_record
+from logsnr.settings.run import FREE, HIDDEN, RunConfig, differences, flat, from_record
 from logsnr.tasks.task import parts_of
 from logsnr.tasks.words import DataOrigin
 
@@ -78,8 +78,7 @@ def _of_distillation(config: RunConfig) -> list[str]:
     """Every setting that the weights depend on and the base doesn't decide: the defaults are made of the base's."""
     sections = {"objective": config.objective, "condition": config.condition, "train": config.train}
     names = [name for section, settings in sections.items() for name in flat(settings, section)]
-    hidden = {"objective.base_digest", "objective.base_steps"}
-    return [name for name in names if name not in FREE | hidden and not name.endswith(".name")]
+    return [name for name in names if name not in FREE | HIDDEN and not name.endswith(".name")]
 
 
 def _changed(preset: RunConfig, config: RunConfig) -> list[str]:
@@ -90,4 +89,5 @@ def _changed(preset: RunConfig, config: RunConfig) -> list[str]:
     for section in dataclasses.fields(preset):
         if section.name != "kind":
             start |= flat(with_members(getattr(preset, section.name), names, section.name), section.name)
-    return [name for name, value in values.items() if value != (before.get(name) if name in names else start[name])]
+    changed = [name for name, value in values.items() if value != (before.get(name) if name in names else start[name])]
+    return [name for name in changed if name not in HIDDEN]

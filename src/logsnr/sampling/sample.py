@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -154,15 +155,28 @@ def swap(pipeline: Any, scheduler: str) -> None:
     parts_of_pipeline(pipeline).swap_scheduler(pipeline, target, {})
 
 
-def write(samples: Tensor, out: Path, seed: int, parts: Parts) -> str:
-    """One picture if `out` ends in .png, else a folder with a file a sample. Returns a line that says where."""
+def columns_of(num: int, turn: int) -> int | None:
+    """Columns of a picture of `num` samples, about a square, in which each of `turn` choices has its own; None where
+    they are too many for that."""
+    side = math.sqrt(num)
+    return turn * max(1, round(side / turn)) if 1 < turn <= 3 * side else None
+
+
+def write(samples: Tensor, out: Path, seed: int, parts: Parts, turn: int) -> str:
+    """One picture if `out` ends in .png, else a folder with a file a sample. Returns a line that says where.
+
+    turn: after how many samples the choices, of classes or the like, begin again.
+    """
     if out.suffix.lower() == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_png(parts.medium.show(samples), out)
+        save_png(parts.medium.show(samples, columns_of(len(samples), turn)), out)
         return f"{len(samples)} {parts.noun}s in {out}"
     out.mkdir(parents=True, exist_ok=True)
-    parts.medium.write(samples, out, [f"seed-{seed + k:06d}" for k in range(len(samples))])
-    return f"{len(samples)} {parts.noun}s in the folder {out}"
+    names = [f"seed-{seed + k:06d}" for k in range(len(samples))]
+    older = sum(path.stem not in names for path in out.iterdir())
+    parts.medium.write(samples, out, names)
+    beside = f", beside {older} that were there" if older else ""
+    return f"{len(samples)} {parts.noun}s in the folder {out}{beside}"
 
 
 def choose_device() -> str:

@@ -63,7 +63,10 @@ class TuneOptions:
     def __post_init__(self) -> None:
         least, most = min(TUNABLE), max(TUNABLE)
         require(
-            bool(self.steps) and set(self.steps) <= set(TUNABLE), "steps", f"numbers in {least}..{most}", self.steps
+            bool(self.steps) and set(self.steps) <= set(TUNABLE),
+            "steps",
+            f"whole numbers from {least} to {most}",
+            self.steps,
         )
         require(self.guidance_scale > 1, "guidance_scale", "above 1", self.guidance_scale)
         require_seed(self.seed)
@@ -96,8 +99,8 @@ class EvaluateOptions:
     batch_size: int = 64
     """Images made at once; doesn't change them."""
     elbo_images: int = 250
-    """Held-out images whose likelihood is bounded (ELBO), and training images as many; 0 for none: metrics.json, which
-    is of the last evaluation, then has no ELBO."""
+    """Images whose likelihood is bounded (ELBO): at most so many held-out ones, and so many training ones; 0 for none:
+    metrics.json, which is of the last evaluation, then has no ELBO."""
     elbo_timesteps: int = 50
     """KL divergences evaluated an image, of one for each step of the chain."""
     respace: int | None = None

@@ -16,7 +16,9 @@ import json
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from logsnr.base.errors import ConfigError
 from logsnr.settings.choice import Choice, refuse_foreign
@@ -39,12 +41,16 @@ class TrainConfig:
 
     num_steps: int = 1000
     """Optimiser steps in all."""
+    budget: Annotated[int, tyro.conf.Suppress] = 0
+    """Seconds that num_steps was chosen for by --budget; 0 where it was given."""
     batch_size: int = 64
     """Images a process takes through the network at once."""
     gradient_accumulation_steps: int = 1
     """Batches a step; the step sees processes x batch_size x this many images."""
+    optimizer: Literal["muon", "adamw"] = "adamw"
+    """adamw, or muon: matrices and convolutions by Muon, the rest by AdamW."""
     learning_rate: float = 1e-3
-    """Peak of AdamW's learning rate."""
+    """Peak of the learning rate."""
     lr_warmup_steps: int = 100
     """Steps of linear warm-up; a cosine to zero follows."""
     weight_decay: float = 0.01
@@ -80,7 +86,7 @@ class TrainConfig:
             require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
         require_seed(self.seed, "train.seed")
         require(self.keep_checkpoints >= 1, "train.keep_checkpoints", "at least 1", self.keep_checkpoints)
-        for name in ("held_out_every", "sample_every", "lr_warmup_steps", "weight_decay"):
+        for name in ("budget", "held_out_every", "sample_every", "lr_warmup_steps", "weight_decay"):
             require(getattr(self, name) >= 0, f"train.{name}", "0 or more", getattr(self, name))
         for name in ("learning_rate", "max_grad_norm"):
             require(getattr(self, name) > 0, f"train.{name}", "above 0", getattr(self, name))
@@ -181,6 +187,9 @@ FREE = frozenset(
     )
 )
 """Settings that the weights don't depend on: a run may go on with others."""
+
+HIDDEN = frozenset(("objective.base_digest", "objective.base_steps", "train.budget"))
+"""Settings that a command finds out, and no flag gives."""
 
 
 def flat(settings: Any, path: str = "") -> dict[str, Any]:

@@ -32,7 +32,7 @@ from logsnr.settings.schedule import ScheduleConfig
 
 _WIDTH = 100
 _MOST_IMAGES, _BATCH_VALUES = 5000, 2**20
-_LARGEST = 64
+_LARGEST, _LARGEST_WITHOUT_GPU = 64, 32
 """The most pixels a side that are suggested unasked."""
 _GAMMA = 5.0
 _FEW = 1000
@@ -135,7 +135,8 @@ def _read(opened: OpenedSource) -> _Files:
 def _resolution(files: _Files) -> int:
     """The short side of most images, at most `_LARGEST`, as a multiple of four: a U-Net halves it twice."""
     sides = sorted(min(size) for size, count in files.sizes.items() for _ in range(count))
-    return max(4, min(_LARGEST, sides[len(sides) // 2]) // 4 * 4)
+    largest = _LARGEST if torch.cuda.is_available() else _LARGEST_WITHOUT_GPU
+    return max(4, min(largest, sides[len(sides) // 2]) // 4 * 4)
 
 
 def _channels(files: _Files) -> Literal[1, 3, 4]:
@@ -214,12 +215,14 @@ def _suggestion(config: DataConfig, data: ImageData, found: Spectrum, shift: flo
         f"logsnr train images-{32 if config.resolution <= 32 else 64} --data.source {shlex.quote(config.source)} "
         f"--data.resolution {config.resolution} --data.channels {config.channels} --schedule.name cosine "
         f"--schedule.shift {shift:g} {'--schedule.zero-terminal-snr ' if shines else ''}"
-        f"--objective.weighting.name min_snr --objective.weighting.gamma {gamma:.2g} --out RUN"
+        f"--objective.weighting.name min_snr --objective.weighting.gamma {gamma:.2g} "
+        f"{'--data.skip-unreadable ' if files.unreadable else ''}--out RUN"
     )
     rule = 2 * math.log(64 / config.resolution)
     reasons = [
         f"Why: on photographs of 64 pixels the cosine schedule and min-SNR weights with gamma 5 are known to work. "
-        f"Moved by {shift:+g} of log-SNR, noise hides as much of your images at each step as it does of those; "
+        f"Moved by {shift:+g} of log-SNR (to the nearest half), noise hides about as much of your images at each step "
+        "as it does of those; "
         f"gamma is a signal-to-noise ratio and moves with it. (Size alone, 2 ln(64 / {config.resolution}), would say "
         f"{rule:+.1f}; the spectrum also counts contrast and smoothness.)",
     ]
@@ -230,7 +233,8 @@ def _suggestion(config: DataConfig, data: ImageData, found: Spectrum, shift: flo
         )
     if config.resolution > 32 and not torch.cuda.is_available():
         reasons.append(
-            "Without a GPU, as here, that takes days: begin with the preset images-32 and --data.resolution 32."
+            f"Without a GPU, as here, that takes days. For one that takes less: logsnr inspect data "
+            f"{shlex.quote(config.source)} --resolution {_LARGEST_WITHOUT_GPU}"
         )
     if files.sizes.total() < _FEW:
         reasons.append(

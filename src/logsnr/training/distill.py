@@ -53,6 +53,7 @@ def _shorter(train: TrainConfig) -> TrainConfig:
     part = _SHARE / COST
     return dataclasses.replace(
         train,
+        budget=0,
         num_steps=max(1, int(train.num_steps * part)),
         learning_rate=train.learning_rate * _RATE,
         lr_warmup_steps=min(train.lr_warmup_steps, _WARMUP),

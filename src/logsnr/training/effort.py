@@ -73,10 +73,14 @@ class Clock:
         )
         self.start = time.monotonic()
 
+    @property
+    def seconds(self) -> float:
+        """How long the session has been going."""
+        return round(time.monotonic() - self.start, 3)
+
     def reached(self, step: int) -> None:
         """Write down that the session has come to `step`."""
-        seconds = round(time.monotonic() - self.start, 2)
-        session = dataclasses.replace(self.session, to_step=step, seconds=seconds)
+        session = dataclasses.replace(self.session, to_step=step, seconds=self.seconds)
         _write(self.run, Effort([*self.earlier, session], self.model_step))
 
 

@@ -21,6 +21,7 @@ from logsnr.models.denoiser import Denoiser
 from logsnr.models.schedules import usual_steps
 from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_timestep
 from logsnr.objectives.objective import Objective
+from logsnr.sampling.sample import columns_of
 from logsnr.settings.options import SampleOptions
 from logsnr.tasks.task import Task
 
@@ -82,7 +83,7 @@ def log_held_out(log: Log, step: int, objective: Objective, denoiser: Denoiser, 
     values = binned_means(objective.schedule.log_snr(t), errors)
     bins = {name: value for name, value in zip(_BIN_NAMES, values, strict=True) if math.isfinite(value)}
     log.scalars(step, {"held_out/loss": float((errors * objective.weights[t]).mean()), **bins})
-    figure = loss_by_log_snr_figure(LOG_SNR_EDGES, {f"step {step}": values})
+    figure = loss_by_log_snr_figure(LOG_SNR_EDGES, {f"held-out, step {step}": values})
     save_png(figure, log.run / "logs" / "held_out_loss_by_log_snr.png")
 
 
@@ -103,6 +104,6 @@ def log_samples(log: Log, step: int, task: Task) -> None:
         **arguments,
         **guidance,
     )
-    picture = task.medium.show(samples)
+    picture = task.medium.show(samples, columns_of(_SAMPLES, len(task.parts.choices(pipeline))))
     save_png(picture, log.run / "samples" / f"step-{step:08d}.png")
     log.picture(step, "samples", picture)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ from logsnr.tasks.task import open_task, parts_of
 from logsnr.training.effort import Clock, note_model_step
 from logsnr.training.interrupt import Interrupt
 from logsnr.training.monitor import Log, log_held_out, log_samples
+from logsnr.training.optimizers import make_optimizers
 from logsnr.training.runs import (
     claim,
     export_model,
@@ -107,13 +109,7 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
     if config.schedule.prediction_type == "x0_minus_noise":
         say("The target x0_minus_noise has no stock form: the model will need trust_remote_code or logsnr to load.")
     say(f"{type(network).__name__} with {size_in_words(network)}, {describe(accelerator)}")
-    optimizer = torch.optim.AdamW(
-        network.parameters(),
-        lr=options.learning_rate,
-        betas=(0.9, options.adam_beta2),
-        weight_decay=options.weight_decay,
-        fused=True,
-    )
+    optimizers = make_optimizers(network, options)
     network.train()
     ema = EMAModel(network.parameters(), decay=options.ema_decay, foreach=True)
     ema.to(accelerator.device)
@@ -138,13 +134,15 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
             say(line)
         done = 0
         if latest is not None:
-            _restore(latest, network, ema, optimizer, objective)
+            _restore(latest, network, ema, optimizers, objective)
             done = latest.step
             say(f"Going on from step {done} of {options.num_steps}.")
+            if done == options.num_steps:
+                say("Nothing is left to train.")
         del latest
 
         # What a step needs
-        model, optimizer = accelerator.prepare(network, optimizer)
+        model, *optimizers = accelerator.prepare(network, *optimizers)
         denoiser = task.denoiser.of(torch.compile(model) if options.compile else model)
         samples_per_step = options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
         batches = data.batches(
@@ -171,8 +169,9 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
         # The loop
         while done < options.num_steps and stopped_by is None:
             pace.begin()
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, done)
+            lr = learning_rate(config, done)
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+                group["lr"] = lr
             torch.manual_seed(sample_seed(options.seed, done, f"dropout {accelerator.process_index}"))
 
             # Forward and backward; gradients are exchanged between processes with the last batch only
@@ -186,8 +185,9 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
 
             # Update
             norms.append(accelerator.clip_grad_norm_(model.parameters(), options.max_grad_norm))
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             ema.step(network.parameters())
             objective.after_step(accelerator.gather, done / options.num_steps)
             done += 1
@@ -203,14 +203,14 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
             if log_now or accelerator.num_processes == 1:  # to ask the others takes an exchange
                 stopped_by = interrupt.agreed(accelerator)
             if log_now or stopped_by is not None:
-                values = accelerator.reduce(torch.stack([torch.stack(losses), torch.stack(norms)]), "mean").tolist()
-                _require_finite(values, done, run)
-                mean = float(np.mean(values[0]))
+                measured = accelerator.reduce(torch.stack([torch.stack(losses), torch.stack(norms)]), "mean").tolist()
+                _require_finite(measured, done, run)
+                mean = float(np.mean(measured[0]))
                 rate = samples_per_step * (bar.format_dict["rate"] or 0.0)
                 bar.set_postfix_str(f"loss {mean:.4f}, {rate:.0f} {data.examples.noun}s/s")
-                if log is not None:
-                    lr = optimizer.param_groups[0]["lr"]
-                    log.scalars(done, {"loss": mean, "learning_rate": lr, "samples_per_second": rate})
+                if log is not None and clock is not None:
+                    values = {"loss": mean, "learning_rate": lr, "samples_per_second": rate, "seconds": clock.seconds}
+                    log.scalars(done, values)
                 losses, norms = [], []
             if at_end:
                 with _averaged(network, ema), accelerator.autocast(), _said(bar, "last measurements"):
@@ -221,11 +221,15 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
             if log is not None and options.sample_every and (done % options.sample_every == 0 or at_end):
                 with _averaged(network, ema), accelerator.autocast(), _said(bar, "samples"):
                     log_samples(log, done, task)
+            if accelerator.num_processes == 1:  # it may have come while one looked
+                stopped_by = interrupt.agreed(accelerator)
             if due or stopped_by is not None:
                 with together(accelerator), _said(bar, "checkpoint"):
                     if clock is not None:
                         clock.reached(done)
-                        save_checkpoint(run, _state(done, network, ema, optimizer, objective), options.keep_checkpoints)
+                        save_checkpoint(
+                            run, _state(done, network, ema, optimizers, objective), options.keep_checkpoints
+                        )
 
         # Export the averaged weights
         folders: list[Path] = []
@@ -260,13 +264,13 @@ def describe(accelerator: Accelerator) -> str:
     return f"{count}{name}, {precision_in_words(accelerator.mixed_precision)}"
 
 
-def _state(step: int, network: Any, ema: EMAModel, optimizer: Any, objective: Objective) -> Checkpoint:
-    names = [name for name, _ in network.named_parameters()]
+def _state(step: int, network: Any, ema: EMAModel, optimizers: list[Any], objective: Objective) -> Checkpoint:
+    names = {parameter: name for name, parameter in network.named_parameters()}
     moments: Tensors = {}
-    for name, parameter in network.named_parameters():
-        for key, value in optimizer.state[parameter].items():
-            moments[f"{key}.{name}"] = value
-    averaged = dict(zip(names, ema.shadow_params, strict=True))
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            moments |= {f"{key}.{names[parameter]}": value for key, value in state.items()}
+    averaged = dict(zip(names.values(), ema.shadow_params, strict=True))
     return Checkpoint(step, dict(network.named_parameters()), averaged, moments, objective.state())
 
 
@@ -274,16 +278,22 @@ def _restore(
     checkpoint: Checkpoint,
     network: Any,
     ema: EMAModel,
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     objective: Objective,
 ) -> None:
     network.load_state_dict(checkpoint.network)
-    for (name, parameter), shadow in zip(network.named_parameters(), ema.shadow_params, strict=True):
+    for (name, _), shadow in zip(network.named_parameters(), ema.shadow_params, strict=True):
         shadow.copy_(checkpoint.ema[name])
-        keys = ("step", "exp_avg", "exp_avg_sq")
-        # copies: on the CPU the tensors loaded are the file itself, mapped into memory
-        moments = {key: checkpoint.optimizer[f"{key}.{name}"].to(parameter.device, copy=True) for key in keys}
-        optimizer.state[parameter] = moments
+    moments = defaultdict[str, Tensors](dict)
+    for place, value in checkpoint.optimizer.items():
+        key, _, name = place.partition(".")
+        moments[name][key] = value
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    for optimizer in optimizers:
+        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+            # copies: on the CPU the tensors loaded are the file itself, mapped into memory
+            state = moments[names[parameter]].items()
+            optimizer.state[parameter] = {key: value.to(parameter.device, copy=True) for key, value in state}
     ema.optimization_step = checkpoint.step
     objective.restore(checkpoint.objective)
 
