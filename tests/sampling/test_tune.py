@@ -187,7 +187,7 @@ def test_the_curve_lies_beside_the_tables(run: Path, results: list[Tuned]) -> No
 def test_the_command_prints_the_table(run: Path, results: list[Tuned], capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line(["tune", str(run), "--steps", "3", "4"]) == 0
     said = capsys.readouterr().out
-    assert f"less is better):\n{curve(results, OPTIONS).table()}\nThe tables are in {run}. Try: " in said
+    assert f"less is better):\n{curve(results, OPTIONS).table()}\nThe tables are with the model in {run}. Try: " in said
     assert said.endswith(f"logsnr sample {run} --scheduler few-step --steps 3\n")
     with pytest.warns(UserWarning, match=r"3, 4\): untuned. Tune it: logsnr tune RUN --steps 7$"):
         sample(load(run), SampleOptions(num=2, steps=7, scheduler="few-step"))
@@ -280,5 +280,5 @@ print(pipe.scheduler.timesteps.tolist())
 
 @pytest.mark.parametrize("steps", [(), (1,), (5, 21)])
 def test_steps_out_of_range_are_named(steps: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^steps must be numbers in 2\.\.20"):
+    with pytest.raises(ConfigError, match=r"^steps must be whole numbers from 2 to 20"):
         TuneOptions(steps=steps)

@@ -279,7 +279,7 @@ def test_a_file_of_another_format_is_refused() -> None:
         (lambda: EvaluateOptions(num=8), r"^num must be at least 20, and is 8"),
         (lambda: EvaluateOptions(reference="test"), r"^reference must be train or held_out, and is 'test'"),  # type: ignore[arg-type]
         (lambda: EvaluateOptions(seed=-1), r"^seed must be 0 or more"),
-        (lambda: TuneOptions(steps=(1,)), r"^steps must be numbers in 2\.\.20, and is \(1,\)"),
+        (lambda: TuneOptions(steps=(1,)), r"^steps must be whole numbers from 2 to 20, and is \(1,\)"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_rule(make: Any, message: str) -> None:

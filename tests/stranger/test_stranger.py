@@ -108,7 +108,7 @@ def test_its_bound_is_the_exact_one(trained: Path, installed: None, logsnr: Call
 
     dry = logsnr("evaluate", trained, "--dry-run")
     assert dry.status == 0, dry.output
-    assert "for 250 held-out points and as many training points" in dry.output
+    assert "for 250 held-out and 250 training points" in dry.output
     end = logsnr("evaluate", trained, "--elbo-timesteps", "99")
     assert end.status == 0, end.output
     found = json.loads((trained / "metrics.json").read_text())["elbo"]["bits_per_dim"]

@@ -52,5 +52,7 @@ def _main(argv: list[str]) -> int:
         print(f"Not kept, as the tuned table was not nearer than the untuned one everywhere: {listed(dropped)}.")
     if kept := [t.steps for t in results if t.kept]:
         where = arguments.model if out is None else out
-        print(f"The model in {where} has them. Try: logsnr sample {where} --scheduler few-step --steps {kept[0]}")
+        print(
+            f"The tables are with the model in {where}. Try: logsnr sample {where} --scheduler few-step --steps {kept[0]}"
+        )
     return 0
