@@ -53,6 +53,7 @@ def _main(argv: list[str]) -> int:
     if kept := [t.steps for t in results if t.kept]:
         where = arguments.model if out is None else out
         print(
-            f"The tables are with the model in {where}. Try: logsnr sample {where} --scheduler few-step --steps {kept[0]}"
+            f"The tables are with the model in {where}. "
+            f"Try: logsnr sample {where} --scheduler few-step --steps {kept[0]}"
         )
     return 0
