@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
@@ -58,7 +59,16 @@ def make_unet(
             dropout=model.dropout,
             num_class_embeds=num_class_embeds(class_names),
         )
+    _begin_at_zero(unet)
     return unet
+
+
+def _begin_at_zero(unet: UNet2DModel) -> None:
+    """Have each residual block pass on what it gets, and the network predict 0, until they have learned better
+    (Dhariwal and Nichol 2021, arXiv 2105.05233, whose U-Net does so; diffusers' doesn't)."""
+    last = [module.conv2 for module in unet.modules() if isinstance(module, ResnetBlock2D)]
+    for parameter in (parameter for convolution in (*last, unet.conv_out) for parameter in convolution.parameters()):
+        torch.nn.init.zeros_(parameter)
 
 
 def unlearned(source: str, schedule: BetaScheduler) -> list[str]:
