@@ -192,7 +192,7 @@ def test_a_loss_of_contrast_is_measured_and_made_up_for() -> None:
 def base(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("base")
     # a network begins at 0, and one that still is there has no contrast to distil
-    learns = ("--train.learning-rate", "0.02")
+    learns = ("--train.learning-rate", "0.006")
     command = Command(path / "log.txt", ["train", *tiny, *learns, "--out", str(path / "run")])
     assert command.wait().status == 0, command.log.read_text()
     return path / "run"
