@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import Finished
 
 from logsnr.base.errors import ConfigError
-from logsnr.commands.train import seconds_in
+from logsnr.commands.train import parse_train, seconds_in
+from logsnr.training.budget import within
+from logsnr.training.train import train
 
 Run = Callable[..., Finished]
 
-
-def chosen(run: Path) -> dict[str, int]:
-    settings: dict[str, int] = json.loads((run / "config.json").read_text())["config"]["train"]
-    return settings
+BUDGET = 36_000
+"""Seconds: so many that what the tests have taken already doesn't matter."""
 
 
 @pytest.mark.parametrize(("budget", "seconds"), [("90s", 90), ("30m", 1800), ("8h", 28800), ("1h30m", 5400)])
@@ -31,24 +32,20 @@ def test_what_is_no_time(budget: str) -> None:
         seconds_in(budget)
 
 
-def test_a_budget_is_turned_into_steps_once(tiny: list[str], tmp_path: Path, logsnr: Run) -> None:
-    at = tiny.index("--train.num-steps")
-    arguments = [*tiny[:at], *tiny[at + 2 :], "--train.sample-every", "5", "--out", str(tmp_path / "run")]
-    begun = logsnr("train", *arguments, "--budget", "25s")
-    assert begun.status == 0, begun.output
-    settings = chosen(tmp_path / "run")
-    assert settings["budget"] == 25
-    assert settings["num_steps"] >= 50
-    assert f"{settings['num_steps']} steps of" in begun.output
-    assert len(list((tmp_path / "run" / "samples").glob("*.png"))) == 2  # halfway and in the end
+def test_a_budget_is_turned_into_steps_once(tiny: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    config, _ = parse_train("smoke", [*tiny[1:], "--train.sample-every", "5", "--out", "run"])
+    chosen = within(config, BUDGET, Path("run"))
+    assert chosen.train.budget == BUDGET
+    assert chosen.train.num_steps > 10_000  # a tiny network's step takes less than seconds
+    assert chosen.train.sample_every == -(-chosen.train.num_steps // 8)
+    assert not any(tmp_path.iterdir())
 
-    again = logsnr("train", *arguments, "--budget", "25s")
-    assert again.status == 0
-    assert "A trial" not in again.output
-    assert chosen(tmp_path / "run") == settings
-    other = logsnr("train", *arguments, "--budget", "26s")
-    assert "--budget must be what the run in" in other.message
-    assert "began with: a budget of 25 s. Or name another --out." in other.message
+    begun = replace(chosen, train=replace(chosen.train, num_steps=3))
+    train(begun, "run")
+    assert within(config, BUDGET, Path("run")) == begun  # as it was chosen once
+    with pytest.raises(ConfigError, match="--budget must be what the run in run began with: a budget of"):
+        within(config, BUDGET + 1, Path("run"))
 
 
 def test_what_a_budget_does_not_go_with(tiny: list[str], logsnr: Run) -> None:

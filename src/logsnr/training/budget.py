@@ -24,8 +24,8 @@ from logsnr.folders.run_folder import is_run, read_run
 from logsnr.settings.run import RunConfig, TrainConfig
 from logsnr.training.train import train
 
-_TRIAL_STEPS, _UNSTEADY = 24, 3
-"""Steps of the trial, and how many of them, after each pause, aren't counted."""
+_STEPS_A_LOOK, _UNSTEADY = 12, 3
+"""Steps of the trial between two looks, and how many of them, the first, aren't counted."""
 _FEWEST_STEPS = 50
 _CHECKPOINT_SECONDS = 180
 
@@ -64,18 +64,17 @@ def _as_begun(config: RunConfig, seconds: int, run: Path) -> RunConfig:
 
 def _trial(config: RunConfig, looks: int) -> tuple[float, float]:
     """Seconds of a step, and of all the rest of a run with that many looks at it."""
-    every = _TRIAL_STEPS // looks
-    options = _sized(config.train, 0, _TRIAL_STEPS, looks, 0.0)
-    options = dataclasses.replace(options, log_every=1, checkpoint_every=every)
+    num_steps = looks * _STEPS_A_LOOK
+    options = dataclasses.replace(_sized(config.train, 0, num_steps, looks, 0.0), log_every=1)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         start = time.monotonic()
         train(dataclasses.replace(config, train=options), Path(folder) / "trial")
         total = time.monotonic() - start
         lines = (Path(folder) / "trial" / "logs" / "train.jsonl").read_text().splitlines()
     at = {line["step"]: line["seconds"] for line in map(json.loads, lines) if "seconds" in line}
-    steady = [at[k] - at[k - 1] for k in range(2, _TRIAL_STEPS + 1) if (k - 1) % every >= _UNSTEADY]
+    steady = [at[k] - at[k - 1] for k in range(2, num_steps + 1) if (k - 1) % _STEPS_A_LOOK >= _UNSTEADY]
     step = statistics.median(steady)
-    return step, total - _TRIAL_STEPS * step
+    return step, total - num_steps * step
 
 
 _CHOSEN = ("budget", "num_steps", "lr_warmup_steps", "checkpoint_every", "held_out_every", "sample_every")
