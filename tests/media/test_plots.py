@@ -16,6 +16,7 @@ from PIL import Image, features
 from logsnr.base.errors import ConfigError
 from logsnr.media.plots import (
     cell_size,
+    columns_of,
     few_steps_figure,
     image_grid,
     labelled_grid,
@@ -312,3 +313,11 @@ class TestInspect:
         with pytest.raises(ConfigError, match=message):
             inspect_schedules(names, out=tmp_path / out)
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("num", "turn", "columns"),
+    [(64, 10, 10), (12, 3, 3), (64, 3, 9), (16, 2, 4), (64, 1, None), (64, 0, None), (64, 100, None)],
+)
+def test_each_class_has_its_columns_where_they_are_not_too_many(num: int, turn: int, columns: int | None) -> None:
+    assert columns_of(num, turn) == columns

@@ -101,6 +101,13 @@ def image_grid(images: torch.Tensor | Sequence[Image.Image], columns: int | None
     return grid
 
 
+def columns_of(num: int, turn: int) -> int | None:
+    """Columns of a picture of `num` samples, about a square, in which each of `turn` choices has its own; None where
+    they are too many for that."""
+    side = math.sqrt(num)
+    return turn * max(1, round(side / turn)) if 1 < turn <= 3 * side else None
+
+
 def side_by_side(
     rows: Sequence[Sequence[Image.Image]], row_labels: Sequence[str], column_labels: Sequence[str], corner: str = ""
 ) -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from logsnr.base.errors import ModelError
 from logsnr.base.warn import warn_caller
-from logsnr.media.plots import save_png
+from logsnr.media.plots import columns_of, save_png
 from logsnr.models.schedules import resolve_scheduler_class, usual_steps
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler
 from logsnr.settings.options import TUNABLE, SampleOptions
@@ -153,13 +152,6 @@ def swap(pipeline: Any, scheduler: str) -> None:
     if ":" in scheduler:
         target = resolve_scheduler_class(scheduler)
     parts_of_pipeline(pipeline).swap_scheduler(pipeline, target, {})
-
-
-def columns_of(num: int, turn: int) -> int | None:
-    """Columns of a picture of `num` samples, about a square, in which each of `turn` choices has its own; None where
-    they are too many for that."""
-    side = math.sqrt(num)
-    return turn * max(1, round(side / turn)) if 1 < turn <= 3 * side else None
 
 
 def write(samples: Tensor, out: Path, seed: int, parts: Parts, turn: int) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -28,14 +29,20 @@ _STEPS_A_LOOK, _UNSTEADY = 12, 3
 """Steps of the trial between two looks, and how many of them, the first, aren't counted."""
 _FEWEST_STEPS = 50
 _CHECKPOINT_SECONDS = 180
+_CHOSEN = ("budget", "num_steps", "lr_warmup_steps", "checkpoint_every", "held_out_every", "sample_every")
+"""Settings that a budget decides."""
 
 
 def within(config: RunConfig, seconds: int, run: Path) -> RunConfig:
     """`config` with as many steps as fit into `seconds` from the start of this process on.
 
     A run that is there already keeps the number that was chosen when it began. Raises ConfigError where the time is too
-    short, or where the run was begun with another.
+    short, where the run was begun with another, or where several processes train together.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "--budget must be left to a single process, and several were started: give --train.num-steps."
+        )
     if is_run(run):
         return _as_begun(config, seconds, run)
     looks = 2 if seconds < 3600 else 8
@@ -50,7 +57,9 @@ def within(config: RunConfig, seconds: int, run: Path) -> RunConfig:
             f"{seconds - left:.0f} s go into the rest: give {least:.0f}s or more, or take a smaller network."
         )
     print(f"{num_steps} steps of {step:.2g} s, and {rest:.0f} s for pictures, measurements and the model.")
-    return dataclasses.replace(config, train=_sized(config.train, seconds, num_steps, looks, step))
+    options = _sized(config.train, num_steps, looks)
+    every = max(1, min(options.checkpoint_every, int(_CHECKPOINT_SECONDS / step)))
+    return dataclasses.replace(config, train=dataclasses.replace(options, budget=seconds, checkpoint_every=every))
 
 
 def _as_begun(config: RunConfig, seconds: int, run: Path) -> RunConfig:
@@ -65,10 +74,11 @@ def _as_begun(config: RunConfig, seconds: int, run: Path) -> RunConfig:
 def _trial(config: RunConfig, looks: int) -> tuple[float, float]:
     """Seconds of a step, and of all the rest of a run with that many looks at it."""
     num_steps = looks * _STEPS_A_LOOK
-    options = dataclasses.replace(_sized(config.train, 0, num_steps, looks, 0.0), log_every=1)
+    options = dataclasses.replace(_sized(config.train, num_steps, looks), log_every=1)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         start = time.monotonic()
-        train(dataclasses.replace(config, train=options), Path(folder) / "trial")
+        if not train(dataclasses.replace(config, train=options), Path(folder) / "trial").finished:
+            raise KeyboardInterrupt
         total = time.monotonic() - start
         lines = (Path(folder) / "trial" / "logs" / "train.jsonl").read_text().splitlines()
     at = {line["step"]: line["seconds"] for line in map(json.loads, lines) if "seconds" in line}
@@ -77,18 +87,14 @@ def _trial(config: RunConfig, looks: int) -> tuple[float, float]:
     return step, total - num_steps * step
 
 
-_CHOSEN = ("budget", "num_steps", "lr_warmup_steps", "checkpoint_every", "held_out_every", "sample_every")
-
-
-def _sized(train_config: TrainConfig, budget: int, num_steps: int, looks: int, step: float) -> TrainConfig:
+def _sized(train_config: TrainConfig, num_steps: int, looks: int) -> TrainConfig:
     """The settings for a run of that length, which is looked at so many times, at last in the end."""
     every = -(-num_steps // looks)
     return dataclasses.replace(
         train_config,
-        budget=budget,
         num_steps=num_steps,
         lr_warmup_steps=min(train_config.lr_warmup_steps, num_steps // 10),
-        checkpoint_every=max(1, min(every, int(_CHECKPOINT_SECONDS / step))) if step else every,
+        checkpoint_every=every,
         held_out_every=every if train_config.held_out_every else 0,
         sample_every=every if train_config.sample_every else 0,
     )

@@ -16,12 +16,11 @@ from PIL import Image
 
 from logsnr.base.files import write_atomically
 from logsnr.data.seeded import SeededData
-from logsnr.media.plots import loss_by_log_snr_figure, save_png
+from logsnr.media.plots import columns_of, loss_by_log_snr_figure, save_png
 from logsnr.models.denoiser import Denoiser
 from logsnr.models.schedules import usual_steps
 from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_timestep
 from logsnr.objectives.objective import Objective
-from logsnr.sampling.sample import columns_of
 from logsnr.settings.options import SampleOptions
 from logsnr.tasks.task import Task
 
