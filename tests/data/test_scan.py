@@ -338,7 +338,7 @@ def test_what_a_killed_process_left_is_removed(files: list[Path], cache: Path) -
 def test_two_processes_open_a_set_at_once(files: list[Path], cache: Path) -> None:
     code = (
         "import sys; from logsnr.data.images import open_images; from logsnr.settings.image import DataConfig; "
-        "print(open_images(DataConfig(sys.argv[1], resolution=8, channels=3)).fingerprint)"
+        "print(open_images(DataConfig(sys.argv[1], resolution=8, channels=3, held_out_fraction=0)).fingerprint)"
     )
     command = [sys.executable, "-c", code, str(files[0].parents[1])]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

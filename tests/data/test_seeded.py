@@ -71,8 +71,21 @@ def test_what_is_said_of_the_set() -> None:
     data = SeededData(Phrases(21), 0.05)
     assert data.description == "19 training and 2 held-out phrases, 3 tokens each"
     assert SeededData(Phrases(21), 0.1).description == "19 training and 2 held-out phrases, 3 tokens each"
-    assert data.fingerprint == "12ab"
     assert data.examples.count == 21
+
+
+def test_the_fingerprint_follows_the_examples_and_the_split() -> None:
+    class Others(Phrases):
+        fingerprint: ClassVar[str] = "34cd"
+
+    def fingerprint(examples: Phrases, share: float = 0.2, classes: list[int] | None = None) -> str:
+        return SeededData(examples, share, classes=None if classes is None else np.array(classes)).fingerprint
+
+    found = fingerprint(Phrases(20))
+    assert fingerprint(Phrases(20), 0.21) == found  # 4 of 20 too
+    others = {fingerprint(Others(20)), fingerprint(Phrases(20), 0.3), fingerprint(Phrases(20), classes=[0, 1, 2, 3] * 5)}
+    assert found not in others
+    assert len(others) == 3
 
 
 def test_each_example_is_in_one_part_and_the_parts_are_the_same_for_every_run() -> None:

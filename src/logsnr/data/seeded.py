@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from logsnr.base.errors import DataError
+from logsnr.base.files import digest_of
 from logsnr.base.seeds import permutation, sample_seeds
 from logsnr.data.workers import in_workers
 
@@ -196,8 +197,9 @@ class SeededData(Generic[Kind]):
 
     @property
     def fingerprint(self) -> str:
-        """That of the examples: changes if and only if the data do."""
-        return self._examples.fingerprint
+        """Changes if and only if the examples do, or which of them are held out."""
+        held_out: NDArray[np.int64] = self._indices["held_out"]
+        return digest_of(self._examples.fingerprint.encode(), held_out.tobytes())
 
     @property
     def description(self) -> str:

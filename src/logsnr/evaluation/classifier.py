@@ -89,7 +89,7 @@ def make_classifier(data: ImageData, config: DataConfig, device: str) -> Classif
             f"features classifier needs labelled images, and {config.source} has no classes. Use efficientnet-lite0 "
             "or inception."
         )
-    content = (_RECIPE, data.fingerprint, len(data), data.num_held_out, config.horizontal_flip)
+    content = (_RECIPE, data.fingerprint, config.horizontal_flip)
     path = cache_folder() / f"classifier-{digest_of(repr(content).encode())}.safetensors"
     network = SmallCNN(data.examples.channels, data.examples.resolution, len(data.examples.class_names))
     if path.exists():

@@ -90,7 +90,7 @@ def find_extractor(name: str) -> str:
 def features_of_data(extractor: FeatureExtractor, data: ImageData, split: Literal["train", "held_out"]) -> Features:
     """Features of one part of the data, kept in the cache: made once for each content and network."""
     count = len(data) if split == "train" else data.num_held_out
-    content = (data.fingerprint, split, len(data), data.num_held_out, extractor.digest)
+    content = (data.fingerprint, split, extractor.digest)
     path = cache_folder() / f"features-{digest_of(repr(content).encode())}.safetensors"
     batches = (batch.clean.add(1).div(2) for batch in data.in_order(split, _BATCH))
     return _kept(extractor, batches, count, path, split.replace("_", "-") + " images")

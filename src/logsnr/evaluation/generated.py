@@ -56,7 +56,7 @@ def generate(
     request = Request(steps_of(pipeline, options.steps), guidance, options.eta, options.batch_size)
     decisive = (
         *(model, type(pipeline.scheduler).__name__, request.steps, options.eta, options.guidance_scale),
-        *(options.seed, data.fingerprint, len(data), bits),
+        *(options.seed, data.fingerprint, bits),
     )
     own = folder / f"samples-{digest_of(repr(decisive).encode())}"
     starts = range(0, num, _SHARD)
