@@ -40,7 +40,7 @@ from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_ti
 from logsnr.objectives.targets import target
 from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.sampling.sample import Request, choose_device, draw
-from logsnr.settings.condition import ClassLabelConfig
+from logsnr.settings.condition import ClassLabelConfig, NoConditionConfig
 from logsnr.settings.image import DataConfig, ModelConfig
 from logsnr.settings.objective import (
     EdmWeighting,
@@ -69,12 +69,14 @@ class Recipe:
     optimizer: str = "muon"
     learning_rate: float = 5e-3
     adam_rate: float | None = None  # of what Muon leaves; that of Muon when None
+    beta1: float = 0.9  # of AdamW alone
     beta2: float = 0.99
     decay: float = 0.01
     clip: float = 1.0
     warm_up: int = 50
     annealing: str = "cosine"  # or the share of steps at the end in which the rate falls linearly
     batch: int = 64
+    classes: bool = True
     dropped: float = 0.2
     weighting: WeightingConfig = dataclasses.field(default_factory=SigmoidWeighting)
     schedule: str = "cosine"
@@ -114,6 +116,13 @@ LEVERS: dict[str, dict[str, Any]] = {
     "weight decay .1": {"decay": 0.1},
     "no clipping": {"clip": 1e9},
     "linear to 0": {"annealing": "1.0"},
+    "10 % dropped, 3.5e-3, linear to 0": {"dropped": 0.1, "learning_rate": 3.5e-3, "annealing": "1.0"},
+    "10 % dropped, 3.5e-3, linear to 0, small pictures first, 50 %": {
+        "dropped": 0.1,
+        "learning_rate": 3.5e-3,
+        "annealing": "1.0",
+        "small": 0.5,
+    },
     "muon 2.5e-3, linear to 0": {"learning_rate": 2.5e-3, "annealing": "1.0"},
     "constant, then down in 40 %": {"annealing": "0.4"},
     "constant, then down in 20 %": {"annealing": "0.2"},
@@ -191,7 +200,7 @@ def config_of(data: str, source: str | None, recipe: Recipe, steps: int) -> RunC
             dropout=recipe.dropout,
         ),
         objective=WeightedConfig(recipe.weighting),
-        condition=ClassLabelConfig(dropout=recipe.dropped),
+        condition=ClassLabelConfig(dropout=recipe.dropped) if recipe.classes else NoConditionConfig(),
         train=TrainConfig(
             num_steps=steps,
             batch_size=recipe.batch,
@@ -252,6 +261,7 @@ class Training:
                 if isinstance(module, nn.Conv2d) and not module.weight.any():
                     module.reset_parameters()
         self.optimizers = make_optimizers(self.network, self.task.config.train)
+        self.optimizers[0].param_groups[0]["betas"] = (recipe.beta1, recipe.beta2)
         self.averages = Averages(self.network)
         self.losses: list[Tensor] = []
         self.graph: Any = None

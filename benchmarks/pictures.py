@@ -7,7 +7,7 @@
     python benchmarks/pictures.py emoji emoji-datasource-google-16.0.0.tgz data/emoji
     python benchmarks/pictures.py tiles unpacked/usr/share data/tiles
 
-emoji: the 1,9xx emoji that are no variant of another in skin tone, RGBA, 32x32, in a folder for each category.
+emoji: the 1,911 emoji that are no variant of another in skin tone, RGBA, 32x32, in a folder for each category.
 tiles: photographs brought to 512 pixels on the short side and cut in tiles of 32x32, RGB: of the packages' pictures
 those that are photographs, 24 of 76.
 

