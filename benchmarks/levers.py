@@ -1,6 +1,6 @@
 """What each part of the recipe is worth: one lever at a time, at equal time on two cores.
 
-    python benchmarks/levers.py train mnist --out levers/mnist base adamw bias+2     # some levers, or all without names
+    python benchmarks/levers.py train mnist --out levers/mnist base "min-SNR"    # some levers; all without names
     python benchmarks/levers.py train emoji --source data/emoji --out levers/emoji --workers 12
     python benchmarks/levers.py cost mnist --out levers/mnist                          # seconds a step, on this machine
     python benchmarks/levers.py table levers/mnist > benchmarks/levers_mnist.md
@@ -17,7 +17,6 @@ With --averages, averages of the weights of several lengths are looked at too.
 import argparse
 import dataclasses
 import json
-import math
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -56,6 +55,7 @@ from logsnr.settings.run import RunConfig, TrainConfig
 from logsnr.settings.schedule import ScheduleConfig
 from logsnr.tasks.task import open_task
 from logsnr.training.optimizers import make_optimizers
+from logsnr.training.train import learning_rate
 
 SAMPLES, STEPS = 1000, 20
 LENGTHS = (0.03, 0.07, 0.15)
@@ -206,6 +206,7 @@ def config_of(data: str, source: str | None, recipe: Recipe, steps: int) -> RunC
             batch_size=recipe.batch,
             optimizer=recipe.optimizer,
             learning_rate=recipe.learning_rate,
+            lr_warmup_steps=recipe.warm_up,
             weight_decay=recipe.decay,
             adam_beta2=recipe.beta2,
             seed=recipe.seed,
@@ -213,10 +214,9 @@ def config_of(data: str, source: str | None, recipe: Recipe, steps: int) -> RunC
     )
 
 
-def rate(recipe: Recipe, step: int, steps: int) -> float:
+def straight(recipe: Recipe, step: int, steps: int) -> float:
+    """The share of the peak rate: constant, and a straight line to 0 in the last `annealing` of the steps."""
     warm = min(1.0, (step + 1) / max(1, recipe.warm_up))
-    if recipe.annealing == "cosine":
-        return warm * 0.5 * (1 + math.cos(math.pi * step / steps))
     return warm * min(1.0, (steps - step) / (steps * float(recipe.annealing)))
 
 
@@ -337,7 +337,10 @@ class Training:
         return self.loss.clone()
 
     def advance(self) -> None:
-        factor, peak = rate(self.recipe, self.step, self.steps), self.recipe.learning_rate
+        peak = self.recipe.learning_rate
+        factor = learning_rate(self.task.config, self.step) / peak
+        if self.recipe.annealing != "cosine":
+            factor = straight(self.recipe, self.step, self.steps)
         for optimizer in self.optimizers:
             own = peak if type(optimizer).__name__ == "Muon" else self.recipe.adam_rate or peak
             for group in optimizer.param_groups:
@@ -361,11 +364,7 @@ def look(training: Training, data: str, judge: nn.Module | None, images_out: Pat
     task, device = training.task, training.task.denoiser.device
     training.network.eval()
     training.network.zero_grad(set_to_none=True)
-    name = "classifier" if data in ("mnist", "fashion") else "efficientnet-lite0"
-    extractor = make_extractor(name, task.data, task.config.data, str(device))
-    real = torch.cat([batch.clean / 2 + 0.5 for batch in task.data.in_order("train", 500, 5000)])
-    real = real[torch.randperm(len(real), generator=torch.Generator().manual_seed(0))]  # a source often has an order
-    real_features = _features(extractor, real)
+    extractor, real_features = reference(data, task.data, task.config.data, str(device))
     pipe = task.pipeline(training.network, task.objective.sampler)
     classes = task.data.examples.class_names
     shown = np.array([int(each["class_labels"]) for each in task.data.conditions("train")] if classes else [])
@@ -382,7 +381,7 @@ def look(training: Training, data: str, judge: nn.Module | None, images_out: Pat
         return made
 
     def figures(made: Tensor, wanted: list[int] | None) -> dict[str, float]:
-        figure = dataclasses.asdict(measure(_features(extractor, made), real_features))
+        figure = dataclasses.asdict(measure(features_of(extractor, made), real_features))
         if judge is not None:
             with torch.no_grad():
                 chance = torch.cat([judge((x.to(device) - 0.1307) / 0.3081).softmax(1).cpu() for x in made.split(500)])
@@ -408,8 +407,18 @@ def look(training: Training, data: str, judge: nn.Module | None, images_out: Pat
     return found
 
 
-def _features(extractor: Any, images: Tensor) -> Features:
-    parts = [extractor(part) for part in images.split(250)]
+def reference(name: str, data: Any, config: DataConfig, device: str) -> tuple[Any, Features]:
+    """The network that sees pictures of this set, and what it says of the training pictures, in no order."""
+    extractor = make_extractor(
+        "classifier" if name in ("mnist", "fashion") else "efficientnet-lite0", data, config, device
+    )
+    real = torch.cat([batch.clean / 2 + 0.5 for batch in data.in_order("train", 500, 5000)])
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))  # a source often comes in some order
+    return extractor, features_of(extractor, real[order])
+
+
+def features_of(extractor: Any, images: Tensor) -> Features:
+    parts = [extractor(part) for part in images.split(100)]
     logits = torch.cat([part.logits for part in parts]) if parts[0].logits is not None else None
     return Features(torch.cat([part.features for part in parts]), logits)
 

@@ -19,8 +19,8 @@ two run side by side. What is compared:
   rate, 1e-4, and at three others; with --peer PYTHON, the interpreter of an environment that has it.
 
 KID, FID, precision and recall of 1,000 images (500 of the last, which draws slowly) against the training images, by one
-network, whose hash is in the table:
-ours in 20 steps, the others' in 50 steps of DDIM. The bound in bits per dimension is of 100 held-out images.
+network, whose hash is in the table: ours in 20 steps, the others' in 50 steps of DDIM. The bound in bits per dimension
+is of 100 held-out images.
 What is there in --out already isn't trained again.
 """
 
@@ -38,14 +38,15 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
-from levers import DATA, Recipe, Training, config_of
+from diffusers.training_utils import EMAModel
+from levers import DATA, Recipe, Training, config_of, features_of, reference
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from logsnr.data.images import open_images
 from logsnr.evaluation.distances import measure
-from logsnr.evaluation.extractors import Features, make_extractor
+from logsnr.evaluation.extractors import Features
 from logsnr.evaluation.likelihood import elbo
 from logsnr.sampling.sample import Request, draw
 from logsnr.settings.objective import SimpleWeighting
@@ -74,25 +75,21 @@ DIM = {1: 12, 3: 12, 4: 12}
 
 
 class TheirAverage:
-    """EMAModel as train_unconditional.py sets it: decay 1 - (1 + k)^(-3/4), at most .9999."""
+    """EMAModel as train_unconditional.py sets it, called as `levers.Averages`."""
 
     def __init__(self, network: nn.Module) -> None:
         self.parameters = list(network.parameters())
-        self.kept = [p.detach().clone() for p in self.parameters]
-        self.count = 0
+        self.ema = EMAModel(self.parameters, decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
 
-    @torch.no_grad()
     def step(self) -> None:
-        self.count += 1
-        torch._foreach_lerp_(self.kept, self.parameters, max(self.count**-0.75, 1e-4))
+        self.ema.step(self.parameters)
 
-    @torch.no_grad()
     def use(self, _: str) -> None:
-        torch._foreach_copy_(self.parameters, self.kept)
+        self.ema.copy_to(self.parameters)
 
 
 def settings(data: str) -> dict[str, Any]:
-    """The data as all see them: RGB and no alpha, mirrored where ours are; and one small network for all sets."""
+    """What of a recipe depends on the set: whether its pictures are mirrored. The network is one for all."""
     return {"flip": DATA[data][0].get("flip", False)}
 
 
@@ -107,7 +104,7 @@ def train(data: str, source: str | None, name: str, seconds: float, out: Path) -
     training = Training(data, source, recipe, round(seconds / pace), torch.device("cpu"))
     if name.startswith("diffusers"):
         training.averages = TheirAverage(training.network)  # type: ignore[assignment]
-    extractor, real = reference(data, source)
+    extractor, real = reference(data, training.task.data, training.task.config.data, "cpu")
     marks = [round(mark * training.steps) for mark in MARKS] if name in ("ours", "before", "diffusers 1e-4") else []
     clock, curve = 0.0, []
     for _ in tqdm(range(training.steps), name, mininterval=10):
@@ -140,24 +137,6 @@ def _pace(data: str, source: str | None, recipe: Recipe) -> float:
     return float(np.mean(spans[5:]))
 
 
-def reference(data: str, source: str | None) -> tuple[Any, Features]:
-    config = config_of(data, source, OURS, 1).data
-    images = open_images(config)
-    extractor = make_extractor(
-        "classifier" if data in ("mnist", "fashion") else "efficientnet-lite0", images, config, "cpu"
-    )
-    real = torch.cat([batch.clean / 2 + 0.5 for batch in images.in_order("train", 500, 5000)])
-    return extractor, features_of(
-        extractor, real[torch.randperm(len(real), generator=torch.Generator().manual_seed(0))]
-    )
-
-
-def features_of(extractor: Any, images: Tensor) -> Features:
-    parts = [extractor(part) for part in images.split(100)]
-    logits = torch.cat([part.logits for part in parts]) if parts[0].logits is not None else None
-    return Features(torch.cat([part.features for part in parts]), logits)
-
-
 def look(training: Training, extractor: Any, real: Features, count: int, kept: Path | None = None) -> dict[str, float]:
     """Figures of images drawn with the averaged weights; the trained ones come back."""
     task, network = training.task, training.network
@@ -187,7 +166,8 @@ def look(training: Training, extractor: Any, real: Features, count: int, kept: P
 def peer(data: str, source: str | None, name: str, seconds: float, out: Path, python: str) -> None:
     """The Trainer of denoising-diffusion-pytorch on the same training images, as files."""
     torch.set_num_threads(1)
-    images, channels = open_images(config_of(data, source, OURS, 1).data), DATA[data][1]["channels"]
+    config, channels = config_of(data, source, OURS, 1).data, DATA[data][1]["channels"]
+    images = open_images(config)
     folder, size = out.parent / f"{data}-files", DATA[data][1]["resolution"]
     if not folder.exists():
         folder.mkdir()
@@ -210,7 +190,7 @@ def peer(data: str, source: str | None, name: str, seconds: float, out: Path, py
     subprocess.run([*command, *(["--flip"] if settings(data)["flip"] else [])], check=True)
     record = json.loads(out.with_suffix(".record").read_text())
     made = torch.from_numpy(np.load(out.with_suffix(".npy"))).float() / 255
-    extractor, real = reference(data, source)
+    extractor, real = reference(data, images, config, "cpu")
     figures = dataclasses.asdict(measure(features_of(extractor, made), real))
     curve = [{"seconds": record["seconds"], "images": record["steps"] * record["batch"], **figures}]
     record |= {
