@@ -38,7 +38,7 @@ from logsnr.evaluation.extractors import Features, make_extractor
 from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_timestep
 from logsnr.objectives.targets import target
 from logsnr.objectives.timesteps import draw_timesteps
-from logsnr.sampling.sample import Request, choose_device, draw
+from logsnr.sampling.sample import Request, choose_device, choose_scheduler, draw
 from logsnr.settings.condition import ClassLabelConfig, NoConditionConfig
 from logsnr.settings.image import DataConfig, ModelConfig
 from logsnr.settings.objective import (
@@ -51,6 +51,7 @@ from logsnr.settings.objective import (
     WeightedConfig,
     WeightingConfig,
 )
+from logsnr.settings.options import SampleOptions
 from logsnr.settings.run import RunConfig, TrainConfig
 from logsnr.settings.schedule import ScheduleConfig
 from logsnr.tasks.task import open_task
@@ -366,6 +367,7 @@ def look(training: Training, data: str, judge: nn.Module | None, images_out: Pat
     training.network.zero_grad(set_to_none=True)
     extractor, real_features = reference(data, task.data, task.config.data, str(device))
     pipe = task.pipeline(training.network, task.objective.sampler)
+    choose_scheduler(pipe, SampleOptions(steps=STEPS))
     classes = task.data.examples.class_names
     shown = np.array([int(each["class_labels"]) for each in task.data.conditions("train")] if classes else [])
     labels = np.random.default_rng(0).choice(shown, SAMPLES).tolist() if classes else []

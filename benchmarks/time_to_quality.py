@@ -15,12 +15,12 @@ two run side by side. What is compared:
 - diffusers: the recipe of its train_unconditional.py on our network: linear betas, epsilon, the plain loss, AdamW with
   betas .95 and .999, batches of 16, 500 steps of warm-up, half a cosine, its average of the weights; at its own
   learning rate, 1e-4, and at three others;
-- denoising-diffusion-pytorch: its own Trainer, U-Net (within 10 % of ours in operations) and DDIM, at its own learning
-  rate, 1e-4, and at three others; with --peer PYTHON, the interpreter of an environment that has it.
+- denoising-diffusion-pytorch: its own Trainer and U-Net (within 10 % of ours in operations), at its own learning rate,
+  1e-4, and at three others; with --peer PYTHON, the interpreter of an environment that has it.
 
-KID, FID, precision and recall of 1,000 images (500 of the last, which draws slowly) against the training images, by one
-network, whose hash is in the table: ours in 20 steps, the others' in 50 steps of DDIM. The bound in bits per dimension
-is of 100 held-out images.
+KID, FID, precision and recall of 1,000 images against the training images, by one network, whose hash is in the table.
+All are drawn in the same way, 20 steps of what `logsnr sample` takes (stock DPM-Solver++ with noise), so that what is
+compared is the training. The bound in bits per dimension is of 100 held-out images.
 What is there in --out already isn't trained again.
 """
 
@@ -37,7 +37,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
 from diffusers.training_utils import EMAModel
 from levers import DATA, Recipe, Training, config_of, features_of, reference
 from PIL import Image
@@ -48,8 +47,9 @@ from logsnr.data.images import open_images
 from logsnr.evaluation.distances import measure
 from logsnr.evaluation.extractors import Features
 from logsnr.evaluation.likelihood import elbo
-from logsnr.sampling.sample import Request, draw
+from logsnr.sampling.sample import Request, choose_scheduler, draw
 from logsnr.settings.objective import SimpleWeighting
+from logsnr.settings.options import SampleOptions
 
 SAMPLES, STEPS = 1000, 20
 MARKS = (0.05, 0.1, 0.2, 1 / 3, 0.5, 0.75)
@@ -144,16 +144,13 @@ def look(training: Training, extractor: Any, real: Features, count: int, kept: P
     training.averages.use("0.999")
     network.eval()
     pipe = task.pipeline(network, task.objective.sampler)
-    classes, arguments, steps = task.data.examples.class_names, {}, STEPS
-    guidance = None
+    choose_scheduler(pipe, SampleOptions(steps=STEPS))
+    classes, arguments, guidance = task.data.examples.class_names, {}, None
     if training.labels is not None:
         shown = np.array([int(each["class_labels"]) for each in task.data.conditions("train")])
         arguments = {"class_labels": [classes[i] for i in np.random.default_rng(0).choice(shown, count)]}
         guidance = 1.0
-    if training.recipe.target == "epsilon":
-        steps = 50
-        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
-    made = draw(pipe, Request(steps, guidance, 0.0, 100), range(count), arguments, tqdm(disable=True)).clamp(0, 1)
+    made = draw(pipe, Request(STEPS, guidance, 0.0, 100), range(count), arguments, tqdm(disable=True)).clamp(0, 1)
     figures = dataclasses.asdict(measure(features_of(extractor, made), real))
     if kept is not None:
         np.save(kept, (made * 255).round().byte().numpy())

@@ -15,13 +15,13 @@ from diffusers.utils import make_image_grid
 def main(run: Path) -> None:
     # The plain form: a DDPMPipeline with a UNet2DModel, no code but diffusers' own. It draws whatever digit it likes.
     pipe = DiffusionPipeline.from_pretrained(run / "stock")
-    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, algorithm_type="sde-dpmsolver++")
     images = pipe(batch_size=40, num_inference_steps=20).images
     make_image_grid(images, rows=4, cols=10).resize((560, 224)).save(run / "stock.png")
 
     # The full form brings its own pipeline and scheduler along: classes, guidance, a seed for each image.
     pipe = DiffusionPipeline.from_pretrained(run / "model", trust_remote_code=True)
-    pipe.swap_scheduler("DPMSolverMultistepScheduler")
+    pipe.swap_scheduler("DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++")
     labels = [digit for _ in range(8) for digit in range(10)]
     images = pipe(class_labels=labels, guidance_scale=2.0, num_inference_steps=20, generator=0).images
     make_image_grid(images, rows=8, cols=10).resize((560, 448)).save(run / "digits.png")

@@ -32,7 +32,9 @@ from PIL import Image
 
 MOST_IMAGES, MOST_STEPS, FRAMES = 36, 250, 8
 LARGEST_SEED = 2**32 - 1
-STEPS, GUIDANCE, SCHEDULER = 20, 2.0, "DPMSolverMultistep"
+SDE = "DPMSolverMultistep, with noise"
+"""Second-order steps that add noise again, which mends what earlier steps did wrong (arXiv 2211.01095, eq. 19)."""
+STEPS, GUIDANCE, SCHEDULER = 20, 2.0, SDE
 
 THEME = gr.themes.Default(  # fonts of the reader's own machine: nothing is fetched from elsewhere
     primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
@@ -115,6 +117,8 @@ def find_schedulers(pipe: Any) -> Schedulers:
             found.refused[short(cls)] = "it goes the other way, from an image to noise."
         else:
             found.offered.append(short(cls))
+            if short(cls) == "DPMSolverMultistep":
+                found.offered.append(SDE)
     return found
 
 
@@ -128,6 +132,8 @@ def with_scheduler(pipe: Any, name: str) -> Any:
     alone = copy.copy(pipe)
     if name == short(type(pipe.scheduler)):
         alone.scheduler = copy.deepcopy(pipe.scheduler)
+    elif name == SDE:
+        alone.swap_scheduler("DPMSolverMultistep", algorithm_type="sde-dpmsolver++")
     else:
         alone.swap_scheduler(name)
     alone.set_progress_bar_config(disable=True)

@@ -43,7 +43,7 @@ def test_all_figures_come_with_their_protocol_and_a_second_time_they_are_reused(
     protocol = metrics["protocol"]
     assert protocol["images"] == "24 generated, 30 training images"
     assert protocol["labels"] == "in the proportions of the training images"
-    assert protocol["scheduler"] == "CosineBetaScheduler, 2 steps, eta 0"
+    assert protocol["scheduler"] == "DPMSolverMultistepScheduler (sde-dpmsolver++), 2 steps"
     assert protocol["seeds"] == "0 to 23"
     assert protocol["features"].endswith("on 10 held-out images")
     assert len(protocol["features_hash"]) == 16
@@ -93,7 +93,8 @@ def test_dry_run_writes_nothing(trained: Path, logsnr: Run) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     end = logsnr("evaluate", trained, "--dry-run")
     assert end.status == 0
-    assert "Would draw 20 images (400 evaluations of the network) with CosineBetaScheduler in 20 steps" in end.output
+    assert "Would draw 20 images (400 evaluations of the network) with DPMSolverMultistepScheduler" in end.output
+    assert "(sde-dpmsolver++) in 20 steps" in end.output
     assert "by the features of classifier" in end.output
     assert "bounded for 10 held-out and 30 training images, by 50 KL divergences each" in end.output
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before

@@ -136,7 +136,7 @@ def test_draw_one_class_and_see_it_come_out_of_noise(page: Any, demo: tuple[Path
     film = decoded(page, ".film img", 16)
     assert page.locator(".gallery .caption-label").all_inner_texts() == [f"light · seed {k}" for k in range(16)]
 
-    expected = load(run_folder).swap_scheduler("DPMSolverMultistep")(
+    expected = load(run_folder).swap_scheduler("DPMSolverMultistep", algorithm_type="sde-dpmsolver++")(
         class_labels=["light"] * 16, num_inference_steps=20, guidance_scale=2.0, generator=0
     )
     for k in (0, 15):

@@ -28,7 +28,7 @@ from logsnr.sampling.sample import sample
 from logsnr.sampling.trajectories import Paths
 from logsnr.sampling.tune import Tuned, curve, plan, tune
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
-from logsnr.schedulers.scheduling_few_step import HISTORY, adams_table, ddim_table, dpm_solver_table
+from logsnr.schedulers.scheduling_few_step import HISTORY, FewStepScheduler, adams_table, ddim_table, dpm_solver_table
 from logsnr.settings.options import SampleOptions, TuneOptions
 from logsnr.tasks.load import load
 
@@ -246,13 +246,15 @@ def test_more_steps_are_added_to_those_that_are_there(run: Path, results: list[T
 
 
 def test_few_step_samples_with_the_tables(run: Path, results: list[Tuned]) -> None:
+    images = sample(load(run), SampleOptions(num=2, steps=3, scheduler="few-step"))
     pipe = load(run)
-    images = sample(pipe, SampleOptions(num=2, steps=3, scheduler="few-step"))
-    assert len(images) == 2
-    assert type(pipe.scheduler).__name__ == "FewStepScheduler"
+    pipe.swap_scheduler(FewStepScheduler)
+    arguments = {"class_labels": [0, 1], "guidance_scale": 2.0, "generator": [0, 1]}
+    by_hand = pipe(num_inference_steps=3, output_type="pt", **arguments).images
+    assert torch.equal(images, by_hand.cpu())
     assert pipe.scheduler.timesteps.tolist() == results[0].timesteps
-    pipe.swap_scheduler("DDIM").swap_scheduler(type(pipe.scheduler))
-    sample(pipe, SampleOptions(num=1, steps=4, scheduler="few-step"))
+    pipe.swap_scheduler("DDIM").swap_scheduler(FewStepScheduler)
+    pipe.scheduler.set_timesteps(4)
     assert pipe.scheduler.timesteps.tolist() == results[1].timesteps
 
 

@@ -204,9 +204,10 @@ def test_a_grid_or_a_folder(trained: Path, unconditional: Path, tmp_path: Path, 
 def test_dry_run_of_sample(trained: Path, tmp_path: Path, logsnr: Run) -> None:
     end = logsnr("sample", trained, "--num", 5, "--seed", 3, "--dry-run", "--out", tmp_path / "grid.png")
     assert end.status == 0
-    assert "8x8 gray, 2 classes (dark, light), CosineBetaScheduler, predicts v_prediction" in end.output
+    assert "8x8 gray, 2 classes (dark, light), predicts v_prediction, " in end.output
     assert "Classes, in turn: dark, light (or give --class-labels)\n" in end.output
-    assert f"Would make 5 images of seeds from 3 in {tmp_path / 'grid.png'}." in end.output
+    assert "in 20 steps of DPMSolverMultistepScheduler (sde-dpmsolver++)." in end.output
+    assert f"Would make 5 images of seeds from 3 in {tmp_path / 'grid.png'}" in end.output
     assert "Classes, in turn: dark (or" in logsnr("sample", trained, "--num", 1, "--dry-run").output
     assert "in turn" not in logsnr("sample", trained, "--class-labels", "light", "--dry-run").output
     assert "in turn" not in logsnr("sample", trained / "stock", "--dry-run").output

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
 def _main(argv: list[str]) -> int:
     arguments = parse(SampleArguments, argv, prog="logsnr sample")
     from logsnr.models.schedules import resolve_scheduler_class
-    from logsnr.sampling.sample import choose_device, prepare, sample, write
+    from logsnr.sampling.sample import choose_device, prepare, sample, sampler_in_words, steps_of, write
     from logsnr.tasks.load import load
     from logsnr.tasks.parts import parts_of_pipeline
     from logsnr.training.runs import size_in_words
@@ -72,16 +72,18 @@ def _main(argv: list[str]) -> int:
     parts = parts_of_pipeline(pipeline)
     prepare(pipeline, options)
     if arguments.dry_run:
-        scheduler = pipeline.scheduler
         print(
-            f"{parts.describe(pipeline)}, {type(scheduler).__name__}, predicts {scheduler.config.prediction_type}, "
+            f"{parts.describe(pipeline)}, predicts {pipeline.scheduler.config.prediction_type}, "
             f"{size_in_words(getattr(pipeline, parts.network_name))}"
         )
     choices = parts.choices(pipeline)
     if choices and options.class_labels is None:
         print(f"Classes, in turn: {listed(choices[: options.num])} (or give --class-labels)")
     if arguments.dry_run:
-        print(f"Would make {options.num} {parts.noun}s of seeds from {options.seed} in {arguments.out}.")
+        print(
+            f"Would make {options.num} {parts.noun}s of seeds from {options.seed} in {arguments.out}, in "
+            f"{steps_of(pipeline, options.steps)} steps of {sampler_in_words(pipeline.scheduler, options.eta)}."
+        )
         return 0
     samples = sample(pipeline, options)
     turn = len(options.class_labels or choices)

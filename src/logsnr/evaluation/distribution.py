@@ -29,7 +29,7 @@ from logsnr.evaluation.extractors import (
 )
 from logsnr.evaluation.generated import generate
 from logsnr.evaluation.subject import Subject, kept_json
-from logsnr.sampling.sample import choose_device, steps_of
+from logsnr.sampling.sample import choose_device, sampler_in_words, steps_of
 from logsnr.settings.options import EvaluateOptions
 from logsnr.tasks.parts import Parts
 
@@ -118,7 +118,7 @@ def distribution(subject: Subject, extractor: FeatureExtractor, options: Evaluat
         "images": f"{num} generated, {len(real.features)} {part_name(options)} images",
         "labels": "none" if not next(data.conditions("train")) else "in the proportions of the training images",
         "guidance_scale": f"{options.guidance_scale:g}",
-        "scheduler": f"{type(drawing.scheduler).__name__}, {steps} steps, eta {options.eta:g}",
+        "scheduler": f"{sampler_in_words(drawing.scheduler, options.eta)}, {steps} steps",
         "seeds": f"{options.seed} to {options.seed + num - 1}",
         "features": extractor.name,
         "features_hash": extractor.digest,

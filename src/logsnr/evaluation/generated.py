@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from logsnr.base.files import digest_of, replacing_file
 from logsnr.data.seeded import SeededData
-from logsnr.sampling.sample import Request, choose_scheduler, draw, steps_of
+from logsnr.sampling.sample import Request, choose_scheduler, draw, sampler_in_words, steps_of
 from logsnr.settings.options import EvaluateOptions
 
 _SHARD = 256
@@ -49,13 +49,13 @@ def generate(
     `model` is the model's digest. Those that are in `folder` are taken from there; the others are drawn, with a
     progress bar, after a swap to the scheduler of the options. Raises ModelError where they can't be drawn as asked.
     """
-    choose_scheduler(pipeline, options.scheduler, options.steps)
+    choose_scheduler(pipeline, options)
     bits = data.examples.bits
     arguments = asked_like_the_data(data, num)
     guidance = options.guidance_scale if arguments or options.guidance_scale != 1 else None
-    request = Request(steps_of(pipeline, options.steps), guidance, options.eta, options.batch_size)
+    request = Request(steps_of(pipeline, options.steps), guidance, options.eta or 0.0, options.batch_size)
     decisive = (
-        *(model, type(pipeline.scheduler).__name__, request.steps, options.eta, options.guidance_scale),
+        *(model, sampler_in_words(pipeline.scheduler, options.eta), request.steps, options.guidance_scale),
         *(options.seed, data.fingerprint, bits),
     )
     own = folder / f"samples-{digest_of(repr(decisive).encode())}"

@@ -33,7 +33,7 @@ from logsnr.evaluation.extractors import FeatureExtractor, features_of_data, fin
 from logsnr.evaluation.memorisation import Memorisation, closest_pairs, memorisation, picture_of_pairs
 from logsnr.evaluation.subject import Subject, open_subject
 from logsnr.media.plots import save_png
-from logsnr.sampling.sample import choose_scheduler, steps_of
+from logsnr.sampling.sample import choose_scheduler, sampler_in_words, steps_of
 from logsnr.settings.objective import ConsistencyConfig
 from logsnr.settings.options import EvaluateOptions
 
@@ -55,7 +55,7 @@ def check(subject: Subject, options: EvaluateOptions) -> None:
         require_enough(options, subject.data)
     if name is not None:
         find_extractor(name)
-    choose_scheduler(subject.pipeline(), options.scheduler, options.steps)
+    choose_scheduler(subject.pipeline(), options)
 
 
 def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -> str:
@@ -63,7 +63,8 @@ def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -
     subject = open_subject(Path(run), source)
     check(subject, options)
     num, noun = number_of_images(options, subject.data), subject.data.examples.noun
-    steps = steps_of(subject.pipeline(), options.steps)
+    choose_scheduler(drawing := subject.pipeline(), options)
+    steps = steps_of(drawing, options.steps)
     features = features_name(options, subject.task.parts, subject.data)
     lines = [subject.data.description]
     if features is None:
@@ -72,7 +73,7 @@ def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -
         lines.append(
             f"Would draw {num:,} {noun}s ({num * steps:,} evaluations of the network"
             f"{', twice with guidance' if options.guidance_scale not in (0, 1) else ''}) with "
-            f"{options.scheduler or type(subject.sampler).__name__} in {steps} steps, and compare them "
+            f"{sampler_in_words(drawing.scheduler, options.eta)} in {steps} steps, and compare them "
             f"with the {part_name(options)} {noun}s by the features of {features}."
         )
     distilled = isinstance(subject.config.objective, ConsistencyConfig)

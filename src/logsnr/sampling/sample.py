@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,14 +17,20 @@ from logsnr.base.errors import ModelError
 from logsnr.base.warn import warn_caller
 from logsnr.media.plots import columns_of, save_png
 from logsnr.models.schedules import resolve_scheduler_class, usual_steps
+from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler
-from logsnr.settings.options import TUNABLE, SampleOptions
+from logsnr.settings.options import TUNABLE, EvaluateOptions, SampleOptions
 from logsnr.tasks.parts import Parts, parts_of_pipeline
 
 DEFAULT_GUIDANCE = 2.0
 DEFAULT_STEPS = 20
 FEW_STEP = "few-step"
 """The name of FewStepScheduler, with the tables of `logsnr tune`."""
+SDE = "sde"
+"""The name of stock DPM-Solver++ for the reverse SDE (Lu et al. 2022, arXiv 2211.01095, eq. 19), second order. What is
+drawn by default: noise added again mends what earlier steps did wrong. On digits in 20 steps it has a third of the FID
+of the deterministic steps, and half of that of first-order ancestral ones in 10 (docs/sooner.md)."""
+_SDE_OPTIONS = {"algorithm_type": "sde-dpmsolver++", "timestep_spacing": "trailing"}
 
 
 _DEFAULTS = SampleOptions()
@@ -33,7 +40,7 @@ def sample(pipeline: Any, options: SampleOptions = _DEFAULTS) -> Tensor:
     """Draw samples with a trained model, sample k from the seed `options.seed + k`; with a progress bar.
 
     Args:
-        pipeline: what `logsnr.load` gives; its scheduler is swapped where `options` name another.
+        pipeline: what `logsnr.load` gives. It has its own scheduler again afterwards, whatever is drawn with.
         options: how many samples, of what, and how they are drawn.
 
             pipe = logsnr.load("runs/mnist")
@@ -44,14 +51,18 @@ def sample(pipeline: Any, options: SampleOptions = _DEFAULTS) -> Tensor:
     """
     if isinstance(pipeline, str | Path):
         raise TypeError(f"sample takes a loaded model, and was given {str(pipeline)!r}: logsnr.load gives one.")
-    arguments = prepare(pipeline, options)
-    guidance = options.guidance_scale
-    if arguments and guidance is None:
-        guidance = DEFAULT_GUIDANCE
-    seeds = range(options.seed, options.seed + options.num)
-    request = Request(steps_of(pipeline, options.steps), guidance, options.eta, options.batch_size)
-    with tqdm(total=request.evaluations(options.num), unit="step", delay=2, dynamic_ncols=True) as bar:
-        return draw(pipeline, request, seeds, arguments, bar)
+    own = pipeline.scheduler
+    try:
+        arguments = prepare(pipeline, options)
+        guidance = options.guidance_scale
+        if arguments and guidance is None:
+            guidance = DEFAULT_GUIDANCE
+        seeds = range(options.seed, options.seed + options.num)
+        request = Request(steps_of(pipeline, options.steps), guidance, options.eta or 0.0, options.batch_size)
+        with tqdm(total=request.evaluations(options.num), unit="step", delay=2, dynamic_ncols=True) as bar:
+            return draw(pipeline, request, seeds, arguments, bar)
+    finally:
+        pipeline.scheduler = own
 
 
 @dataclass(frozen=True)
@@ -107,21 +118,44 @@ def prepare(pipeline: Any, options: SampleOptions) -> Mapping[str, list[Any]]:
 
     Raises ModelError for a scheduler that doesn't fit the model, steps that don't, or a class that it doesn't have.
     """
-    choose_scheduler(pipeline, options.scheduler, options.steps)
+    choose_scheduler(pipeline, options)
     try:
         return parts_of_pipeline(pipeline).arguments(pipeline, options)
     except ValueError as error:
         raise ModelError(str(error)) from error
 
 
-def choose_scheduler(pipeline: Any, scheduler: str | None, steps: int | None) -> None:
-    """Swap to the scheduler, if one is named. Raises ModelError where it doesn't fit the model, or the steps don't."""
+def choose_scheduler(pipeline: Any, options: SampleOptions | EvaluateOptions) -> None:
+    """Swap to the scheduler that `options` ask for. Raises ModelError where it doesn't fit the model, or the steps
+    don't."""
+    scheduler = options.scheduler
+    if scheduler is None and options.eta is None and _knows_sde(pipeline.scheduler):
+        scheduler = SDE
     try:
         if scheduler is not None:
             swap(pipeline, scheduler)
-        require_steps(pipeline, steps_of(pipeline, steps))
+        require_steps(pipeline, steps_of(pipeline, options.steps))
     except ValueError as error:  # what pipelines call the target of a swap is the option of this name
         raise ModelError(re.sub("^target ", "scheduler ", str(error))) from error
+
+
+def _knows_sde(scheduler: Any) -> bool:
+    """Whether it is a noise schedule, not a sampler already, of a model that the stock solver can draw with: it fails
+    at zero terminal SNR and at outputs of twice the channels, and knows three targets."""
+    return (
+        isinstance(scheduler, BetaScheduler)
+        and scheduler.prediction_type in ("epsilon", "sample", "v_prediction")
+        and scheduler.variance_type != "learned_range"
+        and float(scheduler.betas[-1]) < 1
+    )
+
+
+def sampler_in_words(scheduler: Any, eta: float | None) -> str:
+    """The name of the class, and what of its settings decides what is drawn."""
+    name, algorithm = type(scheduler).__name__, scheduler.config.get("algorithm_type")
+    if algorithm is not None:
+        return f"{name} ({algorithm})"
+    return name if eta is None else f"{name}, eta {eta:g}"
 
 
 def steps_of(pipeline: Any, steps: int | None) -> int:
@@ -145,13 +179,18 @@ def require_steps(pipeline: Any, steps: int) -> None:
 
 
 def swap(pipeline: Any, scheduler: str) -> None:
-    """Sample with another scheduler: few-step, a class of diffusers by name, or one's own as package.module:Class."""
-    if scheduler == FEW_STEP and pipeline.scheduler.config.get("_consistency") is not None:
-        raise ModelError("This model is distilled for few steps already: leave out --scheduler few-step.")
-    target: str | type[Any] = FewStepScheduler if scheduler == FEW_STEP else scheduler
-    if ":" in scheduler:
+    """Sample with another scheduler: sde, few-step, a class of diffusers by name, or one's own as
+    package.module:Class."""
+    if scheduler in (SDE, FEW_STEP) and pipeline.scheduler.config.get("_consistency") is not None:
+        raise ModelError(f"This model is distilled for few steps already: leave out --scheduler {scheduler}.")
+    target: str | type[Any] = scheduler
+    if scheduler == SDE:
+        target = DPMSolverMultistepScheduler
+    elif scheduler == FEW_STEP:
+        target = FewStepScheduler
+    elif ":" in scheduler:
         target = resolve_scheduler_class(scheduler)
-    parts_of_pipeline(pipeline).swap_scheduler(pipeline, target, {})
+    parts_of_pipeline(pipeline).swap_scheduler(pipeline, target, _SDE_OPTIONS if scheduler == SDE else {})
 
 
 def write(samples: Tensor, out: Path, seed: int, parts: Parts, turn: int) -> str:

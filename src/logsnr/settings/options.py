@@ -23,16 +23,18 @@ class SampleOptions:
     """Network evaluations an image (twice that with guidance); when not given 20, or those that the model was distilled
     for."""
     scheduler: str | None = None
-    """few-step (made for 20 steps or fewer, see `logsnr tune`), a diffusers scheduler by class name, such as
-    DPMSolverMultistepScheduler, or your own schedule as `package.module:Class`; the model's own when not given."""
+    """sde (second-order steps that add noise again: DPMSolverMultistepScheduler as sde-dpmsolver++), few-step (made for
+    20 steps or fewer, see `logsnr tune`), a diffusers scheduler by class name, such as UniPCMultistepScheduler, or your
+    own schedule as `package.module:Class`. When not given, sde, or what the model was distilled for."""
     seed: int = 0
     """Image k has seed `seed + k`."""
     class_labels: Sequence[str | int] | None = None
     """Names or numbers of classes, taken in turn; all of them when not given."""
     guidance_scale: float | None = None
     """1 is the plain conditional model, more is nearer to the class; 2 when not given. Needs classes."""
-    eta: float = 0.0
-    """Noise added again in each step: 0 deterministic (DDIM), 1 ancestral (DDPM)."""
+    eta: float | None = None
+    """Noise added again in each first-order step of the model's own scheduler, which is taken when this is given: 0
+    deterministic (DDIM), 1 ancestral (DDPM)."""
     batch_size: int = 64
     """Images made at once; doesn't change them."""
 
@@ -88,12 +90,14 @@ class EvaluateOptions:
     """Network evaluations an image (twice that with guidance); when not given 20, or those that the model was distilled
     for."""
     scheduler: str | None = None
-    """few-step (made for 20 steps or fewer, see `logsnr tune`), a diffusers scheduler by class name, such as
-    DPMSolverMultistepScheduler, or your own schedule as `package.module:Class`; the model's own when not given."""
+    """sde (second-order steps that add noise again: DPMSolverMultistepScheduler as sde-dpmsolver++), few-step (made for
+    20 steps or fewer, see `logsnr tune`), a diffusers scheduler by class name, such as UniPCMultistepScheduler, or your
+    own schedule as `package.module:Class`. When not given, sde, or what the model was distilled for."""
     guidance_scale: float = 1.0
     """1 is the plain model, whose figures say how near it is to the data. More needs classes."""
-    eta: float = 0.0
-    """Noise added again in each step: 0 deterministic (DDIM), 1 ancestral (DDPM)."""
+    eta: float | None = None
+    """Noise added again in each first-order step of the model's own scheduler, which is taken when this is given: 0
+    deterministic (DDIM), 1 ancestral (DDPM)."""
     seed: int = 0
     """Image k has seed `seed + k`."""
     batch_size: int = 64

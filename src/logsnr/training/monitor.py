@@ -21,6 +21,7 @@ from logsnr.models.denoiser import Denoiser
 from logsnr.models.schedules import usual_steps
 from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_timestep
 from logsnr.objectives.objective import Objective
+from logsnr.sampling.sample import choose_scheduler
 from logsnr.settings.options import SampleOptions
 from logsnr.tasks.task import Task
 
@@ -92,6 +93,7 @@ def log_samples(log: Log, step: int, task: Task) -> None:
     pipeline = task.pipeline(task.network, sampler)
     pipeline.set_progress_bar_config(desc="Samples", unit="step", delay=2, leave=False)
     options = SampleOptions(num=_SAMPLES, steps=usual_steps(sampler, _SAMPLE_STEPS), batch_size=_SAMPLES)
+    choose_scheduler(pipeline, options)
     arguments = dict(task.parts.arguments(pipeline, options))
     guidance = {"guidance_scale": _SAMPLE_GUIDANCE} if arguments else {}
     samples, *_ = pipeline(
