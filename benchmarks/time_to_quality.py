@@ -38,8 +38,8 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
-from levers import DATA, Recipe, Training, config_of, features_of, reference
 from PIL import Image
+from recipes import DATA, Recipe, Training, config_of, features_of, reference
 from torch import nn
 from tqdm import tqdm
 
@@ -75,7 +75,7 @@ DIM = {1: 12, 3: 12, 4: 12}
 
 
 class TheirAverage:
-    """EMAModel as train_unconditional.py sets it, called as `levers.Averages`."""
+    """EMAModel as train_unconditional.py sets it, called as `recipes.Averages`."""
 
     def __init__(self, network: nn.Module) -> None:
         self.parameters = list(network.parameters())
