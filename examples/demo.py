@@ -26,7 +26,7 @@ def main(run: Path) -> None:
     images = pipe(class_labels=labels, guidance_scale=2.0, num_inference_steps=20, generator=0).images
     make_image_grid(images, rows=8, cols=10).resize((560, 448)).save(run / "digits.png")
 
-    print("Loaded with stock diffusers, sampled by DPM-Solver++ in 20 steps:")
+    print("Loaded with stock diffusers, sampled by DPM-Solver++ with noise in 20 steps:")
     print(f"  {run / 'stock.png'}   40 digits as they come")
     print(f"  {run / 'digits.png'}  the digits 0 to 9 on request, with guidance 2")
 
