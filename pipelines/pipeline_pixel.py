@@ -163,7 +163,7 @@ class PixelDiffusionPipeline(DiffusionPipeline):
         num_inference_steps: int = 50,
         guidance_scale: float = 1.0,
         generator: Seed | list[Seed] | None = None,
-        eta: float = 0.0,
+        eta: float | None = None,
         timesteps: list[int] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -180,8 +180,8 @@ class PixelDiffusionPipeline(DiffusionPipeline):
             its own generator with seed `generator + k` (on the CPU, so that devices agree). With a seed or
             generator for each image, an image is the same, up to round-off, in any batch. All noise comes from here.
         eta: in [0, 1]; 0 is deterministic, 1 ancestral (Song et al. 2020, arXiv 2010.02502, eq. 16), for
-            schedulers that take it in `set_timesteps` or in `step`. The others have a fixed amount of noise: stock
-            DDPM is ancestral, whatever eta.
+            schedulers that take it in `set_timesteps` or in `step`; None is the scheduler's own default, of ours 1. The
+            others have a fixed amount of noise: stock DDPM is ancestral, whatever eta.
         timesteps: strictly descending, in [0, T), instead of num_inference_steps, where the scheduler takes them.
         output_type: "pil" (L, RGB or RGBA images), "np" (B, H, W, C) or "pt" (B, C, H, W), floats in [0, 1].
         callback_on_step_end: called as `f(pipe, step, timestep, {name: tensor})` after each evaluation, with the
@@ -294,13 +294,13 @@ class PixelDiffusionPipeline(DiffusionPipeline):
         return len(ids), torch.tensor(chosen, device=device)
 
     def _set_timesteps(
-        self, num_inference_steps: int, timesteps: list[int] | None, eta: float, device: torch.device
+        self, num_inference_steps: int, timesteps: list[int] | None, eta: float | None, device: torch.device
     ) -> dict[str, Any]:
         """Prepare the scheduler; return the arguments that its `step` needs (eta, where it goes there)."""
         name, total = type(self.scheduler).__name__, self.scheduler.config["num_train_timesteps"]
         accepted = inspect.signature(self.scheduler.set_timesteps).parameters
         arguments: dict[str, Any] = {"device": device}
-        if not 0 <= eta <= 1:
+        if eta is not None and not 0 <= eta <= 1:
             raise ValueError(f"eta must be in [0, 1], and is {eta}.")
         if timesteps is None:
             if isinstance(num_inference_steps, bool) or not 1 <= num_inference_steps <= total:
@@ -315,12 +315,12 @@ class PixelDiffusionPipeline(DiffusionPipeline):
                 raise ValueError(f"timesteps must be strictly descending integers in [0, {total}), and is {timesteps}.")
             arguments["timesteps"] = chosen
         in_step = "eta" not in accepted and "eta" in inspect.signature(self.scheduler.step).parameters
-        if "eta" in accepted:
+        if eta is not None and "eta" in accepted:
             arguments["eta"] = eta
-        elif eta > 0 and not in_step:
-            raise ValueError(f"eta can't be given to {name}, whose noise is fixed, and is {eta}. Leave it at 0.")
+        elif eta and not in_step:
+            raise ValueError(f"eta can't be given to {name}, whose noise is fixed, and is {eta}. Leave it out.")
         self.scheduler.set_timesteps(**arguments)
-        return {"eta": eta} if in_step else {}
+        return {"eta": eta} if eta is not None and in_step else {}
 
     # -- Other schedulers ----------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ def test_a_schedule_of_ones_own(tiny: list[str], tmp_path: Path, logsnr: Run) ->
         end = logsnr(*few, cure[0], f"my_schedules{cure[1]}", "--dry-run")
         assert end.status == 0, end.output
         assert "warning" not in end.output
-        assert "SquareBetaScheduler, predicts" in end.output
+        assert "steps of SquareBetaScheduler" in end.output
     own_steps = ("sample", tmp_path / "run", "--scheduler", "my_schedules:SquareBetaScheduler", "--eta", 0.5)
     assert logsnr(*own_steps, "--num", 2, "--steps", 2, "--out", "x.png").status == 0
     assert "no module 'nowhere'" in logsnr("sample", tmp_path / "run", "--scheduler", "nowhere:X").message

@@ -75,7 +75,6 @@ def test_pipeline_is_the_scheduler_driven_by_hand(cls: Any) -> None:
         scheduler.noise_sampler_seed = [int(torch.randint(2**62, (), generator=noise))]
     takes_generator = "generator" in cls.step.__code__.co_varnames[: cls.step.__code__.co_argcount]
     arguments = {"generator": noise} if takes_generator else {}
-    arguments |= {"eta": 0.0} if cls.__name__ == "TCDScheduler" else {}
     for t in scheduler.timesteps:
         output = pipe.unet(scheduler.scale_model_input(by_hand, t), t).sample
         by_hand = scheduler.step(output, t, by_hand, **arguments).prev_sample

@@ -181,8 +181,8 @@ def guided_near_the_borders(**options: Any) -> Any:
 
 
 def drawn(pipe: Any, steps: int) -> torch.Tensor:
-    sample = final_sample(pipe, class_labels=[1] * 4, guidance_scale=2.0, num_inference_steps=steps, generator=0)
-    return sample.clamp(-1, 1)
+    asked = {"class_labels": [1] * 4, "guidance_scale": 2.0, "num_inference_steps": steps, "eta": 0.0}
+    return final_sample(pipe, **asked, generator=0).clamp(-1, 1)
 
 
 def rmse(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -53,7 +53,7 @@ def generate(
     bits = data.examples.bits
     arguments = asked_like_the_data(data, num)
     guidance = options.guidance_scale if arguments or options.guidance_scale != 1 else None
-    request = Request(steps_of(pipeline, options.steps), guidance, options.eta or 0.0, options.batch_size)
+    request = Request(steps_of(pipeline, options.steps), guidance, options.eta, options.batch_size)
     decisive = (
         *(model, sampler_in_words(pipeline.scheduler, options.eta), request.steps, options.guidance_scale),
         *(options.seed, data.fingerprint, bits),

@@ -58,7 +58,7 @@ def sample(pipeline: Any, options: SampleOptions = _DEFAULTS) -> Tensor:
         if arguments and guidance is None:
             guidance = DEFAULT_GUIDANCE
         seeds = range(options.seed, options.seed + options.num)
-        request = Request(steps_of(pipeline, options.steps), guidance, options.eta or 0.0, options.batch_size)
+        request = Request(steps_of(pipeline, options.steps), guidance, options.eta, options.batch_size)
         with tqdm(total=request.evaluations(options.num), unit="step", delay=2, dynamic_ncols=True) as bar:
             return draw(pipeline, request, seeds, arguments, bar)
     finally:
@@ -71,8 +71,8 @@ class Request:
 
     steps: int
     guidance_scale: float | None
-    """None leaves it out."""
-    eta: float
+    eta: float | None
+    """Both: None leaves it out."""
     batch_size: int
 
     def evaluations(self, num: int) -> int:
@@ -91,7 +91,8 @@ def draw(
         return kept
 
     pipeline.set_progress_bar_config(disable=True)
-    guidance = {} if request.guidance_scale is None else {"guidance_scale": request.guidance_scale}
+    asked = {"guidance_scale": request.guidance_scale, "eta": request.eta}
+    given = {name: value for name, value in asked.items() if value is not None}
     samples = []
     try:
         for start in range(0, len(seeds), request.batch_size):
@@ -100,12 +101,11 @@ def draw(
                 batch_size=len(seeds[rows]),
                 num_inference_steps=request.steps,
                 generator=list(seeds[rows]),
-                eta=request.eta,
                 output_type="pt",
                 callback_on_step_end=advance,
                 return_dict=False,
                 **{name: list(values[rows]) for name, values in arguments.items()},
-                **guidance,
+                **given,
             )
             samples.append(made.float().cpu())
     except ValueError as error:

@@ -54,8 +54,8 @@ class Parts(abc.ABC):
     @abc.abstractmethod
     def pipeline(self, network: Any, scheduler: Any, facts: Facts) -> Any:
         """What draws: called as `pipeline(batch_size=…, num_inference_steps=…, guidance_scale=…, generator=[seeds],
-        eta=…, output_type="pt", callback_on_step_end=…, return_dict=False, **arguments)`, and `guidance_scale` only
-        where there are arguments. Whoever calls it by hand may leave out any of them. Raises ValueError."""
+        output_type="pt", callback_on_step_end=…, return_dict=False, **arguments)`; `guidance_scale` only where there
+        are arguments, `eta` where it is asked for. Whoever calls it by hand may leave out any. Raises ValueError."""
 
     def facts(self, data: SeededData[Any]) -> Facts:
         """What of the data belongs to the model."""
