@@ -3,7 +3,7 @@
     python benchmarks/levers.py train mnist --out levers/mnist base "min-SNR"    # some levers; all without names
     python benchmarks/levers.py train emoji --source data/emoji --out levers/emoji --workers 12
     python benchmarks/levers.py cost mnist --out levers/mnist                          # seconds a step, on this machine
-    python benchmarks/levers.py table levers/mnist > benchmarks/levers_mnist.md
+    python benchmarks/levers.py table levers/mnist > benchmarks/levers.md
 
 Each lever is trained with the parts of logsnr for the steps that it does in the time of the base's: `cost` measures
 how long a step takes, the levers alternating, and `train` reads that. (Trained on a GPU, they still have the steps of

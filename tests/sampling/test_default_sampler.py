@@ -18,11 +18,9 @@ from logsnr.schedulers.scheduling_beta import BetaScheduler, CosineBetaScheduler
 from logsnr.settings.options import SampleOptions
 
 
-def exact_pipeline(scheduler: BetaScheduler, channels: int = 1) -> PixelDiffusionPipeline:
+def exact_pipeline(scheduler: BetaScheduler) -> PixelDiffusionPipeline:
     """It draws pixels that are independent and normal, as exactly as its sampler lets it."""
-    unet: Any = GaussianUNet(
-        scheduler.alphas_cumprod.tolist(), scheduler.config["prediction_type"], sample_size=8, in_channels=channels
-    )
+    unet: Any = GaussianUNet(scheduler.alphas_cumprod.tolist(), scheduler.config["prediction_type"], sample_size=8)
     return PixelDiffusionPipeline(unet, scheduler)
 
 

@@ -47,23 +47,24 @@ _COPIES = 3.0
 _NO_FEATURES = "Nothing is drawn and compared: {}s have no feature network yet, and --features names none."
 
 
-def check(subject: Subject, options: EvaluateOptions) -> None:
-    """Raise at once what drawing and measuring would raise later: ModelError for scheduler and steps, ConfigError for
-    the features, DataError for too few data."""
+def check(subject: Subject, options: EvaluateOptions) -> Any:
+    """What would draw. Raises at once what drawing and measuring would raise later: ModelError for scheduler and steps,
+    ConfigError for the features, DataError for too few data."""
     name = features_name(options, subject.task.parts, subject.data)
     if name is not None:
         require_enough(options, subject.data)
     if name is not None:
         find_extractor(name)
-    choose_scheduler(subject.pipeline(), options)
+    drawing = subject.pipeline()
+    choose_scheduler(drawing, options)
+    return drawing
 
 
 def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -> str:
     """What `evaluate` would do, in words. Raises what it would raise at once."""
     subject = open_subject(Path(run), source)
-    check(subject, options)
+    drawing = check(subject, options)
     num, noun = number_of_images(options, subject.data), subject.data.examples.noun
-    choose_scheduler(drawing := subject.pipeline(), options)
     steps = steps_of(drawing, options.steps)
     features = features_name(options, subject.task.parts, subject.data)
     lines = [subject.data.description]

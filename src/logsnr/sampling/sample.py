@@ -29,7 +29,7 @@ FEW_STEP = "few-step"
 SDE = "sde"
 """The name of stock DPM-Solver++ for the reverse SDE (Lu et al. 2022, arXiv 2211.01095, eq. 19), second order. What is
 drawn by default: noise added again mends what earlier steps did wrong. On digits in 20 steps it has a third of the FID
-of the deterministic steps, and half of that of first-order ancestral ones in 10 (docs/sooner.md)."""
+of the deterministic steps, and in 10 half of that of first-order ancestral ones (benchmarks/samplers.md)."""
 _SDE_OPTIONS = {"algorithm_type": "sde-dpmsolver++", "timestep_spacing": "trailing"}
 
 

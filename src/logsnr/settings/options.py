@@ -25,7 +25,8 @@ class SampleOptions:
     scheduler: str | None = None
     """sde (second-order steps that add noise again: DPMSolverMultistepScheduler as sde-dpmsolver++), few-step (made for
     20 steps or fewer, see `logsnr tune`), a diffusers scheduler by class name, such as UniPCMultistepScheduler, or your
-    own schedule as `package.module:Class`. When not given, sde, or what the model was distilled for."""
+    own schedule as `package.module:Class`. When not given, sde; the model's own where it is distilled, or stock's
+    solver can't draw it."""
     seed: int = 0
     """Image k has seed `seed + k`."""
     class_labels: Sequence[str | int] | None = None
@@ -92,7 +93,8 @@ class EvaluateOptions:
     scheduler: str | None = None
     """sde (second-order steps that add noise again: DPMSolverMultistepScheduler as sde-dpmsolver++), few-step (made for
     20 steps or fewer, see `logsnr tune`), a diffusers scheduler by class name, such as UniPCMultistepScheduler, or your
-    own schedule as `package.module:Class`. When not given, sde, or what the model was distilled for."""
+    own schedule as `package.module:Class`. When not given, sde; the model's own where it is distilled, or stock's
+    solver can't draw it."""
     guidance_scale: float = 1.0
     """1 is the plain model, whose figures say how near it is to the data. More needs classes."""
     eta: float | None = None
