@@ -113,8 +113,8 @@ def stage_space(repo_id: str, folder: Path) -> list[Path]:
         short_description="A pixel-space diffusion model, step by step",
     )
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("app.py", "requirements.txt"):
+    for name in ("app.py", "repair.py", "requirements.txt"):
         shutil.copyfile(_ROOM / name, folder / name)
     card = SpaceCard.from_template(data, template_path=str(_ROOM / "README.md.jinja"), repo_id=repo_id)
     (folder / "README.md").write_text(f"{card}\n", encoding="utf-8")
-    return [folder / name for name in ("README.md", "app.py", "requirements.txt")]
+    return [folder / name for name in ("README.md", "app.py", "repair.py", "requirements.txt")]

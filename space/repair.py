@@ -1,0 +1,530 @@
+"""Repair a picture with a trained model in the browser: several repairs, and where they disagree.
+
+The second tab of the page in the app.py beside it, with which it travels into Hub Spaces; it needs gradio, torch and
+diffusers. What repairs is a `RestorationPipeline` with its operators, and is handed in: `load` takes both from the repo
+of a published model, where `logsnr publish` put them, and `logsnr demo` has them at hand.
+
+A measurement is y = A x_0 + σ n: A says what is wrong with the picture, pixel values lie in [0, 1], and σ is stated in
+that range. Several repairs are several draws of x_0 given y.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import importlib
+import io
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gradio as gr
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
+from huggingface_hub import list_repo_files
+from PIL import Image, ImageDraw, ImageOps
+
+MOST_REPAIRS, MOST_STEPS, STEPS, NOISE = 16, 250, 30, 0.02
+LARGEST_SEED = 2**32 - 1
+CANVAS = 448
+"""About as many pixels a side has the canvas on which a hole is painted, whatever the model's size."""
+PAINT = "#e5399a"
+METHODS = [("diffpir: quick", "diffpir"), ("moment: the spread is to be relied on more, and it takes longer", "moment")]
+HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
+"""Colours of the map, from where repairs agree to where they differ most."""
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Restorer(NamedTuple):
+    """What repairs, and what the page must know of it."""
+
+    restore: Callable[..., Any]
+    """A `RestorationPipeline`, or its call."""
+    shape: tuple[int, int, int]
+    """(channels, height, width) of the model's images."""
+    classes: list[str]
+    """Names of the classes; empty without classes."""
+    operators: Any
+    """The module with `Mask`, `Identity`, `Downscale`, `Blur`, `gaussian_kernel` and `Composition`."""
+
+
+def load(repo: str, pipe: Any, classes: list[str]) -> Restorer | None:
+    """What repairs with the model of `pipe`, by the code in its folder or Hub repo.
+
+    None where it isn't there, and of a distilled model, which knows no way from a given noise to the images behind it.
+    """
+    files = os.listdir(repo) if os.path.isdir(repo) else list_repo_files(repo)
+    names = "\n".join(files)
+    pipeline = re.search(r"^pipeline_restoration_[0-9a-f]{8}\.py$", names, re.MULTILINE)
+    operators = re.search(r"^restoration_operators(_[0-9a-f]{8})?\.py$", names, re.MULTILINE)
+    if pipeline is None or operators is None or pipe.scheduler.config.get("_consistency"):
+        return None
+    code = functools.partial(get_class_from_dynamic_module, repo, trust_remote_code=True)
+    restoration = code(pipeline[0], class_name="RestorationPipeline")(pipe.unet, pipe.scheduler, id2label=pipe.id2label)
+    module = importlib.import_module(code(operators[0], class_name="Mask").__module__)
+    restoration.set_progress_bar_config(disable=True)
+    return Restorer(restoration, restoration.image_shape, classes, module)
+
+
+# -- The picture ------------------------------------------------------------------------------------------------------
+
+
+class Damage(NamedTuple):
+    """What is wrong with a picture, beside what is painted over."""
+
+    kind: str
+    """"missing", "noise", "blur", "half" or "quarter"."""
+    noise: float
+    """σ of the noise, of pixel values in [0, 1]."""
+    blur: float
+    """Standard deviation of a Gaussian blur, in pixels of the model."""
+
+    @property
+    def factor(self) -> int:
+        """How many pixels of the model, a side, stand behind one of the picture."""
+        return {"half": 2, "quarter": 4}.get(self.kind, 1)
+
+
+def canvas_size(shape: tuple[int, int, int]) -> tuple[int, int]:
+    """(height, width) of the canvas: a multiple of the model's."""
+    times = max(1, CANVAS // max(shape[1:]))
+    return shape[1] * times, shape[2] * times
+
+
+def crop(picture: Image.Image, shape: tuple[int, int, int]) -> tuple[Image.Image, tuple[int, int]]:
+    """The middle of a picture, of the model's proportions, in its channels and as large as the canvas.
+
+    Also (height, width) that the middle had before.
+    """
+    rgba = picture.convert("RGBA")
+    mode = MODES[shape[0]]
+    if mode != "RGBA":
+        rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    height, width = canvas_size(shape)
+    scale = min(rgba.height / height, rgba.width / width)
+    resampling = Image.Resampling.LANCZOS if scale > 1 else Image.Resampling.NEAREST
+    fitted = ImageOps.fit(rgba.convert(mode), (width, height), resampling)
+    return fitted, (round(height * scale), round(width * scale))
+
+
+def reduce(picture: Pixels, size: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """The means of equal blocks: (height, width, channels) of 0 to 255 to (channels, *size) of 0 to 1."""
+    height, width = size
+    blocks = picture.reshape(height, picture.shape[0] // height, width, picture.shape[1] // width, -1)
+    means: npt.NDArray[np.float64] = blocks.mean((1, 3)).transpose(2, 0, 1) / 255
+    return means
+
+
+def read(value: Any, seen: tuple[int, int] | None, damage: Damage, restorer: Restorer) -> tuple[Any, Any]:
+    """What the model is to go by, (1, channels, height, width) in [0, 1] and 0 in the hole, and what isn't missing.
+
+    value: of the editor. seen: (height, width) that the picture had. Raises `ValueError` in words for the page.
+    """
+    if value is None or value["background"] is None:
+        raise ValueError("There is no picture. Drop one into the frame, or take one of those below it.")
+    channels, *whole = restorer.shape
+    height, width = (side // damage.factor for side in whole)
+    if seen is not None and (seen[0] < height or seen[1] < width):
+        smaller = " Or say that it is half or a quarter of the size." if damage.factor == 1 else ""
+        raise ValueError(
+            f"The picture has {seen[1]}×{seen[0]} pixels in the model's proportions, and {width}×{height} are needed. "
+            f"Take a larger one.{smaller}"
+        )
+    fitted = np.asarray(crop(value["background"], restorer.shape)[0])
+    measurement = torch.from_numpy(reduce(fitted, (height, width))).float()
+    known = torch.ones(1, height, width, dtype=torch.bool)
+    for layer in value["layers"]:
+        alpha = layer.getchannel("A").resize(fitted.shape[1::-1], Image.Resampling.NEAREST)
+        known &= torch.from_numpy(reduce(np.asarray(alpha), (height, width))) < 0.02
+    if damage.kind == "missing" and bool(known.all()):
+        raise ValueError("Nothing is painted. Paint over what is missing, or say what else is wrong with the picture.")
+    if damage.kind == "noise" and damage.noise == 0:
+        raise ValueError("There is nothing to repair: the noise is 0. Say how strong it is.")
+    if not bool(known.any()):
+        raise ValueError("All of the picture is painted over. Leave some of it.")
+    known = known.expand(channels, -1, -1).contiguous()
+    return (measurement * known)[None], known
+
+
+def operator_of(damage: Damage, known: torch.Tensor, restorer: Restorer) -> Any:
+    """A and σ, as an operator on the model's images."""
+    kit, noise = restorer.operators, damage.noise
+    complete = bool(known.all())
+    last = {"noise_std": noise if complete else 0.0}  # the mask comes last, and has the noise
+    if damage.factor > 1:
+        operator = kit.Downscale(restorer.shape, damage.factor, **last)
+    elif damage.kind == "blur":
+        operator = kit.Blur(restorer.shape, kit.gaussian_kernel(damage.blur), **last)
+    elif complete:
+        return kit.Identity(restorer.shape, noise)
+    else:
+        return kit.Mask(known, noise)
+    return operator if complete else kit.Composition(kit.Mask(known, noise), operator)
+
+
+class Example(NamedTuple):
+    """A picture of the model's own with something wrong."""
+
+    value: dict[str, Any]
+    """The editor's: background, layers and composite."""
+    caption: str
+    damage: Damage
+    seen: tuple[int, int]
+
+
+def examples(restorer: Restorer, draw: Callable[[int], list[Image.Image]]) -> list[Example]:
+    """What can be clicked on by who has no picture: one with a hole, one blurred and one too small.
+
+    draw: as many images of the model as it is asked for.
+    """
+    damages = {"A hole": Damage("missing", NOISE, 1.0), "Blur and noise": Damage("blur", 0.05, 1.0)}
+    if all(side % 2 == 0 for side in restorer.shape[1:]):
+        damages["Half the size"] = Damage("half", NOISE, 1.0)
+    made = []
+    for (caption, damage), picture in zip(damages.items(), draw(len(damages)), strict=True):
+        size = canvas_size(restorer.shape)
+        whole = np.asarray(picture).reshape(*restorer.shape[1:], -1)
+        sample = torch.from_numpy(reduce(whole, restorer.shape[1:])).float()[None]
+        known = torch.ones(restorer.shape[0], *(side // damage.factor for side in restorer.shape[1:]), dtype=torch.bool)
+        measured = operator_of(damage, known, restorer).measure(sample, generator=0)
+        background, seen = crop(to_image(measured[0]).convert("RGBA"), restorer.shape)
+        background = background.convert("RGBA")
+        layers = []
+        if damage.kind == "missing":
+            hole = Image.new("RGBA", background.size)
+            box = [size[1] * 0.3, size[0] * 0.35, size[1] * 0.75, size[0] * 0.65]
+            ImageDraw.Draw(hole).ellipse(box, fill=PAINT)
+            layers = [hole]
+        composite = functools.reduce(Image.alpha_composite, layers, background)
+        value = {"background": background, "layers": layers, "composite": composite}
+        size_before = tuple(measured.shape[2:]) if damage.factor > 1 else seen
+        made.append(Example(value, caption, damage, (size_before[0], size_before[1])))
+    return made
+
+
+# -- Repairing --------------------------------------------------------------------------------------------------------
+
+
+class Repairs(NamedTuple):
+    """Several repairs of a picture, what is said of each and of all, and a table of what they have in common."""
+
+    images: list[Image.Image]
+    captions: list[str]
+    summary: str
+    report: str
+
+
+def repair(
+    restorer: Restorer,
+    value: Any,
+    seen: tuple[int, int] | None,
+    damage: Damage,
+    *,
+    number: int,
+    class_name: str | None,
+    method: str,
+    steps: int,
+    seed: int | None,
+    on_step: Callable[[int, int], None],
+) -> Repairs:
+    """Repair k has seed `seed + k`. Raises `ValueError` in words for the page.
+
+    on_step: called with the number of steps done and their total after each.
+    """
+    if seed is None or not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"The seed must be a whole number from 0 to {LARGEST_SEED}, and is {seed}.")
+    measurement, known = read(value, seen, damage, restorer)
+    operator, begin, done = operator_of(damage, known, restorer), time.monotonic(), 0
+
+    def after_step(pipe: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
+        nonlocal done
+        done += 1
+        on_step(done, steps)
+        return kept
+
+    try:
+        out = restorer.restore(
+            measurement,
+            operator,
+            method=method,
+            num_samples=number,
+            num_inference_steps=steps,
+            class_labels=None if class_name is None else [restorer.classes.index(class_name)],
+            generator=int(seed),
+            batch_size=number,
+            output_type="pt",
+            callback_on_step_end=after_step,
+        )
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a solver raises is the reason
+        raise ValueError(
+            f"{steps} steps of {method} ended in {type(error).__name__}: {error}. Try fewer repairs or the other method."
+        ) from error
+    fits = [float(fit) for fit in out.fit[0]]
+    told = [f" · fit {fit:.2f}" if np.isfinite(fit) else "" for fit in fits]
+    of_class = f" of class {class_name}" if class_name is not None else ""
+    return Repairs(
+        [to_image(image) for image in out.images[0]],
+        [f"seed {seed + k}{told[k]}" for k in range(number)],
+        f"{number} {'repair' if number == 1 else 'repairs'}{of_class} in {time.monotonic() - begin:.1f} s: {steps} "
+        f"steps of {method}. {tell_fit(fits)}",
+        report(given(measurement[0], known), out.mean[0], out.std[0], number, method),
+    )
+
+
+def tell_fit(fits: list[float]) -> str:
+    """What the figures in the captions mean."""
+    if not np.isfinite(fits).all():
+        return "Without noise there is no measure of the fit: the repairs keep to what is known."
+    fit = float(np.mean(fits))
+    meaning = f"Fit {fit:.2f}: damaged as you said, the repairs differ from your picture by {fit:.2f} times the noise."
+    if fit > 1.5:
+        return f"{meaning} **That is too much.** Something else may be wrong with the picture, or more noise on it."
+    return f"{meaning} About 1, or less where little is known, is as it should be."
+
+
+def to_pixels(image: torch.Tensor) -> Pixels:
+    """(channels, height, width) in [0, 1] to (height, width, channels)."""
+    pixels: Pixels = image.float().cpu().mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    return pixels
+
+
+def to_image(image: torch.Tensor) -> Image.Image:
+    """(channels, height, width) in [0, 1] to L, RGB or RGBA."""
+    pixels = to_pixels(image)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def given(measurement: torch.Tensor, known: torch.Tensor) -> Image.Image:
+    """What the model went by; the hole is transparent."""
+    picture = to_image(measurement).convert("RGBA")
+    alpha = Image.fromarray(np.where(known[0].numpy(), 255, 0).astype(np.uint8))
+    picture.putalpha(Image.composite(picture.getchannel("A"), alpha, alpha))
+    return picture
+
+
+def heat(values: npt.NDArray[np.float64]) -> Pixels:
+    """(height, width) in [0, 1] to colours (height, width, 3)."""
+    at = np.linspace(0, 1, len(HEAT))
+    colours = np.stack([np.interp(values, at, [colour[k] for colour in HEAT]) for k in range(3)], -1)
+    return colours.round().astype(np.uint8)
+
+
+def report(measurement: Image.Image, mean: torch.Tensor, std: torch.Tensor, number: int, method: str) -> str:
+    """What was given, the mean of the repairs and the map of their standard deviation, side by side."""
+    spread = std.double().cpu().square().mean(0).sqrt().numpy()  # over the channels
+    most = max(float(spread.max()), 0.05)
+    bar = ", ".join(f"rgb{colour}" for colour in HEAT)
+    figures = [
+        ("Given", measurement, "what the model went by"),
+        ("Mean", to_image(mean), f"of the {number} repairs: the best single guess, and smoother than any of them"),
+    ]
+    words = "Two repairs or more are needed to see where they disagree."
+    if number > 1:
+        scale = f'<span class="bar"><i>0</i><b style="background: linear-gradient(to right, {bar})"></b>'
+        scale += f"<i>{most:.2f}</i></span>"
+        figures.append(("Where they disagree", Image.fromarray(heat(spread / most)), scale))
+        words = (
+            f"The map shows the standard deviation of the {number} repairs at each pixel, black being 0 and white 1. "
+            "Dark: all repairs agree. Bright: what stands there is a guess, and another draw may look otherwise. The "
+            "map tells what this model holds possible. Of a picture unlike those it has learned from it can be wrong "
+            "and sure of it."
+        )
+        if number < 8:
+            words += f" From {number} repairs the map is rough; 8 or more show it better."
+        if method == "diffpir":
+            words += " The spread of diffpir is approximate; where it matters, compare with moment."
+    cells = "".join(
+        f"<figure>{img(shown, name)}<figcaption><strong>{name}</strong> {caption}</figcaption></figure>"
+        for name, shown, caption in figures
+    )
+    return f'<div class="film repairs pixels"><h2>What they have in common</h2><div>{cells}</div><p>{words}</p></div>'
+
+
+def img(shown: Image.Image, what: str) -> str:
+    """An <img> that holds its pixels itself."""
+    file = io.BytesIO()
+    shown.save(file, format="PNG")
+    return f'<img alt="{what}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+
+
+# -- The tab ----------------------------------------------------------------------------------------------------------
+
+
+def kinds(shape: tuple[int, int, int]) -> list[tuple[str, str]]:
+    """What may be wrong, in words, and the kind of `Damage`."""
+    found = [("Parts are missing", "missing"), ("Noise", "noise"), ("Blur", "blur")]
+    _, height, width = shape
+    for kind, factor, words in (("half", 2, "Half the size"), ("quarter", 4, "A quarter of the size")):
+        if height % factor == 0 and width % factor == 0:
+            found.append((f"{words}: {width // factor}×{height // factor}", kind))
+    return found
+
+
+def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]]) -> None:
+    """The contents of the tab `tab`, within which it is called.
+
+    draw: as many images of the model as it is asked for, for the examples; called when the tab is first opened.
+    """
+    _, height, width = restorer.shape
+    canvas = canvas_size(restorer.shape)
+    own = functools.cache(lambda: examples(restorer, draw))
+    seen = gr.State(None)
+    with gr.Row():
+        with gr.Column(scale=5, min_width=320):
+            editor = gr.ImageEditor(
+                type="pil",
+                format="png",
+                layers=False,
+                transforms=None,
+                sources=["upload", "clipboard"],
+                brush=gr.Brush(colors=[PAINT], color_mode="fixed", default_size=max(canvas) // 10),
+                canvas_size=canvas[::-1],
+                height=480,
+                buttons=[],
+                label="The picture: paint over what is missing",
+                elem_classes=["pixels", "editor"],
+            )
+            gr.Markdown(
+                f"The model knows pictures of {width}×{height} pixels. Of a larger one the middle is taken and brought "
+                "to that size."
+            )
+            thumbnails = gr.Gallery(
+                label="Pictures of the model's own to begin with",
+                format="png",
+                columns=3,
+                height=150,
+                object_fit="contain",
+                allow_preview=False,
+                buttons=[],
+                interactive=False,
+                elem_classes=["pixels", "examples"],
+            )
+        with gr.Column(scale=6, min_width=320):
+            kind = gr.Radio(
+                kinds(restorer.shape),
+                value="missing",
+                label="What is wrong with it",
+                info="What you paint over counts as missing in any case.",
+            )
+            with gr.Row():
+                noise = gr.Slider(
+                    0,
+                    0.5,
+                    value=NOISE,
+                    step=0.01,
+                    label="Noise",
+                    info="Its standard deviation, black being 0 and white 1.",
+                    buttons=[],
+                    min_width=160,
+                )
+                blur = gr.Slider(
+                    0.3,
+                    4,
+                    value=1,
+                    step=0.1,
+                    label="Blur",
+                    info="Standard deviation of a Gaussian, in the model's pixels.",
+                    buttons=[],
+                    min_width=160,
+                    visible=False,
+                )
+                chosen = gr.Dropdown(
+                    [("any", None), *((name, name) for name in restorer.classes)],
+                    value=None,
+                    label="Class",
+                    info="What the picture shows, where you know it.",
+                    min_width=160,
+                    visible=bool(restorer.classes),
+                )
+            with gr.Row():
+                number = gr.Slider(
+                    1, MOST_REPAIRS, value=4, step=1, precision=0, label="Repairs", buttons=[], min_width=120
+                )
+                steps = gr.Slider(2, MOST_STEPS, value=STEPS, step=1, precision=0, label="Steps", buttons=[], min_width=120)
+                seed = gr.Number(0, precision=0, label="Seed", min_width=80)
+            method = gr.Radio(METHODS, value="diffpir", label="Method")
+            button = gr.Button("Repair", variant="primary")
+            gallery = gr.Gallery(
+                show_label=False,
+                format="png",
+                object_fit="contain",
+                allow_preview=False,
+                buttons=["download_all"],
+                interactive=False,
+                elem_classes=["pixels", "gallery", "repaired"],
+            )
+            summary = gr.Markdown("Drop a picture, paint over what is missing, and press Repair.")
+    common = gr.HTML()
+
+    def on_upload(value: Any) -> tuple[Any, Any]:
+        return crop(value["background"], restorer.shape)
+
+    def on_open() -> list[tuple[Image.Image, str]]:
+        return [(example.value["composite"], example.caption) for example in own()]
+
+    def on_example(event: gr.SelectData) -> tuple[Any, ...]:
+        _, _, damage, size = example = own()[event.index]
+        return example.value, size, damage.kind, damage.noise, damage.blur
+
+    def on_repair(
+        value: Any,
+        seen: tuple[int, int] | None,
+        kind: str,
+        noise: float,
+        blur: float,
+        number: int,
+        class_name: str | None,
+        method: str,
+        steps: int,
+        seed: int | None,
+        progress: Any = gr.Progress(),  # noqa: B008  # gradio finds it by this default
+    ) -> tuple[Any, ...]:
+        begin = time.monotonic()
+
+        def on_step(done: int, total: int) -> None:
+            left = (time.monotonic() - begin) / done * (total - done)
+            progress((done, total), desc=f"Repairing, about {left:.0f} s left")
+
+        try:
+            found = repair(
+                restorer,
+                value,
+                seen,
+                Damage(kind, noise, blur),
+                number=number,
+                class_name=class_name,
+                method=method,
+                steps=steps,
+                seed=seed,
+                on_step=on_step,
+            )
+        except ValueError as error:
+            raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
+        shown = list(zip(found.images, found.captions, strict=True))
+        return gr.Gallery(shown, selected_index=None), found.summary, found.report
+
+    tab.select(on_open, None, thumbnails, concurrency_id="network", api_visibility="private")
+    editor.upload(on_upload, editor, [editor, seen], show_progress="hidden", api_visibility="private")
+    thumbnails.select(
+        on_example, None, [editor, seen, kind, noise, blur], show_progress="hidden", api_visibility="private"
+    )
+    kind.change(
+        lambda kind: gr.Slider(visible=kind == "blur"), kind, blur, show_progress="hidden", api_visibility="private"
+    )
+    button.click(
+        on_repair,
+        [editor, seen, kind, noise, blur, number, chosen, method, steps, seed],
+        [gallery, summary, common],
+        show_progress_on=gallery,
+        concurrency_id="network",
+        api_name="repair",
+    )
