@@ -1,8 +1,8 @@
 """Draw with a trained pixel-space model in the browser: images, and how each of them comes out of noise.
 
 This is the app of a Hub Space (sdk gradio), and it needs gradio, torch and diffusers. The model is the one that the
-README.md beside it names under `models`; it is loaded with the pipeline that lies in the model's own repo. The repair.py
-beside it fills a second tab. `logsnr demo` shows the same page for a model on this machine.
+README.md beside it names under `models`; it is loaded with the pipeline that lies in the model's own repo. A second
+tab is filled by the repair.py beside it. `logsnr demo` shows the same page for a model on this machine.
 """
 
 from __future__ import annotations
@@ -336,8 +336,16 @@ def build(pipe: Any, title: str, repair: Callable[[Any, Callable[[int], list[Ima
     usual = few or min(STEPS, longest)
 
     def some(number: int) -> list[Image.Image]:
-        at_rest = {"classes": [], "guidance": GUIDANCE, "seed": 0, "on_step": lambda done, total: None}
-        return draw(pipe, number=number, steps=usual, scheduler=best, **at_rest).images
+        return draw(
+            pipe,
+            number=number,
+            steps=usual,
+            scheduler=best,
+            classes=[],
+            guidance=GUIDANCE,
+            seed=0,
+            on_step=lambda done, total: None,
+        ).images
 
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.HTML(f'<div class="heading"><h1>{html.escape(title)}</h1><p>{describe(pipe)}</p></div>')

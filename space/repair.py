@@ -266,7 +266,8 @@ def repair(
         raise
     except Exception as error:  # whatever a solver raises is the reason
         raise ValueError(
-            f"{steps} steps of {method} ended in {type(error).__name__}: {error}. Try fewer repairs or the other method."
+            f"{steps} steps of {method} ended in {type(error).__name__}: {error}. Try fewer repairs or "
+            "the other method."
         ) from error
     fits = [float(fit) for fit in out.fit[0]]
     told = [f" · fit {fit:.2f}" if np.isfinite(fit) else "" for fit in fits]
@@ -377,6 +378,9 @@ def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]])
     _, height, width = restorer.shape
     canvas = canvas_size(restorer.shape)
     own = functools.cache(lambda: examples(restorer, draw))
+    slider = functools.partial(gr.Slider, buttons=[], min_width=120)
+    count = functools.partial(slider, step=1, precision=0)
+    shown = functools.partial(gr.Gallery, format="png", object_fit="contain", allow_preview=False, interactive=False)
     seen = gr.State(None)
     with gr.Row():
         with gr.Column(scale=5, min_width=320):
@@ -395,19 +399,9 @@ def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]])
             )
             gr.Markdown(
                 f"The model knows pictures of {width}×{height} pixels. Of a larger one the middle is taken and brought "
-                "to that size."
+                "to that size. Or begin with one of the model's own:"
             )
-            thumbnails = gr.Gallery(
-                label="Pictures of the model's own to begin with",
-                format="png",
-                columns=3,
-                height=150,
-                object_fit="contain",
-                allow_preview=False,
-                buttons=[],
-                interactive=False,
-                elem_classes=["pixels", "examples"],
-            )
+            thumbnails = shown(show_label=False, columns=3, buttons=[], elem_classes=["pixels", "examples"])
         with gr.Column(scale=6, min_width=320):
             kind = gr.Radio(
                 kinds(restorer.shape),
@@ -416,56 +410,33 @@ def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]])
                 info="What you paint over counts as missing in any case.",
             )
             with gr.Row():
-                noise = gr.Slider(
-                    0,
-                    0.5,
-                    value=NOISE,
-                    step=0.01,
-                    label="Noise",
-                    info="Its standard deviation, black being 0 and white 1.",
-                    buttons=[],
-                    min_width=160,
-                )
-                blur = gr.Slider(
-                    0.3,
-                    4,
-                    value=1,
-                    step=0.1,
-                    label="Blur",
-                    info="Standard deviation of a Gaussian, in the model's pixels.",
-                    buttons=[],
-                    min_width=160,
-                    visible=False,
-                )
+                words = "Its standard deviation, black being 0 and white 1."
+                noise = slider(0, 0.5, value=NOISE, step=0.01, label="Noise", info=words)
+                words = "Standard deviation of a Gaussian, in the model's pixels."
+                blur = slider(0.3, 4, value=1, step=0.1, label="Blur", info=words, visible=False)
+                words = "What the picture shows, where you know it."
                 chosen = gr.Dropdown(
-                    [("any", None), *((name, name) for name in restorer.classes)],
-                    value=None,
+                    ["any", *restorer.classes],
+                    value="any",
+                    type="index",
                     label="Class",
-                    info="What the picture shows, where you know it.",
-                    min_width=160,
+                    info=words,
+                    min_width=120,
                     visible=bool(restorer.classes),
                 )
             with gr.Row():
-                number = gr.Slider(
-                    1, MOST_REPAIRS, value=4, step=1, precision=0, label="Repairs", buttons=[], min_width=120
-                )
-                steps = gr.Slider(2, MOST_STEPS, value=STEPS, step=1, precision=0, label="Steps", buttons=[], min_width=120)
+                number = count(1, MOST_REPAIRS, value=4, label="Repairs")
+                steps = count(2, MOST_STEPS, value=STEPS, label="Steps")
                 seed = gr.Number(0, precision=0, label="Seed", min_width=80)
             method = gr.Radio(METHODS, value="diffpir", label="Method")
             button = gr.Button("Repair", variant="primary")
-            gallery = gr.Gallery(
-                show_label=False,
-                format="png",
-                object_fit="contain",
-                allow_preview=False,
-                buttons=["download_all"],
-                interactive=False,
-                elem_classes=["pixels", "gallery", "repaired"],
-            )
+            gallery = shown(show_label=False, buttons=["download_all"], elem_classes=["pixels", "gallery", "repaired"])
             summary = gr.Markdown("Drop a picture, paint over what is missing, and press Repair.")
     common = gr.HTML()
 
-    def on_upload(value: Any) -> tuple[Any, Any]:
+    def on_upload(value: Any) -> Any:
+        if value["background"] is None or value["background"].size == canvas[::-1]:
+            return gr.skip(), gr.skip()  # what this returns, or an example, is an upload again
         return crop(value["background"], restorer.shape)
 
     def on_open() -> list[tuple[Image.Image, str]]:
@@ -482,7 +453,7 @@ def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]])
         noise: float,
         blur: float,
         number: int,
-        class_name: str | None,
+        chosen: int,
         method: str,
         steps: int,
         seed: int | None,
@@ -501,7 +472,7 @@ def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]])
                 seen,
                 Damage(kind, noise, blur),
                 number=number,
-                class_name=class_name,
+                class_name=[None, *restorer.classes][chosen],
                 method=method,
                 steps=steps,
                 seed=seed,
@@ -509,8 +480,8 @@ def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]])
             )
         except ValueError as error:
             raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
-        shown = list(zip(found.images, found.captions, strict=True))
-        return gr.Gallery(shown, selected_index=None), found.summary, found.report
+        pictures = list(zip(found.images, found.captions, strict=True))
+        return gr.Gallery(pictures, selected_index=None), found.summary, found.report
 
     tab.select(on_open, None, thumbnails, concurrency_id="network", api_visibility="private")
     editor.upload(on_upload, editor, [editor, seen], show_progress="hidden", api_visibility="private")
