@@ -62,7 +62,7 @@ CSS = """
     opacity: 1 !important;
 }
 .gallery.repaired {min-height: 200px}
-.examples .thumbnail-item img {object-fit: contain}
+.repaired .grid-wrap, .examples .grid-wrap {min-height: 0 !important}
 .repairs > div {display: flex; flex-wrap: wrap; gap: 20px; margin-top: .7em}
 .repairs figure {width: 240px; margin: 0}
 .repairs figcaption {font-size: .85em; color: var(--body-text-color-subdued); margin-top: .3em}

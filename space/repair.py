@@ -128,7 +128,7 @@ def read(value: Any, seen: tuple[int, int] | None, damage: Damage, restorer: Res
     value: of the editor. seen: (height, width) that the picture had. Raises `ValueError` in words for the page.
     """
     if value is None or value["background"] is None:
-        raise ValueError("There is no picture. Drop one into the frame, or take one of those below it.")
+        raise ValueError("There is no picture. Drop one into the frame, or take one of those beside it.")
     channels, *whole = restorer.shape
     height, width = (side // damage.factor for side in whole)
     if seen is not None and (seen[0] < height or seen[1] < width):
@@ -384,24 +384,38 @@ def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]])
     seen = gr.State(None)
     with gr.Row():
         with gr.Column(scale=5, min_width=320):
+            with gr.Row():
+                dropped = gr.Image(
+                    type="pil",
+                    format="png",
+                    image_mode=None,
+                    sources=["upload", "clipboard"],
+                    height=150,
+                    buttons=[],
+                    label="Your picture",
+                    min_width=160,
+                    elem_classes=["pixels"],
+                )
+                thumbnails = shown(
+                    show_label=False, columns=3, buttons=[], min_width=260, elem_classes=["pixels", "examples"]
+                )
+            gr.Markdown(
+                f"The model knows pictures of {width}×{height} pixels: of a larger one the middle is taken, and brought "
+                "to that size. On the right are pictures of its own to try."
+            )
             editor = gr.ImageEditor(
                 type="pil",
                 format="png",
                 layers=False,
                 transforms=None,
-                sources=["upload", "clipboard"],
+                sources=[],  # a picture that is dropped here would come in any size, and often without an event
                 brush=gr.Brush(colors=[PAINT], color_mode="fixed", default_size=max(canvas) // 10),
                 canvas_size=canvas[::-1],
                 height=480,
                 buttons=[],
-                label="The picture: paint over what is missing",
+                label="Paint over what is missing",
                 elem_classes=["pixels", "editor"],
             )
-            gr.Markdown(
-                f"The model knows pictures of {width}×{height} pixels. Of a larger one the middle is taken and brought "
-                "to that size. Or begin with one of the model's own:"
-            )
-            thumbnails = shown(show_label=False, columns=3, buttons=[], elem_classes=["pixels", "examples"])
         with gr.Column(scale=6, min_width=320):
             kind = gr.Radio(
                 kinds(restorer.shape),
@@ -434,17 +448,15 @@ def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]])
             summary = gr.Markdown("Drop a picture, paint over what is missing, and press Repair.")
     common = gr.HTML()
 
-    def on_upload(value: Any) -> Any:
-        if value["background"] is None or value["background"].size == canvas[::-1]:
-            return gr.skip(), gr.skip()  # what this returns, or an example, is an upload again
-        return crop(value["background"], restorer.shape)
+    def on_upload(picture: Image.Image) -> tuple[Image.Image, tuple[int, int]]:
+        return crop(picture, restorer.shape)
 
     def on_open() -> list[tuple[Image.Image, str]]:
         return [(example.value["composite"], example.caption) for example in own()]
 
     def on_example(event: gr.SelectData) -> tuple[Any, ...]:
         _, _, damage, size = example = own()[event.index]
-        return example.value, size, damage.kind, damage.noise, damage.blur
+        return None, example.value, size, damage.kind, damage.noise, damage.blur
 
     def on_repair(
         value: Any,
@@ -484,9 +496,9 @@ def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]])
         return gr.Gallery(pictures, selected_index=None), found.summary, found.report
 
     tab.select(on_open, None, thumbnails, concurrency_id="network", api_visibility="private")
-    editor.upload(on_upload, editor, [editor, seen], show_progress="hidden", api_visibility="private")
+    dropped.upload(on_upload, dropped, [editor, seen], show_progress="hidden", api_visibility="private")
     thumbnails.select(
-        on_example, None, [editor, seen, kind, noise, blur], show_progress="hidden", api_visibility="private"
+        on_example, None, [dropped, editor, seen, kind, noise, blur], show_progress="hidden", api_visibility="private"
     )
     kind.change(
         lambda kind: gr.Slider(visible=kind == "blur"), kind, blur, show_progress="hidden", api_visibility="private"
