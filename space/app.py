@@ -63,6 +63,7 @@ CSS = """
 }
 .gallery.repaired {min-height: 200px}
 .repaired .grid-wrap, .examples .grid-wrap {min-height: 0 !important}
+.examples .grid-container {grid-template-columns: repeat(3, 110px)}
 .repairs > div {display: flex; flex-wrap: wrap; gap: 20px; margin-top: .7em}
 .repairs figure {width: 240px; margin: 0}
 .repairs figcaption {font-size: .85em; color: var(--body-text-color-subdued); margin-top: .3em}
@@ -472,5 +473,5 @@ if __name__ == "__main__":
     assert metadata is not None
     (model,) = metadata["models"]
     loaded = load(model)
-    restorer = repair.load(model, loaded, class_names(loaded))
+    restorer = repair.load(model, loaded)
     build(loaded, model, restorer and functools.partial(repair.fill, restorer)).launch(**LAUNCH)

@@ -1,8 +1,8 @@
 """Repair a picture with a trained model in the browser: several repairs, and where they disagree.
 
 The second tab of the page in the app.py beside it, with which it travels into Hub Spaces; it needs gradio, torch and
-diffusers. What repairs is a `RestorationPipeline` with its operators, and is handed in: `load` takes both from the repo
-of a published model, where `logsnr publish` put them, and `logsnr demo` has them at hand.
+diffusers. What repairs is a `RestorationPipeline`, the `restorer` below: `load` makes it by the code that lies in the
+repo of a published model, and `logsnr demo` has it at hand.
 
 A measurement is y = A x_0 + σ n: A says what is wrong with the picture, pixel values lie in [0, 1], and σ is stated in
 that range. Several repairs are several draws of x_0 given y.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import functools
 import html
-import importlib
 import io
 import os
 import re
@@ -42,35 +41,22 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 Pixels = npt.NDArray[np.uint8]
 
 
-class Restorer(NamedTuple):
-    """What repairs, and what the page must know of it."""
+def load(repo: str, pipe: Any) -> Any:
+    """A `RestorationPipeline` of the network and scheduler of `pipe`, by the code in its folder or Hub repo.
 
-    restore: Callable[..., Any]
-    """A `RestorationPipeline`, or its call."""
-    shape: tuple[int, int, int]
-    """(channels, height, width) of the model's images."""
-    classes: list[str]
-    """Names of the classes; empty without classes."""
-    operators: Any
-    """The module with `Mask`, `Identity`, `Downscale`, `Blur`, `gaussian_kernel` and `Composition`."""
-
-
-def load(repo: str, pipe: Any, classes: list[str]) -> Restorer | None:
-    """What repairs with the model of `pipe`, by the code in its folder or Hub repo.
-
-    None where it isn't there, and of a distilled model, which knows no way from a given noise to the images behind it.
+    None where that code isn't there, and of a model that can't repair, as one distilled for a few steps can't.
     """
     files = os.listdir(repo) if os.path.isdir(repo) else list_repo_files(repo)
-    names = "\n".join(files)
-    pipeline = re.search(r"^pipeline_restoration_[0-9a-f]{8}\.py$", names, re.MULTILINE)
-    operators = re.search(r"^restoration_operators(_[0-9a-f]{8})?\.py$", names, re.MULTILINE)
-    if pipeline is None or operators is None or pipe.scheduler.config.get("_consistency"):
+    found = [file for file in files if re.fullmatch(r"pipeline_restoration_[0-9a-f]{8}\.py", file)]
+    if not found:
         return None
-    code = functools.partial(get_class_from_dynamic_module, repo, trust_remote_code=True)
-    restoration = code(pipeline[0], class_name="RestorationPipeline")(pipe.unet, pipe.scheduler, id2label=pipe.id2label)
-    module = importlib.import_module(code(operators[0], class_name="Mask").__module__)
-    restoration.set_progress_bar_config(disable=True)
-    return Restorer(restoration, restoration.image_shape, classes, module)
+    code = get_class_from_dynamic_module(repo, found[0], class_name="RestorationPipeline", trust_remote_code=True)
+    try:
+        restorer = code(pipe.unet, pipe.scheduler, pipe.id2label)
+    except ValueError:
+        return None
+    restorer.set_progress_bar_config(disable=True)
+    return restorer
 
 
 # -- The picture ------------------------------------------------------------------------------------------------------
@@ -122,14 +108,14 @@ def reduce(picture: Pixels, size: tuple[int, int]) -> npt.NDArray[np.float64]:
     return means
 
 
-def read(value: Any, seen: tuple[int, int] | None, damage: Damage, restorer: Restorer) -> tuple[Any, Any]:
+def read(value: Any, seen: tuple[int, int] | None, damage: Damage, restorer: Any) -> tuple[Any, Any]:
     """What the model is to go by, (1, channels, height, width) in [0, 1] and 0 in the hole, and what isn't missing.
 
     value: of the editor. seen: (height, width) that the picture had. Raises `ValueError` in words for the page.
     """
     if value is None or value["background"] is None:
         raise ValueError("There is no picture. Drop one into the frame, or take one of those beside it.")
-    channels, *whole = restorer.shape
+    channels, *whole = restorer.image_shape
     height, width = (side // damage.factor for side in whole)
     if seen is not None and (seen[0] < height or seen[1] < width):
         smaller = " Or say that it is half or a quarter of the size." if damage.factor == 1 else ""
@@ -137,7 +123,7 @@ def read(value: Any, seen: tuple[int, int] | None, damage: Damage, restorer: Res
             f"The picture has {seen[1]}×{seen[0]} pixels in the model's proportions, and {width}×{height} are needed. "
             f"Take a larger one.{smaller}"
         )
-    fitted = np.asarray(crop(value["background"], restorer.shape)[0])
+    fitted = np.asarray(crop(value["background"], restorer.image_shape)[0])
     measurement = torch.from_numpy(reduce(fitted, (height, width))).float()
     known = torch.ones(1, height, width, dtype=torch.bool)
     for layer in value["layers"]:
@@ -153,17 +139,17 @@ def read(value: Any, seen: tuple[int, int] | None, damage: Damage, restorer: Res
     return (measurement * known)[None], known
 
 
-def operator_of(damage: Damage, known: torch.Tensor, restorer: Restorer) -> Any:
+def operator_of(damage: Damage, known: torch.Tensor, restorer: Any) -> Any:
     """A and σ, as an operator on the model's images."""
     kit, noise = restorer.operators, damage.noise
     complete = bool(known.all())
     last = {"noise_std": noise if complete else 0.0}  # the mask comes last, and has the noise
     if damage.factor > 1:
-        operator = kit.Downscale(restorer.shape, damage.factor, **last)
+        operator = kit.Downscale(restorer.image_shape, damage.factor, **last)
     elif damage.kind == "blur":
-        operator = kit.Blur(restorer.shape, kit.gaussian_kernel(damage.blur), **last)
+        operator = kit.Blur(restorer.image_shape, kit.gaussian_kernel(damage.blur), **last)
     elif complete:
-        return kit.Identity(restorer.shape, noise)
+        return kit.Identity(restorer.image_shape, noise)
     else:
         return kit.Mask(known, noise)
     return operator if complete else kit.Composition(kit.Mask(known, noise), operator)
@@ -179,22 +165,24 @@ class Example(NamedTuple):
     seen: tuple[int, int]
 
 
-def examples(restorer: Restorer, draw: Callable[[int], list[Image.Image]]) -> list[Example]:
+def examples(restorer: Any, draw: Callable[[int], list[Image.Image]]) -> list[Example]:
     """What can be clicked on by who has no picture: one with a hole, one blurred and one too small.
 
     draw: as many images of the model as it is asked for.
     """
     damages = {"A hole": Damage("missing", NOISE, 1.0), "Blur and noise": Damage("blur", 0.05, 1.0)}
-    if all(side % 2 == 0 for side in restorer.shape[1:]):
+    if all(side % 2 == 0 for side in restorer.image_shape[1:]):
         damages["Half the size"] = Damage("half", NOISE, 1.0)
     made = []
     for (caption, damage), picture in zip(damages.items(), draw(len(damages)), strict=True):
-        size = canvas_size(restorer.shape)
-        whole = np.asarray(picture).reshape(*restorer.shape[1:], -1)
-        sample = torch.from_numpy(reduce(whole, restorer.shape[1:])).float()[None]
-        known = torch.ones(restorer.shape[0], *(side // damage.factor for side in restorer.shape[1:]), dtype=torch.bool)
+        size = canvas_size(restorer.image_shape)
+        whole = np.asarray(picture).reshape(*restorer.image_shape[1:], -1)
+        sample = torch.from_numpy(reduce(whole, restorer.image_shape[1:])).float()[None]
+        known = torch.ones(
+            restorer.image_shape[0], *(side // damage.factor for side in restorer.image_shape[1:]), dtype=torch.bool
+        )
         measured = operator_of(damage, known, restorer).measure(sample, generator=0)
-        background, seen = crop(to_image(measured[0]).convert("RGBA"), restorer.shape)
+        background, seen = crop(to_image(measured[0]).convert("RGBA"), restorer.image_shape)
         background = background.convert("RGBA")
         layers = []
         if damage.kind == "missing":
@@ -222,13 +210,13 @@ class Repairs(NamedTuple):
 
 
 def repair(
-    restorer: Restorer,
+    restorer: Any,
     value: Any,
     seen: tuple[int, int] | None,
     damage: Damage,
     *,
     number: int,
-    class_name: str | None,
+    label: int | None,
     method: str,
     steps: int,
     seed: int | None,
@@ -250,13 +238,13 @@ def repair(
         return kept
 
     try:
-        out = restorer.restore(
+        out = restorer(
             measurement,
             operator,
             method=method,
             num_samples=number,
             num_inference_steps=steps,
-            class_labels=None if class_name is None else [restorer.classes.index(class_name)],
+            class_labels=label,
             generator=int(seed),
             batch_size=number,
             output_type="pt",
@@ -271,7 +259,7 @@ def repair(
         ) from error
     fits = [float(fit) for fit in out.fit[0]]
     told = [f" · fit {fit:.2f}" if np.isfinite(fit) else "" for fit in fits]
-    of_class = f" of class {class_name}" if class_name is not None else ""
+    of_class = "" if label is None else f" of class {class_names(restorer)[label]}"
     return Repairs(
         [to_image(image) for image in out.images[0]],
         [f"seed {seed + k}{told[k]}" for k in range(number)],
@@ -357,6 +345,12 @@ def img(shown: Image.Image, what: str) -> str:
     return f'<img alt="{what}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
 
 
+def class_names(pipe: Any) -> list[str]:
+    """Names of the classes, or their numbers; empty without classes."""
+    names = pipe.id2label or {}
+    return [names.get(index, str(index)) for index in range(pipe.num_classes or 0)]
+
+
 # -- The tab ----------------------------------------------------------------------------------------------------------
 
 
@@ -370,39 +364,38 @@ def kinds(shape: tuple[int, int, int]) -> list[tuple[str, str]]:
     return found
 
 
-def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]]) -> None:
+def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> None:
     """The contents of the tab `tab`, within which it is called.
 
     draw: as many images of the model as it is asked for, for the examples; called when the tab is first opened.
     """
-    _, height, width = restorer.shape
-    canvas = canvas_size(restorer.shape)
+    (_, height, width), classes = restorer.image_shape, class_names(restorer)
+    canvas = canvas_size(restorer.image_shape)
     own = functools.cache(lambda: examples(restorer, draw))
     slider = functools.partial(gr.Slider, buttons=[], min_width=120)
     count = functools.partial(slider, step=1, precision=0)
     shown = functools.partial(gr.Gallery, format="png", object_fit="contain", allow_preview=False, interactive=False)
     seen = gr.State(None)
     with gr.Row():
-        with gr.Column(scale=5, min_width=320):
-            with gr.Row():
-                dropped = gr.Image(
-                    type="pil",
-                    format="png",
-                    image_mode=None,
-                    sources=["upload", "clipboard"],
-                    height=150,
-                    buttons=[],
-                    label="Your picture",
-                    min_width=160,
-                    elem_classes=["pixels"],
-                )
-                thumbnails = shown(
-                    show_label=False, columns=3, buttons=[], min_width=260, elem_classes=["pixels", "examples"]
-                )
+        dropped = gr.Image(
+            type="pil",
+            format="png",
+            image_mode=None,
+            sources=["upload", "clipboard"],
+            height=170,
+            buttons=[],
+            label="Your picture",
+            min_width=240,
+            elem_classes=["pixels"],
+        )
+        with gr.Column(scale=2, min_width=320):
             gr.Markdown(
-                f"The model knows pictures of {width}×{height} pixels: of a larger one the middle is taken, and brought "
-                "to that size. On the right are pictures of its own to try."
+                f"The model knows pictures of {width}×{height} pixels; of a larger one the middle is taken, and brought to "
+                "that size. Or begin with one that the model drew itself:"
             )
+            thumbnails = shown(show_label=False, columns=3, buttons=[], elem_classes=["pixels", "examples"])
+    with gr.Row():
+        with gr.Column(scale=5, min_width=320):
             editor = gr.ImageEditor(
                 type="pil",
                 format="png",
@@ -418,7 +411,7 @@ def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]])
             )
         with gr.Column(scale=6, min_width=320):
             kind = gr.Radio(
-                kinds(restorer.shape),
+                kinds(restorer.image_shape),
                 value="missing",
                 label="What is wrong with it",
                 info="What you paint over counts as missing in any case.",
@@ -430,13 +423,13 @@ def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]])
                 blur = slider(0.3, 4, value=1, step=0.1, label="Blur", info=words, visible=False)
                 words = "What the picture shows, where you know it."
                 chosen = gr.Dropdown(
-                    ["any", *restorer.classes],
+                    ["any", *classes],
                     value="any",
                     type="index",
                     label="Class",
                     info=words,
                     min_width=120,
-                    visible=bool(restorer.classes),
+                    visible=bool(classes),
                 )
             with gr.Row():
                 number = count(1, MOST_REPAIRS, value=4, label="Repairs")
@@ -449,7 +442,7 @@ def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]])
     common = gr.HTML()
 
     def on_upload(picture: Image.Image) -> tuple[Image.Image, tuple[int, int]]:
-        return crop(picture, restorer.shape)
+        return crop(picture, restorer.image_shape)
 
     def on_open() -> list[tuple[Image.Image, str]]:
         return [(example.value["composite"], example.caption) for example in own()]
@@ -484,7 +477,7 @@ def fill(restorer: Restorer, tab: Any, draw: Callable[[int], list[Image.Image]])
                 seen,
                 Damage(kind, noise, blur),
                 number=number,
-                class_name=[None, *restorer.classes][chosen],
+                label=chosen - 1 if chosen else None,
                 method=method,
                 steps=steps,
                 seed=seed,
