@@ -55,13 +55,13 @@ CSS = """
 }
 .gallery {min-height: 440px}
 .gallery .grid-container {grid-template-columns: repeat(auto-fill, minmax(100px, 1fr))}
-.gallery .thumbnail-item {aspect-ratio: auto; height: auto}
-.gallery .thumbnail-item img {aspect-ratio: 1; height: auto}
-.gallery .caption-label {
+.gallery .thumbnail-item, .examples .thumbnail-item {aspect-ratio: auto; height: auto}
+.gallery .thumbnail-item img, .examples .thumbnail-item img {aspect-ratio: 1; height: auto}
+.gallery .caption-label, .examples .caption-label {
     position: static; max-width: none; padding: 2px 4px; border: 0; text-align: center; font-size: .75rem;
     opacity: 1 !important;
 }
-.gallery.repaired {min-height: 200px}
+.gallery.repaired {min-height: 190px}
 .repaired .grid-wrap, .examples .grid-wrap {min-height: 0 !important}
 .examples .grid-container {grid-template-columns: repeat(3, 110px)}
 .repairs > div {display: flex; flex-wrap: wrap; gap: 20px; margin-top: .7em}

@@ -28,12 +28,12 @@ from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
 from huggingface_hub import list_repo_files
 from PIL import Image, ImageDraw, ImageOps
 
-MOST_REPAIRS, MOST_STEPS, STEPS, NOISE = 16, 250, 30, 0.02
+MOST_REPAIRS, MOST_STEPS, STEPS, NOISE = 16, 250, 20, 0.02
 LARGEST_SEED = 2**32 - 1
 CANVAS = 448
 """About as many pixels a side has the canvas on which a hole is painted, whatever the model's size."""
 PAINT = "#e5399a"
-METHODS = [("diffpir: quick", "diffpir"), ("moment: the spread is to be relied on more, and it takes longer", "moment")]
+METHODS = [("diffpir: quick", "diffpir"), ("moment: slower, and its map is to be believed more", "moment")]
 HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 """Colours of the map, from where repairs agree to where they differ most."""
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -113,7 +113,7 @@ def read(value: Any, seen: tuple[int, int] | None, damage: Damage, restorer: Any
 
     value: of the editor. seen: (height, width) that the picture had. Raises `ValueError` in words for the page.
     """
-    if value is None or value["background"] is None:
+    if value is None or value["background"] is None or value["background"].convert("RGBA").getbbox() is None:
         raise ValueError("There is no picture. Drop one into the frame, or take one of those beside it.")
     channels, *whole = restorer.image_shape
     height, width = (side // damage.factor for side in whole)
@@ -170,30 +170,22 @@ def examples(restorer: Any, draw: Callable[[int], list[Image.Image]]) -> list[Ex
 
     draw: as many images of the model as it is asked for.
     """
+    shape, (height, width) = restorer.image_shape, canvas_size(restorer.image_shape)
     damages = {"A hole": Damage("missing", NOISE, 1.0), "Blur and noise": Damage("blur", 0.05, 1.0)}
-    if all(side % 2 == 0 for side in restorer.image_shape[1:]):
+    if shape[1] % 2 == shape[2] % 2 == 0:
         damages["Half the size"] = Damage("half", NOISE, 1.0)
     made = []
     for (caption, damage), picture in zip(damages.items(), draw(len(damages)), strict=True):
-        size = canvas_size(restorer.image_shape)
-        whole = np.asarray(picture).reshape(*restorer.image_shape[1:], -1)
-        sample = torch.from_numpy(reduce(whole, restorer.image_shape[1:])).float()[None]
-        known = torch.ones(
-            restorer.image_shape[0], *(side // damage.factor for side in restorer.image_shape[1:]), dtype=torch.bool
-        )
-        measured = operator_of(damage, known, restorer).measure(sample, generator=0)
-        background, seen = crop(to_image(measured[0]).convert("RGBA"), restorer.image_shape)
-        background = background.convert("RGBA")
-        layers = []
+        sample = torch.from_numpy(reduce(np.asarray(picture), shape[1:])).float()[None]
+        operator = operator_of(damage, torch.ones(shape, dtype=torch.bool), restorer)
+        cropped, seen = crop(to_image(operator.measure(sample, generator=0)[0]), shape)
+        background, hole = cropped.convert("RGBA"), Image.new("RGBA", cropped.size)
         if damage.kind == "missing":
-            hole = Image.new("RGBA", background.size)
-            box = [size[1] * 0.3, size[0] * 0.35, size[1] * 0.75, size[0] * 0.65]
-            ImageDraw.Draw(hole).ellipse(box, fill=PAINT)
-            layers = [hole]
-        composite = functools.reduce(Image.alpha_composite, layers, background)
-        value = {"background": background, "layers": layers, "composite": composite}
-        size_before = tuple(measured.shape[2:]) if damage.factor > 1 else seen
-        made.append(Example(value, caption, damage, (size_before[0], size_before[1])))
+            ImageDraw.Draw(hole).ellipse((width * 0.15, height * 0.45, width * 0.85, height * 0.95), fill=PAINT)
+        composite = Image.alpha_composite(background, hole)
+        made.append(
+            Example({"background": background, "layers": [hole], "composite": composite}, caption, damage, seen)
+        )
     return made
 
 
@@ -277,7 +269,7 @@ def tell_fit(fits: list[float]) -> str:
     meaning = f"Fit {fit:.2f}: damaged as you said, the repairs differ from your picture by {fit:.2f} times the noise."
     if fit > 1.5:
         return f"{meaning} **That is too much.** Something else may be wrong with the picture, or more noise on it."
-    return f"{meaning} About 1, or less where little is known, is as it should be."
+    return f"{meaning} About 1 is as it should be, or less where noise is cut off, at black and white."
 
 
 def to_pixels(image: torch.Tensor) -> Pixels:
@@ -330,12 +322,13 @@ def report(measurement: Image.Image, mean: torch.Tensor, std: torch.Tensor, numb
         if number < 8:
             words += f" From {number} repairs the map is rough; 8 or more show it better."
         if method == "diffpir":
-            words += " The spread of diffpir is approximate; where it matters, compare with moment."
+            words += " Those of diffpir vary less than they should: where it matters, look at those of moment."
     cells = "".join(
         f"<figure>{img(shown, name)}<figcaption><strong>{name}</strong> {caption}</figcaption></figure>"
         for name, shown, caption in figures
     )
-    return f'<div class="film repairs pixels"><h2>What they have in common</h2><div>{cells}</div><p>{words}</p></div>'
+    head = "<h2>Where they agree, and where they don't</h2>"
+    return f'<div class="film repairs pixels">{head}<div>{cells}</div><p>{words}</p></div>'
 
 
 def img(shown: Image.Image, what: str) -> str:
@@ -390,8 +383,8 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
         )
         with gr.Column(scale=2, min_width=320):
             gr.Markdown(
-                f"The model knows pictures of {width}×{height} pixels; of a larger one the middle is taken, and brought to "
-                "that size. Or begin with one that the model drew itself:"
+                f"The model knows pictures of {width}×{height} pixels. Of a larger one the middle is taken and "
+                "brought to that size. Or begin with one that the model drew itself:"
             )
             thumbnails = shown(show_label=False, columns=3, buttons=[], elem_classes=["pixels", "examples"])
     with gr.Row():
@@ -437,8 +430,8 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
                 seed = gr.Number(0, precision=0, label="Seed", min_width=80)
             method = gr.Radio(METHODS, value="diffpir", label="Method")
             button = gr.Button("Repair", variant="primary")
-            gallery = shown(show_label=False, buttons=["download_all"], elem_classes=["pixels", "gallery", "repaired"])
-            summary = gr.Markdown("Drop a picture, paint over what is missing, and press Repair.")
+    gallery = shown(show_label=False, buttons=["download_all"], elem_classes=["pixels", "gallery", "repaired"])
+    summary = gr.Markdown("Drop a picture, paint over what is missing, and press Repair.")
     common = gr.HTML()
 
     def on_upload(picture: Image.Image) -> tuple[Image.Image, tuple[int, int]]:

@@ -89,7 +89,7 @@ def _restorer(pipe: Any, evaluating: AbstractContextManager[Any]) -> Restoration
         restorer = Restorer(pipe.unet, pipe.scheduler, pipe.id2label)
     except ValueError:  # of a model distilled for a few steps, say
         return None
-    restorer.set_progress_bar_config(disable=True)
+    restorer.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
     return restorer
 
 
