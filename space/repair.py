@@ -84,11 +84,16 @@ def canvas_size(shape: tuple[int, int, int]) -> tuple[int, int]:
     return shape[1] * times, shape[2] * times
 
 
-def crop(picture: Image.Image, shape: tuple[int, int, int]) -> tuple[Image.Image, tuple[int, int]]:
-    """The middle of a picture, of the model's proportions, in its channels and as large as the canvas.
+class Cropped(NamedTuple):
+    """The middle of a picture, of the model's proportions, in its channels and as large as the canvas."""
 
-    Also (height, width) that the middle had before.
-    """
+    picture: Image.Image
+    seen: tuple[int, int]
+    """(height, width) that the middle had before."""
+
+
+def crop(picture: Image.Image, shape: tuple[int, int, int]) -> Cropped:
+    """A picture as it is shown on the canvas."""
     rgba = picture.convert("RGBA")
     mode = MODES[shape[0]]
     if mode != "RGBA":
@@ -97,7 +102,7 @@ def crop(picture: Image.Image, shape: tuple[int, int, int]) -> tuple[Image.Image
     scale = min(rgba.height / height, rgba.width / width)
     resampling = Image.Resampling.LANCZOS if scale > 1 else Image.Resampling.NEAREST
     fitted = ImageOps.fit(rgba.convert(mode), (width, height), resampling)
-    return fitted, (round(height * scale), round(width * scale))
+    return Cropped(fitted, (round(height * scale), round(width * scale)))
 
 
 def reduce(picture: Pixels, size: tuple[int, int]) -> npt.NDArray[np.float64]:
@@ -108,26 +113,25 @@ def reduce(picture: Pixels, size: tuple[int, int]) -> npt.NDArray[np.float64]:
     return means
 
 
-def read(value: Any, seen: tuple[int, int] | None, damage: Damage, restorer: Any) -> tuple[Any, Any]:
+def read(given: Cropped | None, layers: list[Image.Image], damage: Damage, restorer: Any) -> tuple[Any, Any]:
     """What the model is to go by, (1, channels, height, width) in [0, 1] and 0 in the hole, and what isn't missing.
 
-    value: of the editor. seen: (height, width) that the picture had. Raises `ValueError` in words for the page.
+    layers: RGBA, transparent where nothing is painted. Raises `ValueError` in words for the page.
     """
-    if value is None or value["background"] is None or value["background"].convert("RGBA").getbbox() is None:
+    if given is None:
         raise ValueError("There is no picture. Drop one into the frame, or take one of those beside it.")
     channels, *whole = restorer.image_shape
     height, width = (side // damage.factor for side in whole)
-    if seen is not None and (seen[0] < height or seen[1] < width):
+    if given.seen[0] < height or given.seen[1] < width:
         smaller = " Or say that it is half or a quarter of the size." if damage.factor == 1 else ""
         raise ValueError(
-            f"The picture has {seen[1]}×{seen[0]} pixels in the model's proportions, and {width}×{height} are needed. "
-            f"Take a larger one.{smaller}"
+            f"The picture has {given.seen[1]}×{given.seen[0]} pixels in the model's proportions, and {width}×{height} "
+            f"are needed. Take a larger one.{smaller}"
         )
-    fitted = np.asarray(crop(value["background"], restorer.image_shape)[0])
-    measurement = torch.from_numpy(reduce(fitted, (height, width))).float()
+    measurement = torch.from_numpy(reduce(np.asarray(given.picture), (height, width))).float()
     known = torch.ones(1, height, width, dtype=torch.bool)
-    for layer in value["layers"]:
-        alpha = layer.getchannel("A").resize(fitted.shape[1::-1], Image.Resampling.NEAREST)
+    for layer in layers:
+        alpha = layer.getchannel("A").resize(given.picture.size, Image.Resampling.NEAREST)
         known &= torch.from_numpy(reduce(np.asarray(alpha), (height, width))) < 0.02
     if damage.kind == "missing" and bool(known.all()):
         raise ValueError("Nothing is painted. Paint over what is missing, or say what else is wrong with the picture.")
@@ -158,11 +162,11 @@ def operator_of(damage: Damage, known: torch.Tensor, restorer: Any) -> Any:
 class Example(NamedTuple):
     """A picture of the model's own with something wrong."""
 
+    given: Cropped
     value: dict[str, Any]
     """The editor's: background, layers and composite."""
     caption: str
     damage: Damage
-    seen: tuple[int, int]
 
 
 def examples(restorer: Any, draw: Callable[[int], list[Image.Image]]) -> list[Example]:
@@ -178,14 +182,13 @@ def examples(restorer: Any, draw: Callable[[int], list[Image.Image]]) -> list[Ex
     for (caption, damage), picture in zip(damages.items(), draw(len(damages)), strict=True):
         sample = torch.from_numpy(reduce(np.asarray(picture), shape[1:])).float()[None]
         operator = operator_of(damage, torch.ones(shape, dtype=torch.bool), restorer)
-        cropped, seen = crop(to_image(operator.measure(sample, generator=0)[0]), shape)
-        background, hole = cropped.convert("RGBA"), Image.new("RGBA", cropped.size)
+        given = crop(to_image(operator.measure(sample, generator=0)[0]), shape)
+        background, hole = given.picture.convert("RGBA"), Image.new("RGBA", given.picture.size)
         if damage.kind == "missing":
             ImageDraw.Draw(hole).ellipse((width * 0.15, height * 0.45, width * 0.85, height * 0.95), fill=PAINT)
         composite = Image.alpha_composite(background, hole)
-        made.append(
-            Example({"background": background, "layers": [hole], "composite": composite}, caption, damage, seen)
-        )
+        value = {"background": background, "layers": [hole], "composite": composite}
+        made.append(Example(given, value, caption, damage))
     return made
 
 
@@ -203,8 +206,8 @@ class Repairs(NamedTuple):
 
 def repair(
     restorer: Any,
-    value: Any,
-    seen: tuple[int, int] | None,
+    given: Cropped | None,
+    layers: list[Image.Image],
     damage: Damage,
     *,
     number: int,
@@ -220,7 +223,7 @@ def repair(
     """
     if seed is None or not 0 <= seed <= LARGEST_SEED:
         raise ValueError(f"The seed must be a whole number from 0 to {LARGEST_SEED}, and is {seed}.")
-    measurement, known = read(value, seen, damage, restorer)
+    measurement, known = read(given, layers, damage, restorer)
     operator, begin, done = operator_of(damage, known, restorer), time.monotonic(), 0
 
     def after_step(pipe: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
@@ -257,7 +260,7 @@ def repair(
         [f"seed {seed + k}{told[k]}" for k in range(number)],
         f"{number} {'repair' if number == 1 else 'repairs'}{of_class} in {time.monotonic() - begin:.1f} s: {steps} "
         f"steps of {method}. {tell_fit(fits)}",
-        report(given(measurement[0], known), out.mean[0], out.std[0], number, method),
+        report(transparent(measurement[0], known), out.mean[0], out.std[0], number, method),
     )
 
 
@@ -284,7 +287,7 @@ def to_image(image: torch.Tensor) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def given(measurement: torch.Tensor, known: torch.Tensor) -> Image.Image:
+def transparent(measurement: torch.Tensor, known: torch.Tensor) -> Image.Image:
     """What the model went by; the hole is transparent."""
     picture = to_image(measurement).convert("RGBA")
     alpha = Image.fromarray(np.where(known[0].numpy(), 255, 0).astype(np.uint8))
@@ -368,7 +371,7 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
     slider = functools.partial(gr.Slider, buttons=[], min_width=120)
     count = functools.partial(slider, step=1, precision=0)
     shown = functools.partial(gr.Gallery, format="png", object_fit="contain", allow_preview=False, interactive=False)
-    seen = gr.State(None)
+    kept = gr.State(None)  # the picture itself, and not what a browser makes of it
     with gr.Row():
         dropped = gr.Image(
             type="pil",
@@ -434,19 +437,23 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
     summary = gr.Markdown("Drop a picture, paint over what is missing, and press Repair.")
     common = gr.HTML()
 
-    def on_upload(picture: Image.Image) -> tuple[Image.Image, tuple[int, int]]:
-        return crop(picture, restorer.image_shape)
+    def on_upload(picture: Image.Image) -> tuple[Image.Image, Cropped]:
+        given = crop(picture, restorer.image_shape)
+        return given.picture, given
+
+    def on_clear(given: Cropped | None) -> Image.Image | None:
+        return None if given is None else given.picture
 
     def on_open() -> list[tuple[Image.Image, str]]:
         return [(example.value["composite"], example.caption) for example in own()]
 
     def on_example(event: gr.SelectData) -> tuple[Any, ...]:
-        _, _, damage, size = example = own()[event.index]
-        return None, example.value, size, damage.kind, damage.noise, damage.blur
+        example = own()[event.index]
+        return None, example.value, example.given, *example.damage
 
     def on_repair(
+        given: Cropped | None,
         value: Any,
-        seen: tuple[int, int] | None,
         kind: str,
         noise: float,
         blur: float,
@@ -466,8 +473,8 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
         try:
             found = repair(
                 restorer,
-                value,
-                seen,
+                given,
+                [] if value is None else value["layers"],
                 Damage(kind, noise, blur),
                 number=number,
                 label=chosen - 1 if chosen else None,
@@ -482,18 +489,19 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
         return gr.Gallery(pictures, selected_index=None), found.summary, found.report
 
     tab.select(on_open, None, thumbnails, concurrency_id="network", api_visibility="private")
-    dropped.upload(on_upload, dropped, [editor, seen], show_progress="hidden", api_visibility="private")
+    dropped.upload(on_upload, dropped, [editor, kept], show_progress="hidden", api_visibility="private")
+    editor.clear(on_clear, kept, editor, show_progress="hidden", api_visibility="private")
     thumbnails.select(
-        on_example, None, [dropped, editor, seen, kind, noise, blur], show_progress="hidden", api_visibility="private"
+        on_example, None, [dropped, editor, kept, kind, noise, blur], show_progress="hidden", api_visibility="private"
     )
     kind.change(
         lambda kind: gr.Slider(visible=kind == "blur"), kind, blur, show_progress="hidden", api_visibility="private"
     )
     button.click(
         on_repair,
-        [editor, seen, kind, noise, blur, number, chosen, method, steps, seed],
+        [kept, editor, kind, noise, blur, number, chosen, method, steps, seed],
         [gallery, summary, common],
         show_progress_on=gallery,
         concurrency_id="network",
-        api_name="repair",
+        api_visibility="private",
     )
