@@ -254,7 +254,7 @@ def repair(
         ) from error
     fits = [float(fit) for fit in out.fit[0]]
     told = [f" · fit {fit:.2f}" if np.isfinite(fit) else "" for fit in fits]
-    of_class = "" if label is None else f" of class {class_names(restorer)[label]}"
+    of_class = "" if label is None else f" of class {html.escape(class_names(restorer)[label])}"
     return Repairs(
         [to_image(image) for image in out.images[0]],
         [f"seed {seed + k}{told[k]}" for k in range(number)],
@@ -275,15 +275,9 @@ def tell_fit(fits: list[float]) -> str:
     return f"{meaning} About 1 is as it should be, or less where noise is cut off, at black and white."
 
 
-def to_pixels(image: torch.Tensor) -> Pixels:
-    """(channels, height, width) in [0, 1] to (height, width, channels)."""
-    pixels: Pixels = image.float().cpu().mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-    return pixels
-
-
 def to_image(image: torch.Tensor) -> Image.Image:
     """(channels, height, width) in [0, 1] to L, RGB or RGBA."""
-    pixels = to_pixels(image)
+    pixels = image.float().cpu().mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
