@@ -6,6 +6,7 @@ stated on [0, 1], where black is 0 and white is 1: a sigma of 12.75 grey levels 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -241,7 +242,7 @@ def _require_order(steps: list[Step], text: str) -> None:
     for name in ("mask", "gray"):
         if names.count(name) > 1:
             raise ConfigError(f"{WHERE}: {name} must be there once, and is there {names.count(name)} times.")
-    for name, after in zip(names, names[1:], strict=False):
+    for name, after in itertools.pairwise(names):
         if not KINDS[name].picture:
             raise ConfigError(
                 f"{WHERE}: {name} must be the last step but for noise, since what it measures is no picture, and "
