@@ -16,8 +16,8 @@ from logsnr.settings.restore import RestoreOptions
 
 @dataclass(frozen=True)
 class RestoreArguments:
-    """Mend damaged pictures with a model of undamaged ones of their kind: draws of what the picture may have been, given
-    what is left of it. Size, depth and format are kept, larger pictures than the model's are restored whole, and the
+    """Mend damaged pictures with a model of undamaged ones of their kind: draws of what a picture may have been, given
+    what is left of it. Size, depth and format are kept, pictures larger than the model's are restored whole, and the
     same command again goes on where it was cut off."""
 
     model: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
@@ -45,7 +45,8 @@ def main(argv: list[str]) -> int:
 
 def _main(arguments: RestoreArguments) -> int:
     from logsnr.sampling.check_restoration import check
-    from logsnr.sampling.restore import plan, restore
+    from logsnr.sampling.restoration import plan
+    from logsnr.sampling.restore import restore
     from logsnr.sampling.restore_effort import effort
     from logsnr.sampling.sample import choose_device
     from logsnr.tasks.load import load

@@ -7,17 +7,17 @@ method, with the network that is exactly right for such pictures under the model
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from logsnr.base.errors import ModelError
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
 from logsnr.pipelines.restoration_operators import Operator
 from logsnr.sampling.exact_gaussian import GaussianUNet, draw_prior, exact_posterior
 from logsnr.sampling.operators import make_operator
-from logsnr.sampling.restore import Restoration
+from logsnr.sampling.restoration import Restoration, explaining
 from logsnr.settings.damage import Damage
 
 DRAWS = 64
@@ -33,7 +33,8 @@ def check(restoration: Restoration) -> str:
     size = "x".join(map(str, operator.shape))
     if not operator.linear:
         return f"Check: {options.damage} isn't linear, so no exact answer is known, and nothing was compared."
-    adjoint = f"the adjoint of {options.damage} is right to {operator.adjoint_error():.0e} of its size"
+    wrong = operator.adjoint_error()
+    adjoint = f"the adjoint of {options.damage} is right" + (f" to {wrong:.0e} of its size" if wrong else "")
     mean_error, spread = compare(restoration, operator)
     return (
         f"Check, on Gaussian pictures of {size} whose answer is known: {adjoint}; the mean of {DRAWS} draws by "
@@ -59,9 +60,9 @@ def compare(restoration: Restoration, operator: Operator) -> tuple[float, float]
     noise_std = max(operator.noise_std, _QUIET)
     mean, exact = exact_posterior(operator, measurement, noise_std, DRAWS, generator)
     pipeline = RestorationPipeline(network, scheduler)
-    pipeline.set_progress_bar_config(disable=True)
-    try:
-        drawn = pipeline(
+    pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
+    with explaining():
+        drawn: Any = pipeline(
             measurement.float(),
             operator,
             method=options.method,
@@ -70,12 +71,10 @@ def compare(restoration: Restoration, operator: Operator) -> tuple[float, float]
             generator=options.seed,
             output_type="pt",
         )
-    except ValueError as error:
-        raise ModelError(str(error)) from error
     draws = drawn.images[0].double()
     sd = float((exact - mean).square().mean().sqrt())
-    error = float((draws.mean(0) - mean[0]).square().mean().sqrt())
-    return error / sd, float(draws.std(0).square().mean().sqrt()) / sd
+    off = float((draws.mean(0) - mean[0]).square().mean().sqrt())
+    return off / sd, float(draws.std(0).square().mean().sqrt()) / sd
 
 
 def _operator(restoration: Restoration) -> Operator:
