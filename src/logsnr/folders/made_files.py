@@ -28,7 +28,7 @@ class MadeFiles:
     record: the name of its record, such as restore.json.
     request: what is asked for, as JSON; what it says must have been asked for before in this folder.
 
-    Raises ConfigError where another request made the folder.
+    Raises ConfigError where another request made what is in the folder.
     """
 
     def __init__(self, out: Path, record: str, request: Mapping[str, Any]) -> None:
@@ -36,8 +36,9 @@ class MadeFiles:
         self._content: dict[str, Any] = {"format": _FORMAT, "request": dict(request), "files": {}}
         if self.path.is_file():
             found = read_json(self.path)
-            _require_same(found.get("request", {}), self._content["request"], out, found.get("format"))
-            self._content = found
+            if found.get("format") != _FORMAT or _anything(found, out):
+                _require_same(found.get("request", {}), self._content["request"], out, found.get("format"))
+                self._content = found
 
     def is_done(self, name: str, digest: str) -> bool:
         """Whether the file called `name` was made of content with that hash, and all that was written is there."""
@@ -101,6 +102,11 @@ def require_apart(out: Path, inputs: Sequence[Path]) -> None:
                 f"--out must lie apart from the pictures that are read, and {out} is the folder of {given}, holds it "
                 f"or lies in it. Take another, as {real.parent / (real.name + '-made')}."
             )
+
+
+def _anything(found: Mapping[str, Any], out: Path) -> bool:
+    """Whether any file is there of those that a record says were written."""
+    return any((out / name).exists() for entry in found["files"].values() for name in entry["written"])
 
 
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, form: Any) -> None:
