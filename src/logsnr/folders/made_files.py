@@ -36,6 +36,7 @@ class MadeFiles:
         self._content: dict[str, Any] = {"format": _FORMAT, "request": dict(request), "files": {}}
         if self.path.is_file():
             found = read_json(self.path)
+            found = found if isinstance(found, dict) else {}
             if found.get("format") != _FORMAT or _anything(found, out):
                 _require_same(found.get("request", {}), self._content["request"], out, found.get("format"))
                 self._content = found

@@ -146,6 +146,10 @@ def label_of(pipeline: RestorationPipeline, label: str) -> int | str:
     return int(label) if label.isdigit() and label not in (pipeline.id2label or {}).values() else label
 
 
+_AS_OPTIONS = {"num_inference_steps": "steps", "num_samples": "samples", "class_labels": "class_label"}
+"""Arguments of the pipeline -> the options that they are given by."""
+
+
 @contextlib.contextmanager
 def explaining() -> Iterator[None]:
     """What the pipeline refuses is what was asked of the model."""
@@ -154,7 +158,8 @@ def explaining() -> Iterator[None]:
     except LogsnrError:
         raise
     except ValueError as error:
-        raise ModelError(str(error)) from error
+        first, _, rest = str(error).partition(" ")
+        raise ModelError(f"{_AS_OPTIONS.get(first, first)} {rest}") from error
 
 
 def _fingerprint(pipeline: RestorationPipeline) -> str:

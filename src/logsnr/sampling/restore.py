@@ -33,6 +33,8 @@ STD_WHITE = 0.25
 """The standard deviation, of pictures in [0, 1], that is white in its map: a map holds a quarter of its values."""
 MOST_AT_ONCE = 32
 """Draws in a batch."""
+_COPIES_KEPT = 32
+"""Pictures in float32 that a method keeps of each that it draws: the solver's directions, and what it has of them."""
 
 
 def restore(restoration: Restoration, say: Callable[[str], None] = tqdm.write) -> tuple[int, list[str]]:
@@ -61,7 +63,8 @@ def restore(restoration: Restoration, say: Callable[[str], None] = tqdm.write) -
 def _batches(restoration: Restoration, names: Sequence[str], refused: list[str]) -> Iterator[list[Job]]:
     """Files of one size together, as many as are drawn at once; what can't be restored goes into `refused`."""
     together: dict[Any, list[Job]] = {}
-    at_once = draws_at_once(restoration.pipeline, restoration.options)
+    own = tuple(restoration.pipeline.image_shape)
+    at_once = draws_at_once(restoration.pipeline, restoration.options, own)
     for name in names:
         try:
             job = restoration.job(name)
@@ -70,8 +73,7 @@ def _batches(restoration: Restoration, names: Sequence[str], refused: list[str])
             continue
         alike = together.setdefault((job.operator.shape, str(job.meeting.damage)), [])
         alike.append(job)
-        larger = job.operator.shape != tuple(restoration.pipeline.image_shape)
-        if len(alike) == (1 if larger else max(1, at_once // restoration.options.samples)):
+        if len(alike) == (1 if job.operator.shape != own else max(1, at_once // restoration.options.samples)):
             yield list(alike)
             alike.clear()
     yield from (jobs for jobs in together.values() if jobs)
@@ -89,7 +91,8 @@ def _restore_together(
     made.begin({job.name: job.digest for job in jobs}, restoration.written)
     drawn = draw(restoration.pipeline, jobs, options, advance)
     facts = {}
-    for job, images, mean, std, fit in zip(jobs, drawn.images, drawn.mean, drawn.std, drawn.fit.tolist(), strict=True):
+    tensors = (drawn.images.cpu(), drawn.mean.cpu(), drawn.std.cpu(), drawn.fit.tolist())
+    for job, images, mean, std, fit in zip(jobs, *tensors, strict=True):
         names = restoration.written[job.name]
         pictures = [*images] if options.samples == 1 else [*images, mean]
         for name, values in zip(names, pictures, strict=False):
@@ -122,7 +125,7 @@ def draw(
 ) -> Any:
     """Draws for pictures of one size, as the pipeline returns them; `advance` is told the share that is done. Raises
     ModelError."""
-    method, at_once = make_method(options.method), draws_at_once(pipeline, options)
+    method, at_once = make_method(options.method), draws_at_once(pipeline, options, jobs[0].operator.shape)
     batches = -(-len(jobs) * options.samples // at_once)
     expected = batches * method.ticks(method.steps if options.steps is None else options.steps)
     steps = 0
@@ -150,15 +153,15 @@ def draw(
         )
 
 
-def draws_at_once(pipeline: RestorationPipeline, options: RestoreOptions) -> int:
-    """Draws in a batch: those that were asked for, or as many as half of the free memory holds, `MOST_AT_ONCE` at
-    most."""
+def draws_at_once(pipeline: RestorationPipeline, options: RestoreOptions, shape: Sequence[int]) -> int:
+    """Draws of pictures of that shape in a batch: those that were asked for, or as many as half of the free memory
+    holds, `MOST_AT_ONCE` at most."""
     if options.batch_size is not None:
         return options.batch_size
-    device = pipeline.unet.device
+    device, copies = pipeline.unet.device, make_method(options.method).copies
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    most = MOST_AT_ONCE // make_method(options.method).copies
-    return max(1, min(most, free // 2 // max(1, pipeline.memory(options.method))))
+    whole = copies * _COPIES_KEPT * 4 * math.prod(shape)
+    return int(max(1, min(MOST_AT_ONCE // copies, free // 2 // (pipeline.memory(options.method) + whole))))
 
 
 def _pixels(path: Path) -> int:

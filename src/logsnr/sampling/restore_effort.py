@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -17,15 +18,17 @@ def effort(restoration: Restoration) -> str:
     """What would be done, in words; nothing is written."""
     pipeline, options = restoration.pipeline, restoration.options
     refused, tiles, sizes = [], 0, []
+    largest: tuple[int, ...] = pipeline.image_shape
     for name in restoration.files:
         try:
             shape = restoration.job(name).operator.shape
         except (DataError, ConfigError) as error:
             refused.append(f"  {error}")
             continue
+        largest = max(largest, shape, key=math.prod)
         tiles += pipeline.num_tiles(shape)
         sizes.append(f"{shape[2]}x{shape[1]}")
-    at_once = draws_at_once(pipeline, options)
+    at_once = draws_at_once(pipeline, options, largest)
     each = pipeline.evaluations(options.method, options.steps) * (2 if options.guidance_scale != 1 else 1)
     evaluations = each * tiles * options.samples
     seconds = evaluations * seconds_each(restoration, min(at_once, max(1, tiles * options.samples)))
