@@ -138,6 +138,10 @@ class RestorationPipeline(DiffusionPipeline):
         chosen = make_method(method, method_options)
         return chosen.cost(chosen.steps if num_inference_steps is None else num_inference_steps)
 
+    def num_tiles(self, shape: Sequence[int]) -> int:
+        """Evaluations that a picture of this shape, (channels, height, width), takes in place of one."""
+        return len(_tiles(tuple(shape[1:]), self.image_shape[1:]))
+
     # -- Drawing -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
