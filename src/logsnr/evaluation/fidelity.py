@@ -29,7 +29,7 @@ def psnr(images: Tensor, originals: Tensor) -> Tensor:
     """
     _require_pairs(images, originals, 1)
     found = peak_signal_noise_ratio(images, originals, data_range=1.0, reduction="none", dim=(1, 2, 3))
-    return cast(Tensor, found).clamp(max=100.0)
+    return found.clamp(max=100.0)
 
 
 def ssim(images: Tensor, originals: Tensor) -> Tensor:
