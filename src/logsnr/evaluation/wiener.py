@@ -61,14 +61,9 @@ class FittedGaussian:
         x = images.flatten(1)
         return (rest * x + ((x @ self.basis) * (f(self.variances) - rest)) @ self.basis.T).view_as(images)
 
-    def draw(self, seeds: Sequence[int]) -> Tensor:
-        """An image for each seed, (n, *shape); values may be outside [0, 1]."""
-        noise = torch.stack(
-            [
-                torch.randn(self.shape, generator=torch.Generator().manual_seed(seed), dtype=self.mean.dtype)
-                for seed in seeds
-            ]
-        )
+    def draw(self, generators: Sequence[torch.Generator]) -> Tensor:
+        """An image of each generator, (n, *shape); values may be outside [0, 1]."""
+        noise = self._noise(self.shape, generators)
         return self.mean.view(self.shape) + self.multiplied(noise, torch.sqrt)
 
     def posterior_mean(self, operator: Operator, measurement: Tensor) -> Tensor:
@@ -80,18 +75,16 @@ class FittedGaussian:
         return self._updated(operator, mean, measurement.to(mean.dtype) - operator.apply(mean))
 
     def posterior_draws(self, operator: Operator, measurement: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Exact draws of x | y for one measurement, one for each seed, (n, *shape); as of `posterior_mean`."""
-        prior = self.draw(seeds)
-        noise = torch.stack(
-            [
-                torch.randn(
-                    operator.measurement_shape, generator=torch.Generator().manual_seed(seed ^ 1), dtype=prior.dtype
-                )
-                for seed in seeds
-            ]
-        )
+        """Exact draws of x | y for one measurement, (1, *operator.measurement_shape), one for each seed: (n, *shape).
+        As of `posterior_mean`."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        prior = self.draw(generators)
+        noise = self._noise(operator.measurement_shape, generators)
         made = operator.apply(prior) + max(operator.noise_std, _LEAST_NOISE) * noise
         return self._updated(operator, prior, measurement.to(prior.dtype) - made)
+
+    def _noise(self, shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+        return torch.stack([torch.randn(tuple(shape), generator=g, dtype=self.mean.dtype) for g in generators])
 
     def _updated(self, operator: Operator, images: Tensor, residual: Tensor) -> Tensor:
         variance = max(operator.noise_std, _LEAST_NOISE) ** 2
@@ -164,8 +157,11 @@ def plain(operator: Operator, measurement: Tensor, mean: Tensor) -> tuple[str, T
     observed = operator.observed()
     if isinstance(operator, Downscale):
         words, found = "bicubic interpolation", F.interpolate(measurement, operator.shape[1:], mode="bicubic")
-    elif observed is not None:
-        words, found = "holes filled with the mean", torch.where(observed, operator.pinv(measurement), mean.to(measurement))
+    elif observed is not None and not bool(observed.all()):
+        words, found = (
+            "holes filled with the mean",
+            torch.where(observed, operator.pinv(measurement), mean.to(measurement)),
+        )
     elif operator.measurement_shape == operator.shape:
         words, found = "left as it is", measurement
     else:
