@@ -46,7 +46,7 @@ def test_figures_of_repair_stand_beside_others_of_the_model(trained: Path, logsn
     assert end.status == 0, end.output
     metrics = figures(trained)
     found = metrics["restoration"][DAMAGE]
-    assert set(found) == {"model", "gaussian", "plain", "protocol"}
+    assert set(found) == {"model", "gaussian", "method", "plain", "protocol"}
     for who in ("model", "gaussian"):
         for part in ("draw", "mean"):
             assert 0 < found[who][part]["psnr"]["value"] < 60
@@ -69,7 +69,7 @@ def test_figures_of_repair_stand_beside_others_of_the_model(trained: Path, logsn
     assert (trained / "evaluation" / "coverage-missing-0.5-noise-0.05.png").is_file()
 
     drawn = {path: path.stat().st_mtime_ns for path in (trained / "evaluation").glob("restored-*/*")}
-    assert len(drawn) == 2 * 4
+    assert len(drawn) == 3 * 4
     again = logsnr("evaluate", trained, "--restore", "Missing .5 + noise 5e-2", *OPTIONS)
     assert figures(trained) == metrics
     assert again.output == end.output

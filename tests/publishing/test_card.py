@@ -92,6 +92,7 @@ def published(names: list[str] | None = NAMES, metrics: dict[str, Any] | None = 
         pipeline=pipeline(names),
         code="pipeline_pixel_01234567",
         names_code=names is not None,
+        repairs="pipeline_restoration_01234567",
         samples=SampleOptions(num=16, guidance_scale=2.0 if names else None),
         shown_classes=names,
         training=training(metrics),

@@ -10,6 +10,7 @@ repair that was stopped goes on with the next image, and more images begin with 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,10 @@ from logsnr.base.files import digest_of, replacing_file
 from logsnr.base.seeds import sample_seed
 from logsnr.data.images import ImageData
 from logsnr.evaluation.wiener import FittedGaussian, fit_gaussian, number_to_fit
+from logsnr.models.gaussian import GaussianNetwork
 from logsnr.pipelines.restoration_operators import Operator
 from logsnr.sampling.operators import make_operator
+from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.settings.damage import Damage
 
 _BATCH = 128
@@ -137,16 +140,38 @@ def by_network(pipeline: Any, method: str, steps: int | None, draws: int) -> Cal
     return repair
 
 
-def by_gaussian(data: ImageData, draws: int) -> Callable[[Case], Tensor]:
-    """What `kept` repairs a case with: exact draws, of the Gaussian that fits the training images best."""
-    fitted: list[FittedGaussian] = []
+def by_gaussian(gaussian: FittedGaussian, draws: int) -> Callable[[Case], Tensor]:
+    """What `kept` repairs a case with: exact draws of a Gaussian's posterior."""
 
     def repair(case: Case) -> Tensor:
-        if not fitted:
-            fitted.append(gaussian_of(data))
-        return fitted[0].posterior_draws(case.operator, case.measurement, range(case.seed, case.seed + draws))
+        return gaussian.posterior_draws(case.operator, case.measurement, range(case.seed, case.seed + draws))
 
     return repair
+
+
+def of_gaussian(cases: Sequence[Case], gaussian: FittedGaussian, seed: int) -> list[Case]:
+    """As many cases with the same operators, whose originals are draws of the Gaussian, which may leave [0, 1]."""
+    made = []
+    for case in cases:
+        generator = torch.Generator().manual_seed(sample_seed(seed, case.place, "original"))
+        original = gaussian.draw([generator])
+        noise = torch.Generator().manual_seed(sample_seed(seed, case.place, "degrade"))
+        measurement = case.operator.measure(original, noise).float()
+        made.append(dataclasses.replace(case, original=original[0].float(), measurement=measurement))
+    return made
+
+
+def exact_network(gaussian: FittedGaussian, schedule: BetaScheduler) -> GaussianNetwork:
+    """The network of that Gaussian, which sees images in [-1, 1]."""
+    channels, size, _ = gaussian.shape
+    network: GaussianNetwork = GaussianNetwork(size, channels, channels)
+    return network.of(
+        2 * gaussian.mean - 1,
+        gaussian.basis,
+        4 * gaussian.variances,
+        4 * gaussian.rest,
+        schedule.alphas_cumprod,
+    )
 
 
 def gaussian_of(data: ImageData) -> FittedGaussian:

@@ -9,6 +9,9 @@ Beside the model stand two that know less: the Gaussian that fits the training i
   (Distances between sets, FID and KID, need hundreds of images; this one is of pairs, as LPIPS is.)
 - coverage of intervals between draws (`logsnr.evaluation.coverage`), of hidden pixels and of projections.
 
+Where coverage is wrong, either the method is or the network. To tell, the method is tried where there is no network to
+be wrong: on images drawn from that Gaussian, whose network is known in closed form (`logsnr.models.gaussian`).
+
 No class is given to a model that has classes: who repairs an image doesn't know what it shows.
 
 RUN/evaluation/restoration-….png   some originals, what was left of them, and what was made of it
@@ -34,11 +37,23 @@ from logsnr.evaluation.coverage import Ranks, pixel_ranks, projection_ranks
 from logsnr.evaluation.distribution import extractor_for
 from logsnr.evaluation.extractors import FeatureExtractor, features_of_images
 from logsnr.evaluation.fidelity import psnr, ssim
-from logsnr.evaluation.repaired import Case, Repairs, by_gaussian, by_network, damaged, folder_name, kept
+from logsnr.evaluation.repaired import (
+    Case,
+    Repairs,
+    by_gaussian,
+    by_network,
+    damaged,
+    exact_network,
+    folder_name,
+    gaussian_of,
+    kept,
+    of_gaussian,
+)
 from logsnr.evaluation.subject import Subject
 from logsnr.evaluation.wiener import plain
 from logsnr.media.coverage import Calibration, calibration_figure
 from logsnr.media.plots import save_png, side_by_side, to_pil
+from logsnr.models.gaussian import gaussian_schedule
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline, sources
 from logsnr.settings.damage import Damage, read_damage
 from logsnr.settings.objective import ConsistencyConfig
@@ -48,7 +63,7 @@ METHOD = "moment"
 _SHOWN = 6
 """Images in the picture."""
 _BATCH, _MEAN_OF = 128, 2_000
-_NAMES = {"model": "the model", "gaussian": "exact draws of a Gaussian"}
+_NAMES = {"model": "the model", "gaussian": "exact draws of a Gaussian", "method": "the method on that Gaussian"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +128,15 @@ def restoration(subject: Subject, options: EvaluateOptions) -> tuple[str, dict[s
     what = asked(subject, options)
     extractor = extractor_for(subject, options)
     model = _by_model(subject, what, options)
-    gaussian = _by_gaussian(subject, what, options) if what.cases[0].operator.linear else None
+    gaussians = _Gaussians(subject, what, options) if what.cases[0].operator.linear else None
     originals = torch.stack([case.original for case in what.cases])
     name, filled = _without_model(subject, what.cases)
     seen = _Seen(extractor, subject.folder, originals)
     bits, seed = subject.data.examples.bits, options.seed
     figures: dict[str, Any] = {"model": _figures(model, what.cases, seen, bits, seed)}
-    if gaussian is not None:
-        figures["gaussian"] = _figures(gaussian, what.cases, seen, bits, seed)
+    if gaussians is not None:
+        figures["gaussian"] = _figures(gaussians.exact(), what.cases, seen, bits, seed)
+        figures["method"] = {"coverage": gaussians.coverage_of_method()}
     figures["plain"] = {"name": name, **_fidelity(filled, originals), "feature_distance": seen.distance(filled)}
     figures["protocol"] = _protocol(subject, what, options, extractor)
     slug = re.sub(r"[^a-z0-9.]+", "-", what.text)
@@ -131,21 +147,49 @@ def restoration(subject: Subject, options: EvaluateOptions) -> tuple[str, dict[s
 
 
 def _by_model(subject: Subject, what: Asked, options: EvaluateOptions) -> Repairs:
+    decisive = (subject.digest, subject.data.fingerprint, what.text, options.seed)
+    return _drawn(subject, what.pipeline, what, options, decisive, what.cases)
+
+
+def _drawn(
+    subject: Subject, pipeline: Any, what: Asked, options: EvaluateOptions, decisive: Any, cases: list[Case]
+) -> Repairs:
+    """Draws by the method, made once for what is `decisive` beside it."""
     draws, steps = options.restore_draws, options.restore_steps
-    decisive = (subject.digest, subject.data.fingerprint, what.text, what.method, steps, draws, options.seed)
-    folder = subject.folder / folder_name(*decisive, sorted(sources()))
-    repair = by_network(what.pipeline, what.method, steps, draws)
+    folder = subject.folder / folder_name(decisive, what.method, steps, draws, sorted(sources()))
+    repair = by_network(pipeline, what.method, steps, draws)
     try:
-        return kept(folder, subject.data.examples.bits, what.cases, repair, f"Repairing by {what.method}")
+        return kept(folder, subject.data.examples.bits, cases, repair, f"Repairing by {what.method}")
     except ValueError as error:
         raise ModelError(f"restore {what.text!r} by {what.method}: {error}") from error
 
 
-def _by_gaussian(subject: Subject, what: Asked, options: EvaluateOptions) -> Repairs:
-    decisive = ("gaussian", subject.data.fingerprint, what.text, options.restore_draws, options.seed)
-    repair = by_gaussian(subject.data, options.restore_draws)
-    folder = subject.folder / folder_name(*decisive)
-    return kept(folder, subject.data.examples.bits, what.cases, repair, "Repairing by a Gaussian")
+class _Gaussians:
+    """The Gaussian that fits the training images, what it makes of the cases, and what the method makes of its own."""
+
+    def __init__(self, subject: Subject, what: Asked, options: EvaluateOptions) -> None:
+        self._subject, self._what, self._options = subject, what, options
+        self._gaussian = gaussian_of(subject.data)
+
+    def exact(self) -> Repairs:
+        """Exact draws of its posterior."""
+        subject, draws = self._subject, self._options.restore_draws
+        decisive = ("gaussian", subject.data.fingerprint, self._what.text, draws, self._options.seed)
+        repair = by_gaussian(self._gaussian, draws)
+        folder = subject.folder / folder_name(*decisive)
+        return kept(folder, subject.data.examples.bits, self._what.cases, repair, "Repairing by a Gaussian")
+
+    def coverage_of_method(self) -> dict[str, Any]:
+        """Of images of the Gaussian, by the method with the exact network; both are cut off at 0 and 1."""
+        subject, seed = self._subject, self._options.seed
+        cases = of_gaussian(self._what.cases, self._gaussian, seed)
+        network = exact_network(self._gaussian, subject.schedule).to(subject.task.network.device)
+        pipeline = RestorationPipeline(network, gaussian_schedule(subject.schedule))
+        pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
+        decisive = ("exact network", subject.data.fingerprint, self._what.text, seed)
+        repairs = _drawn(subject, pipeline, self._what, self._options, decisive, cases)
+        originals = torch.stack([case.original for case in cases]).clamp(0, 1)
+        return _coverages(originals, repairs, cases, subject.data.examples.bits, seed)
 
 
 def _without_model(subject: Subject, cases: list[Case]) -> tuple[str, Tensor]:
@@ -175,19 +219,25 @@ class _Seen:
 
 def _figures(repairs: Repairs, cases: list[Case], seen: _Seen, bits: int | None, seed: int) -> dict[str, Any]:
     originals = torch.stack([case.original for case in cases])
-    hidden = torch.stack([case.hidden for case in cases])
     first = repairs.draws[:, 0]
-    ranks = {
-        "pixels": pixel_ranks(originals, repairs.draws, hidden, bits=bits, seed=seed),
-        "projections": projection_ranks(originals, repairs.draws, hidden, seed=seed),
-    }
     return {
         "draw": _fidelity(first, originals),
         "mean": _fidelity(repairs.means, originals),
         "feature_distance": seen.distance(first),
         "fit": float(repairs.fit.mean()) if bool(repairs.fit.isfinite().all()) else None,
-        "coverage": {name: _coverage(each) for name, each in ranks.items()},
+        "coverage": _coverages(originals, repairs, cases, bits, seed),
     }
+
+
+def _coverages(
+    originals: Tensor, repairs: Repairs, cases: list[Case], bits: int | None, seed: int
+) -> dict[str, dict[str, Any] | None]:
+    hidden = torch.stack([case.hidden for case in cases])
+    ranks = {
+        "pixels": pixel_ranks(originals, repairs.draws, hidden, bits=bits, seed=seed),
+        "projections": projection_ranks(originals, repairs.draws, hidden, seed=seed),
+    }
+    return {name: _coverage(each) for name, each in ranks.items()}
 
 
 def _fidelity(images: Tensor, originals: Tensor) -> dict[str, Any]:
@@ -258,10 +308,12 @@ def _picture(cases: list[Case], filled: Tensor, repairs: Repairs) -> Image.Image
 def _in_words(figures: dict[str, Any], paths: list[Path]) -> str:
     protocol = figures["protocol"]
     head = ("", "PSNR of the mean", "of a draw", "SSIM of the mean", "of a draw", "feature distance", *_COVERED)
-    rows = [head, *(_row(_NAMES[who], figures[who]) for who in _NAMES if who in figures)]
+    rows = [head, *(_row(_NAMES[who], figures[who]) for who in ("model", "gaussian") if who in figures)]
     found = figures["plain"]
     alone = [_two(found[key], digits) for key, digits in (("psnr", 2), ("ssim", 3))]
     rows.append((found["name"], "", alone[0], "", alone[1], _two(found["feature_distance"], 3), "", ""))
+    if "method" in figures:
+        rows.append((_NAMES["method"], *[""] * 5, *_covered(figures["method"])))
     nominal = next((c["nominal"] for c in figures["model"]["coverage"].values() if c is not None), math.nan)
     fit = figures["model"]["fit"]
     lines = [
@@ -282,11 +334,14 @@ def _row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
     fidelity = [
         _two(found[part][key], digits) for key, digits in (("psnr", 2), ("ssim", 3)) for part in ("mean", "draw")
     ]
-    covered = [
+    return (name, *fidelity, _two(found["feature_distance"], 3), *_covered(found))
+
+
+def _covered(found: dict[str, Any]) -> list[str]:
+    return [
         "–" if each is None else f"{100 * each['value']:.1f} ± {100 * each['standard_error']:.1f} %"
         for each in found["coverage"].values()
     ]
-    return (name, *fidelity, _two(found["feature_distance"], 3), *covered)
 
 
 def _two(found: dict[str, float], digits: int) -> str:
