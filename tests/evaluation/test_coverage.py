@@ -102,10 +102,13 @@ def test_draws_of_another_shape() -> None:
 
 
 def test_the_picture() -> None:
-    ranks: Ranks = pixel_ranks(*problem())
-    curve = Calibration(ranks.nominal, ranks.coverage, ranks.errors, ranks.shares)
-    figure = calibration_figure({"pixels": curve, "projections": curve}, "missing 0.6")
-    coverage, histogram = figure.axes
-    assert [line.get_label() for line in coverage.lines[1:]] == ["pixels", "projections"]
-    assert coverage.lines[1].get_xdata().tolist() == ranks.nominal
-    assert len(histogram.patches) == 2
+    curves = {}
+    for name, scale in (("right", 1.0), ("too sure", 0.5)):
+        ranks: Ranks = pixel_ranks(*problem(scale))
+        curves[name] = Calibration(ranks.nominal, ranks.coverage, ranks.errors)
+    figure = calibration_figure({"pixels": curves, "projections": curves}, "missing 0.6")
+    assert [axes.get_title("left") for axes in figure.axes] == ["pixels", "projections"]
+    for axes in figure.axes:
+        assert [line.get_label() for line in axes.lines[1:]] == ["right", "too sure"]
+        assert axes.lines[1].get_xdata().tolist() == pytest.approx(curves["right"].nominal)
+        assert axes.lines[2].get_ydata().max() < 0.75

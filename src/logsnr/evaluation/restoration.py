@@ -142,7 +142,8 @@ def restoration(subject: Subject, options: EvaluateOptions) -> tuple[str, dict[s
     slug = re.sub(r"[^a-z0-9.]+", "-", what.text)
     paths = [subject.folder / f"{kind}-{slug}.png" for kind in ("restoration", "coverage")]
     save_png(_picture(what.cases, filled, model), paths[0])
-    save_png(calibration_figure(_curves(figures), what.text), paths[1])
+    if panels := _curves(figures):
+        save_png(calibration_figure(panels, f"Coverage of intervals between draws: {what.text}"), paths[1])
     return what.text, figures, _in_words(figures, paths)
 
 
@@ -280,26 +281,27 @@ def _protocol(subject: Subject, what: Asked, options: EvaluateOptions, extractor
 # -- For people ----------------------------------------------------------------------------------------------------
 
 
-def _curves(figures: dict[str, Any]) -> dict[str, Calibration]:
-    curves = {}
+def _curves(figures: dict[str, Any]) -> dict[str, dict[str, Calibration]]:
+    """A panel for pixels, one for projections."""
+    panels: dict[str, dict[str, Calibration]] = {}
     for who, name in _NAMES.items():
         for what, found in figures.get(who, {}).get("coverage", {}).items():
             if found is not None:
                 levels = found["levels"]
-                curves[f"{name}: {what}"] = Calibration(
-                    levels["nominal"], levels["coverage"], levels["standard_error"], found["ranks"]
-                )
-    return curves
+                curve = Calibration(levels["nominal"], levels["coverage"], levels["standard_error"])
+                panels.setdefault(what, {})[name] = curve
+    return panels
 
 
 def _picture(cases: list[Case], filled: Tensor, repairs: Repairs) -> Image.Image:
-    """A row for each of some images."""
+    """A row for each of some images, by its place: what it was, its measurement turned back (`pinv`), what one does
+    without a model, a draw, the mean of all, and their standard deviation, white at its most, 0.5."""
     rows, shown = [], cases[:_SHOWN]
     for k, case in enumerate(shown):
         measured = case.operator.pinv(case.measurement)[0].clamp(0, 1)
         spread = repairs.draws[k].std(0).mul(2)
         rows.append([case.original, measured, filled[k], repairs.draws[k, 0], repairs.means[k], spread])
-    columns = ["original", "measured", "without a model", "one draw", "mean of draws", "their std, white 0.5"]
+    columns = ["original", "measured", "filled", "draw", "mean", "std × 2"]
     return side_by_side(
         [to_pil(torch.stack(row)) for row in rows], [str(case.place) for case in cases[:_SHOWN]], columns
     )

@@ -1,4 +1,4 @@
-"""Calibration in two pictures: how often intervals hold the truth, and the truth's rank among the draws."""
+"""Calibration in a picture: how often intervals between draws hold the truth, at every level."""
 
 from __future__ import annotations
 
@@ -14,41 +14,36 @@ if TYPE_CHECKING:
 
 
 class Calibration(NamedTuple):
-    """What is drawn of one method and kind of number; in [0, 1]."""
+    """What is drawn of one kind of number, in [0, 1]: the coverage of intervals, from wide to narrow."""
 
     nominal: Sequence[float]
-    """The coverage that intervals should have."""
+    """What it should be."""
     coverage: Sequence[float]
     errors: Sequence[float]
     """Standard errors of the coverage."""
-    ranks: Sequence[float]
-    """Share of each rank of the truth among the draws, from below all to above all."""
 
 
-def calibration_figure(curves: Mapping[str, Calibration], title: str) -> Figure:
-    """Coverage against what it should be, with bands of 95 %, and shares of ranks; a colour for each of `curves`."""
-    figure = new_figure(11, 4.6)
+def calibration_figure(panels: Mapping[str, Mapping[str, Calibration]], title: str) -> Figure:
+    """Coverage against what it should be, with bands of 95 %: a panel for each kind of number, a line for each of what
+    is compared, the first of them bold. All panels have the same lines."""
+    figure = new_figure(5 * len(panels) + 0.5, 5)
     figure.suptitle(title, fontsize=11)
-    coverage_axes, rank_axes = figure.subplots(1, 2)
-    coverage_axes.plot([0, 1], [0, 1], color=FRAME, linewidth=1, zorder=1)
-    for (name, each), (color, style) in zip(curves.items(), lines_of(curves), strict=True):
-        nominal, found, reach = np.array(each.nominal), np.array(each.coverage), 1.96 * np.array(each.errors)
-        coverage_axes.plot(nominal, found, color=color, linestyle=style, linewidth=1.8, label=name)
-        coverage_axes.fill_between(nominal, found - reach, found + reach, color=color, alpha=0.15, linewidth=0)
-        shares = np.array(each.ranks) * len(each.ranks)
-        rank_axes.stairs(shares, np.linspace(0, 1, len(shares) + 1), color=color, linestyle=style, linewidth=1.8)
-    rank_axes.axhline(1, color=FRAME, linewidth=1, zorder=1)
-    rank_axes.set_ylim(bottom=0)
-    rank_axes.set_xlim(0, 1)
-    coverage_axes.set_xlim(0, 1)
-    coverage_axes.set_ylim(0, 1)
-    coverage_axes.annotate("surer than it may be", (0.97, 0.04), ha="right", color=INK, fontsize=9)
-    coverage_axes.annotate("less sure than it might be", (0.03, 0.94), color=INK, fontsize=9)
-    coverage_axes.set_xlabel("coverage that the interval should have")
-    rank_axes.set_xlabel("rank of the original among its draws (share of all)")
-    label_axes(coverage_axes, "Coverage of intervals between draws", "originals in the interval (share)")
-    label_axes(rank_axes, "Where the originals lie", "originals, over what is right")
-    figure.legend(
-        *coverage_axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(curves), 4), frameon=False
-    )
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (name, curves) in zip(all_axes, panels.items(), strict=True):
+        axes.plot([0, 1], [0, 1], color=FRAME, linewidth=1, zorder=1)
+        for k, ((who, each), (color, style)) in enumerate(zip(curves.items(), lines_of(curves), strict=True)):
+            nominal, found, reach = np.array(each.nominal), np.array(each.coverage), 1.96 * np.array(each.errors)
+            axes.plot(
+                nominal, found, color=color, linestyle=style, linewidth=1.6 if k else 3.2, marker="o", markersize=4,
+                label=who,
+            )  # fmt: skip
+            axes.fill_between(nominal, found - reach, found + reach, color=color, alpha=0.15, linewidth=0)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_aspect("equal")
+        axes.annotate("surer than it may be", (0.97, 0.04), ha="right", color=INK, fontsize=9)
+        axes.annotate("less sure than it might be", (0.03, 0.94), color=INK, fontsize=9)
+        axes.set_xlabel("coverage that the interval should have")
+        label_axes(axes, name, "originals in the interval (share)")
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
