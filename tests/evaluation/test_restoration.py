@@ -72,7 +72,7 @@ def test_figures_of_repair_stand_beside_others_of_the_model(trained: Path, logsn
     assert len(drawn) == 3 * 4
     again = logsnr("evaluate", trained, "--restore", "Missing .5 + noise 5e-2", *OPTIONS)
     assert figures(trained) == metrics
-    assert again.output == end.output
+    assert again.output.partition("Repair: ")[2] == end.output.partition("Repair: ")[2]
     assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
 
     other = logsnr("evaluate", trained, "--restore", "jpeg 10", *OPTIONS, "--restore-method", "diffpir")

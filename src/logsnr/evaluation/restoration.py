@@ -55,6 +55,7 @@ from logsnr.media.coverage import Calibration, calibration_figure
 from logsnr.media.plots import save_png, side_by_side, to_pil
 from logsnr.models.gaussian import gaussian_schedule
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline, sources
+from logsnr.pipelines.restoration_methods import make_method
 from logsnr.settings.damage import Damage, read_damage
 from logsnr.settings.objective import ConsistencyConfig
 from logsnr.settings.options import EvaluateOptions
@@ -110,7 +111,7 @@ def asked(subject: Subject, options: EvaluateOptions) -> Asked:
 def plan(subject: Subject, options: EvaluateOptions) -> str:
     """What `restoration` would do, in words."""
     what = asked(subject, options)
-    evaluations = what.pipeline.evaluations(what.method, options.restore_steps, None)
+    evaluations = what.pipeline.evaluations(what.method, options.restore_steps)
     total = evaluations * options.restore_draws * len(what.cases)
     return (
         f'Would damage {len(what.cases)} held-out images by "{what.text}" and repair each {options.restore_draws} '
@@ -265,7 +266,7 @@ def _coverage(ranks: Ranks) -> dict[str, Any] | None:
 
 
 def _protocol(subject: Subject, what: Asked, options: EvaluateOptions, extractor: FeatureExtractor) -> dict[str, str]:
-    steps = "?"
+    steps = options.restore_steps or make_method(what.method, None).steps
     labels = ", without a class" if subject.data.examples.condition(0) else ""
     return {
         "images": f"{len(what.cases)} held-out images, {options.restore_draws} draws of each",
