@@ -109,6 +109,8 @@ def test_dry_run_says_evaluations_and_writes_nothing(trained: Path, logsnr: Run)
         (["--restore", "blurr 2"], "restore: there is no damage 'blurr'. Did you mean blur?"),
         (["--restore", "gray"], "gray needs a model of RGB pictures"),
         (["--restore", "blur 1", "--restore-method", "wish"], "--restore-method must be one of moment, "),
+        (["--restore", "jpeg 10"], "--restore-method must be diffpir, dps or gibbs where damage isn't linear"),
+        (["--restore", "blur 1", "--features", "vgg"], "--features 'vgg' is unknown"),
         (["--restore", "blur 1", "--restore-draws", "1"], "--restore-draws must be at least 2, and is 1"),
         (["--restore", "blur 1", "--steps", "5"], "--steps plays no part in repair"),
         (["--restore-draws", "5"], "--restore-draws is for repair, which isn't measured without restore"),

@@ -34,8 +34,8 @@ from torch import Tensor
 from logsnr.base.columns import aligned
 from logsnr.base.errors import ConfigError, ModelError
 from logsnr.evaluation.coverage import Ranks, pixel_ranks, projection_ranks
-from logsnr.evaluation.distribution import extractor_for
-from logsnr.evaluation.extractors import FeatureExtractor, features_of_images
+from logsnr.evaluation.distribution import extractor_for, features_name
+from logsnr.evaluation.extractors import FeatureExtractor, features_of_images, find_extractor
 from logsnr.evaluation.fidelity import psnr, ssim
 from logsnr.evaluation.repaired import (
     Case,
@@ -103,8 +103,11 @@ def asked(subject: Subject, options: EvaluateOptions) -> Asked:
     method = options.restore_method or METHOD
     if method not in pipeline.methods:
         raise ConfigError(f"restore_method must be one of {', '.join(pipeline.methods)}, and is {method!r}.")
+    find_extractor(features_name(options, subject.task.parts, subject.data) or "")
     damage = read_damage(options.restore)
     cases = damaged(subject.data, damage, options.restore_images, options.seed)
+    if make_method(method).requires == "linear" and not cases[0].operator.linear:
+        raise ConfigError(f"restore_method must be diffpir, dps or gibbs where damage isn't linear, and is {method!r}.")
     return Asked(damage, method, cases, pipeline)
 
 
@@ -115,7 +118,7 @@ def plan(subject: Subject, options: EvaluateOptions) -> str:
     total = evaluations * options.restore_draws * len(what.cases)
     return (
         f'Would damage {len(what.cases)} held-out images by "{what.text}" and repair each {options.restore_draws} '
-        f"times by {what.method} ({evaluations:,.0f} evaluations of the network for each, a gradient counted as two; "
+        f"times by {what.method} (at most {evaluations:,.0f} evaluations of the network for each, gradients counted; "
         f"{total:,.0f} in all)."
     )
 
@@ -266,7 +269,7 @@ def _coverage(ranks: Ranks) -> dict[str, Any] | None:
 
 
 def _protocol(subject: Subject, what: Asked, options: EvaluateOptions, extractor: FeatureExtractor) -> dict[str, str]:
-    steps = options.restore_steps or make_method(what.method, None).steps
+    steps = options.restore_steps or make_method(what.method).steps
     labels = ", without a class" if subject.data.examples.condition(0) else ""
     return {
         "images": f"{len(what.cases)} held-out images, {options.restore_draws} draws of each",

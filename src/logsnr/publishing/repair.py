@@ -35,7 +35,7 @@ def repair_protocols(metrics: dict[str, Any]) -> list[str]:
     """How the figures of each damage came about."""
     return [
         f"{prose(damage)}: {prose(found['protocol']['images'])}; {prose(found['protocol']['method'])}; seed "
-        f"{found['protocol']['seed']}; features: {prose(found['protocol']['features'])}."
+        f"{found['protocol']['seed']}; features: {prose(found['protocol']['features'])}.{_of_method(found)}"
         for damage, found in metrics.get("restoration", {}).items()
     ]
 
@@ -45,7 +45,16 @@ def _values(found: dict[str, Any]) -> list[str]:
         " / ".join(f"{found[part][key]['value']:.{digits}f}" for part in ("mean", "draw"))
         for key, digits in (("psnr", 2), ("ssim", 3))
     ]
+    return [*both, f"{found['feature_distance']['value']:.3f}", _covered(found)]
+
+
+def _of_method(found: dict[str, Any]) -> str:
+    """What of the coverage isn't the network's."""
+    said = _covered(found["method"]) if "method" in found else ""
+    return f" Coverage of the method on images of the Gaussian, whose network is exact: {said}." if said else ""
+
+
+def _covered(found: dict[str, Any]) -> str:
     covered = [each for each in found["coverage"].values() if each is not None]
     said = " / ".join(f"{100 * each['value']:.0f} ± {100 * each['standard_error']:.0f} %" for each in covered)
-    nominal = f" ({100 * covered[0]['nominal']:.0f} %)" if covered else ""
-    return [*both, f"{found['feature_distance']['value']:.3f}", said + nominal]
+    return f"{said} ({100 * covered[0]['nominal']:.0f} %)" if covered else ""
