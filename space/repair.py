@@ -44,17 +44,14 @@ Pixels = npt.NDArray[np.uint8]
 def load(repo: str, pipe: Any) -> Any:
     """A `RestorationPipeline` of the network and scheduler of `pipe`, by the code in its folder or Hub repo.
 
-    None where that code isn't there, and of a model that can't repair, as one distilled for a few steps can't.
+    None where that code isn't there: a model distilled for a few steps has none, for it can't repair.
     """
     files = os.listdir(repo) if os.path.isdir(repo) else list_repo_files(repo)
     found = [file for file in files if re.fullmatch(r"pipeline_restoration_[0-9a-f]{8}\.py", file)]
     if not found:
         return None
     code = get_class_from_dynamic_module(repo, found[0], class_name="RestorationPipeline", trust_remote_code=True)
-    try:
-        restorer = code(pipe.unet, pipe.scheduler, pipe.id2label)
-    except ValueError:
-        return None
+    restorer = code(pipe.unet, pipe.scheduler, pipe.id2label)
     restorer.set_progress_bar_config(disable=True)
     return restorer
 
@@ -376,7 +373,7 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
             buttons=[],
             label="Your picture",
             min_width=240,
-            elem_classes=["pixels"],
+            elem_classes=["pixels", "dropped"],
         )
         with gr.Column(scale=2, min_width=320):
             gr.Markdown(
@@ -397,6 +394,7 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
                 height=480,
                 buttons=[],
                 label="Paint over what is missing",
+                placeholder="First a picture, in the frame above",
                 elem_classes=["pixels", "editor"],
             )
         with gr.Column(scale=6, min_width=320):

@@ -18,6 +18,7 @@ from huggingface_hub import SpaceCard, SpaceCardData
 from logsnr.base.errors import ConfigError, LogsnrError
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
+from logsnr.publishing.repair import can_repair
 from logsnr.sampling.sample import choose_device
 from logsnr.tasks.load import load
 from logsnr.tasks.parts import parts_of_pipeline
@@ -85,10 +86,9 @@ def _restorer(pipe: Any, evaluating: AbstractContextManager[Any]) -> Restoration
             with evaluating:
                 return super().__call__(*args, **kwargs)
 
-    try:
-        restorer = Restorer(pipe.unet, pipe.scheduler, pipe.id2label)
-    except ValueError:  # of a model distilled for a few steps, say
+    if not can_repair(pipe):
         return None
+    restorer = Restorer(pipe.unet, pipe.scheduler, pipe.id2label)
     restorer.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
     return restorer
 
