@@ -66,6 +66,7 @@ CSS = """
 .examples .grid-container {grid-template-columns: repeat(3, 110px)}
 .repairs > div {display: flex; flex-wrap: wrap; gap: 20px; margin-top: .7em}
 .repairs figure {width: 240px; margin: 0}
+.repairs figure img {aspect-ratio: auto}
 .repairs figcaption {font-size: .85em; color: var(--body-text-color-subdued); margin-top: .3em}
 .repairs .bar {display: flex; gap: .5em; align-items: center}
 .repairs .bar b {flex: 1; height: .8em; border-radius: 2px}
