@@ -30,6 +30,8 @@ from PIL import Image, ImageDraw, ImageOps
 
 MOST_REPAIRS, MOST_STEPS, STEPS, NOISE = 16, 250, 20, 0.02
 LARGEST_SEED = 2**32 - 1
+ROOM = 2**31
+"""Bytes that repairs may take at once; more of them come in turns."""
 CANVAS = 448
 """About as many pixels a side has the canvas on which a hole is painted, whatever the model's size."""
 PAINT = "#e5399a"
@@ -221,24 +223,24 @@ def repair(
     if seed is None or not 0 <= seed <= LARGEST_SEED:
         raise ValueError(f"The seed must be a whole number from 0 to {LARGEST_SEED}, and is {seed}.")
     measurement, known = read(given, layers, damage, restorer)
-    operator, begin, done = operator_of(damage, known, restorer), time.monotonic(), 0
+    begin, done = time.monotonic(), 0
 
-    def after_step(pipe: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
+    def after_step(pipe: Any, step: int, timestep: Any, kept: dict[str, Any]) -> None:
         nonlocal done
         done += 1
-        on_step(done, steps)
-        return kept
+        on_step(done, steps * -(-number // at_once))
 
     try:
+        at_once = max(1, min(number, ROOM // restorer.memory(method)))
         out = restorer(
             measurement,
-            operator,
+            operator_of(damage, known, restorer),
             method=method,
             num_samples=number,
             num_inference_steps=steps,
             class_labels=label,
             generator=int(seed),
-            batch_size=number,
+            batch_size=at_once,
             output_type="pt",
             callback_on_step_end=after_step,
         )
@@ -280,16 +282,15 @@ def to_image(image: torch.Tensor) -> Image.Image:
 
 def transparent(measurement: torch.Tensor, known: torch.Tensor) -> Image.Image:
     """What the model went by; the hole is transparent."""
-    picture = to_image(measurement).convert("RGBA")
-    alpha = Image.fromarray(np.where(known[0].numpy(), 255, 0).astype(np.uint8))
-    picture.putalpha(Image.composite(picture.getchannel("A"), alpha, alpha))
-    return picture
+    pixels = np.array(to_image(measurement).convert("RGBA"))
+    pixels[~known[0].numpy()] = 0
+    return Image.fromarray(pixels)
 
 
 def heat(values: npt.NDArray[np.float64]) -> Pixels:
     """(height, width) in [0, 1] to colours (height, width, 3)."""
-    at = np.linspace(0, 1, len(HEAT))
-    colours = np.stack([np.interp(values, at, [colour[k] for colour in HEAT]) for k in range(3)], -1)
+    at = values * (len(HEAT) - 1)
+    colours = np.stack([np.interp(at, range(len(HEAT)), channel) for channel in zip(*HEAT, strict=True)], -1)
     return colours.round().astype(np.uint8)
 
 
@@ -344,10 +345,9 @@ def class_names(pipe: Any) -> list[str]:
 def kinds(shape: tuple[int, int, int]) -> list[tuple[str, str]]:
     """What may be wrong, in words, and the kind of `Damage`."""
     found = [("Parts are missing", "missing"), ("Noise", "noise"), ("Blur", "blur")]
-    _, height, width = shape
     for kind, factor, words in (("half", 2, "Half the size"), ("quarter", 4, "A quarter of the size")):
-        if height % factor == 0 and width % factor == 0:
-            found.append((f"{words}: {width // factor}×{height // factor}", kind))
+        if shape[1] % factor == shape[2] % factor == 0:
+            found.append((f"{words}: {shape[2] // factor}×{shape[1] // factor}", kind))
     return found
 
 
@@ -421,7 +421,8 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
                 )
             with gr.Row():
                 number = count(1, MOST_REPAIRS, value=4, label="Repairs")
-                steps = count(2, MOST_STEPS, value=STEPS, label="Steps")
+                longest = min(MOST_STEPS, restorer.scheduler.config.num_train_timesteps)
+                steps = count(2, longest, value=min(STEPS, longest), label="Steps")
                 seed = gr.Number(0, precision=0, label="Seed", min_width=80)
             method = gr.Radio(METHODS, value="diffpir", label="Method")
             button = gr.Button("Repair", variant="primary")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline, sources
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 
-pytest.importorskip("gradio", reason="gradio is missing: pip install logsnr[demo]")
-from logsnr.space import repair  # needs gradio
+gradio: Any = pytest.importorskip("gradio", reason="gradio is missing: pip install logsnr[demo]")
+from logsnr.space import app, repair  # noqa: E402  # needs gradio
 
 NAMES = {0: "cat", 1: "<b>dog"}
 
@@ -140,6 +141,16 @@ def test_repairs_are_the_pipelines_own_with_a_table_of_what_they_share() -> None
     assert "standard deviation of the 4 repairs" in found.report
 
 
+def test_where_memory_is_short_repairs_come_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, steps = restorer(), list[tuple[int, int]]()
+    at_once = mended(pipe, number=3)
+    monkeypatch.setattr(repair, "ROOM", 2 * pipe.memory("diffpir"))
+    in_turns = mended(pipe, number=3, on_step=lambda done, total: steps.append((done, total)))
+    assert steps == [(k + 1, 6) for k in range(6)]
+    for a, b in zip(at_once.images, in_turns.images, strict=True):
+        np.testing.assert_allclose(np.asarray(a).astype(int), np.asarray(b).astype(int), atol=1)
+
+
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
 def test_gray_rgb_and_rgba_of_any_proportions(channels: int, mode: str) -> None:
     pipe = restorer(channels, (8, 16))
@@ -207,6 +218,14 @@ def test_examples_are_damaged_as_they_say() -> None:
 @pytest.mark.parametrize(("shape", "number"), [((1, 28, 28), 5), ((3, 6, 8), 4), ((3, 7, 8), 3)])
 def test_only_whole_parts_of_the_size_are_offered(shape: tuple[int, int, int], number: int) -> None:
     assert len(repair.kinds(shape)) == number
+
+
+def test_there_are_tabs_where_something_repairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "find_schedulers", lambda pipe: app.Schedulers(["CosineBeta"], {}))
+    pipe = PixelDiffusionPipeline(tiny_unet(), CosineBetaScheduler(prediction_type="v_prediction"))
+    for fill, names in [(None, []), (partial(repair.fill, restorer()), ["Draw", "Repair"])]:
+        blocks = app.build(pipe, "title", fill).blocks.values()
+        assert [block.label for block in blocks if isinstance(block, gradio.Tab)] == names
 
 
 def test_a_published_model_repairs_where_its_code_is(tmp_path: Path) -> None:
