@@ -93,8 +93,9 @@ class Cropped(NamedTuple):
 
 def crop(picture: Image.Image, shape: tuple[int, int, int]) -> Cropped:
     """A picture as it is shown on the canvas."""
-    rgba = picture.convert("RGBA")
-    mode = MODES[shape[0]]
+    if picture.mode.startswith("I"):  # 16 bit
+        picture = Image.fromarray((np.asarray(picture, float) / 257).round().astype(np.uint8))
+    rgba, mode = picture.convert("RGBA"), MODES[shape[0]]
     if mode != "RGBA":
         rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     height, width = canvas_size(shape)
@@ -106,8 +107,8 @@ def crop(picture: Image.Image, shape: tuple[int, int, int]) -> Cropped:
 
 def reduce(picture: Pixels, size: tuple[int, int]) -> npt.NDArray[np.float64]:
     """The means of equal blocks: (height, width, channels) of 0 to 255 to (channels, *size) of 0 to 1."""
-    height, width = size
-    blocks = picture.reshape(height, picture.shape[0] // height, width, picture.shape[1] // width, -1)
+    (height, width), (high, wide) = size, picture.shape[:2]
+    blocks = picture.reshape(height, high // height, width, wide // width, -1)
     means: npt.NDArray[np.float64] = blocks.mean((1, 3)).transpose(2, 0, 1) / 255
     return means
 
@@ -247,10 +248,8 @@ def repair(
     except ValueError:
         raise
     except Exception as error:  # whatever a solver raises is the reason
-        raise ValueError(
-            f"{steps} steps of {method} ended in {type(error).__name__}: {error}. Try fewer repairs or "
-            "the other method."
-        ) from error
+        what = f"{steps} steps of {method} ended in {type(error).__name__}: {error}."
+        raise ValueError(f"{what} Try fewer repairs or the other method.") from error
     fits = [float(fit) for fit in out.fit[0]]
     told = [f" · fit {fit:.2f}" if np.isfinite(fit) else "" for fit in fits]
     of_class = "" if label is None else f" of class {html.escape(class_names(restorer)[label])}"
@@ -305,8 +304,8 @@ def report(measurement: Image.Image, mean: torch.Tensor, std: torch.Tensor, numb
     ]
     words = "Two repairs or more are needed to see where they disagree."
     if number > 1:
-        scale = f'<span class="bar"><i>0</i><b style="background: linear-gradient(to right, {bar})"></b>'
-        scale += f"<i>{most:.2f}</i></span>"
+        colours = f'<b style="background: linear-gradient(to right, {bar})"></b>'
+        scale = f'<span class="bar"><i>0</i>{colours}<i>{most:.2f}</i></span>'
         figures.append(("Where they disagree", Image.fromarray(heat(spread / most)), scale))
         words = (
             f"The map shows the standard deviation of the {number} repairs at each pixel, black being 0 and white 1. "
@@ -349,6 +348,11 @@ def kinds(shape: tuple[int, int, int]) -> list[tuple[str, str]]:
         if shape[1] % factor == shape[2] % factor == 0:
             found.append((f"{words}: {shape[2] // factor}×{shape[1] // factor}", kind))
     return found
+
+
+def told(error: ValueError) -> gr.Error:
+    """What the page shows of it."""
+    return gr.Error(html.escape(str(error), quote=False), print_exception=False)
 
 
 def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> None:
@@ -409,16 +413,8 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
                 noise = slider(0, 0.5, value=NOISE, step=0.01, label="Noise", info=words)
                 words = "Standard deviation of a Gaussian, in the model's pixels."
                 blur = slider(0.3, 4, value=1, step=0.1, label="Blur", info=words, visible=False)
-                words = "What the picture shows, where you know it."
-                chosen = gr.Dropdown(
-                    ["any", *classes],
-                    value="any",
-                    type="index",
-                    label="Class",
-                    info=words,
-                    min_width=120,
-                    visible=bool(classes),
-                )
+                names, known = ["any", *classes], bool(classes)
+                chosen = gr.Dropdown(names, value="any", type="index", label="Class of what it shows", visible=known)
             with gr.Row():
                 number = count(1, MOST_REPAIRS, value=4, label="Repairs")
                 longest = min(MOST_STEPS, restorer.scheduler.config.num_train_timesteps)
@@ -438,7 +434,10 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
         return None if given is None else given.picture
 
     def on_open() -> list[tuple[Image.Image, str]]:
-        return [(example.value["composite"], example.caption) for example in own()]
+        try:
+            return [(example.value["composite"], example.caption) for example in own()]
+        except ValueError as error:
+            raise told(error) from error
 
     def on_example(event: gr.SelectData) -> tuple[Any, ...]:
         example = own()[event.index]
@@ -477,7 +476,7 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
                 on_step=on_step,
             )
         except ValueError as error:
-            raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
+            raise told(error) from error
         pictures = list(zip(found.images, found.captions, strict=True))
         return gr.Gallery(pictures, selected_index=None), found.summary, found.report
 

@@ -82,6 +82,8 @@ def test_the_middle_of_a_large_picture_in_the_models_channels() -> None:
         np.testing.assert_allclose(middle * 255, middle[0, 0] * 255, atol=1)
     assert repair.crop(photograph, (3, 8, 16)).seen == (500, 1000)
     assert repair.crop(photograph, (3, 600, 600)).picture.size == (600, 600)
+    deep = Image.fromarray(np.full((9, 9), 128 * 257, np.uint16))
+    assert repair.crop(deep, (1, 8, 8)).picture.getextrema() == (128, 128)
     transparent = repair.crop(Image.new("RGBA", (9, 9)), (1, 8, 8)).picture
     assert transparent.getextrema() == (255, 255)
 
@@ -202,6 +204,11 @@ def test_whatever_a_solver_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 # The tab
+
+
+def test_what_is_wrong_is_told_without_a_traceback_and_is_no_html() -> None:
+    error = repair.told(ValueError("<ended>"))
+    assert (error.message, error.print_exception) == ("&lt;ended&gt;", False)
 
 
 def test_examples_are_damaged_as_they_say() -> None:
