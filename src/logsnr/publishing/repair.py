@@ -56,5 +56,5 @@ def _of_method(found: dict[str, Any]) -> str:
 
 def _covered(found: dict[str, Any]) -> str:
     covered = [each for each in found["coverage"].values() if each is not None]
-    said = " / ".join(f"{100 * each['value']:.0f} ± {100 * each['standard_error']:.0f} %" for each in covered)
+    said = " / ".join(f"{100 * each['value']:.1f} ± {100 * each['standard_error']:.1f} %" for each in covered)
     return f"{said} ({100 * covered[0]['nominal']:.0f} %)" if covered else ""
