@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +64,8 @@ def test_a_refusal_names_the_word_the_rule_and_the_cure(text: str, words: str) -
 def test_it_needs_no_torch() -> None:
     code = "import logsnr.settings.damage, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_page_has_every_word() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "restore.md").read_text()
+    assert not [kind.example for kind in KINDS.values() if f"| `{kind.example}` |" not in page]
