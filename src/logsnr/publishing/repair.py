@@ -51,7 +51,7 @@ def _values(found: dict[str, Any]) -> list[str]:
 def _of_method(found: dict[str, Any]) -> str:
     """What of the coverage isn't the network's."""
     said = _covered(found["method"]) if "method" in found else ""
-    return f" Coverage of the method on images of the Gaussian, whose network is exact: {said}." if said else ""
+    return f" Coverage of the method on images of a Gaussian, whose network is exact: {said}." if said else ""
 
 
 def _covered(found: dict[str, Any]) -> str:
