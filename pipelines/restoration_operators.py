@@ -666,6 +666,8 @@ class Composition(Operator):
         return super().solve(z, measurement, rho) if self.linear else _descend(self, z, measurement, rho)
 
     def pinv(self, measurement: Tensor) -> Tensor:
+        if self.linear:
+            return super().pinv(measurement)
         for operator in self.operators:
             measurement = operator.pinv(measurement)
         return measurement
