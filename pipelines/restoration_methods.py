@@ -296,10 +296,12 @@ def _scaled(rows: Tensor, factors: Tensor) -> Tensor:
 
 def _least_squares(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """argmin |e_1 - H a| for each H, and what is left; columns of zeros get 0."""
-    first = torch.zeros_like(matrix[:, :, 0])
-    first[:, 0] = 1
-    solution = (torch.linalg.pinv(matrix) @ first.unsqueeze(2)).squeeze(2)
-    return solution, (first - (matrix @ solution.unsqueeze(2)).squeeze(2)).norm(dim=1)
+    gram = matrix.transpose(1, 2) @ matrix
+    empty = gram.diagonal(dim1=1, dim2=2) == 0
+    solution = torch.linalg.solve(gram + torch.diag_embed(empty.to(gram)), matrix[:, 0])
+    rest = -(matrix @ solution.unsqueeze(2)).squeeze(2)
+    rest[:, 0] += 1
+    return solution, rest.norm(dim=1)
 
 
 @dataclass(frozen=True)
