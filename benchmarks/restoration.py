@@ -11,16 +11,18 @@ run without a class, since deepinv passes none on. 32 held-out images, the seven
 Cost is counted in evaluations of the network for each draw, a gradient through it as one more; each side takes as many
 steps as the budget allows. PSNR and SSIM are those of the mean of the draws; `distance` is that of one draw to the
 truth as the network of the data's FID sees it (the mean over draws and images, in units of the distance between
-different truths). Seconds are of the processor, of one thread, of one draw; the sides take turns.
+different truths). Seconds are of the processor, of one thread, of one draw, measured by --time, where the sides take
+turns.
 
-Ours run at their defaults. deepinv's run at theirs and, as `tuned`, with the settings of `SETTINGS` that gave the best
-PSNR on eight other images, chosen for each task and budget; their distance is the better of the two.
+Each method runs at its defaults and, as `tuned`, with those of `SETTINGS` that had the best PSNR on eight other images,
+chosen for each task and budget, on both sides.
 What is there in --out already isn't made again: a run that was stopped goes on.
 """
 
 import argparse
 import itertools
 import json
+import math
 import subprocess
 import time
 from pathlib import Path
@@ -43,17 +45,30 @@ IMAGES, TUNED_ON, DRAWS, TUNING_DRAWS, BATCH = 32, 8, 8, 4, 64
 BUDGETS = (20, 50, 100)
 OURS = ("moment", "diffpir", "dps", "gibbs", "particles", "repaint")
 PEERS = ("diffpir", "dps", "ddrm", "pigdm", "moment")
-SETTINGS: dict[str, list[dict[str, Any]]] = {
-    "diffpir": [{"zeta": z, "lambda_": v} for z in (0.1, 0.5, 1.0) for v in (1.0, 3.0, 7.0, 20.0)],
-    "dps": [
-        *({"weight": w, "guidance": "norm"} for w in (1.0, 10.0, 30.0, 100.0, 300.0)),
-        *({"weight": w, "guidance": "annealed"} for w in (0.3, 1.0, 3.0)),
-        *({"weight": w, "guidance": "annealed", "clip": False} for w in (0.3, 1.0)),
-    ],
-    "ddrm": [{"sigmas": s, "eta": e, "etab": b} for s in ("linear", "model") for e in (0.85, 1.0) for b in (1.0, 0.5)],
-    "pigdm": [{"weight": w, "clip": c} for w in (0.3, 1.0) for c in (True, False)],
-    "moment": [{"weight": w, "clip": c} for w in (0.3, 1.0) for c in (True, False)],
+SETTINGS: dict[str, dict[str, list[dict[str, Any]]]] = {
+    "ours": {
+        "moment": [{"num_iterations": n} for n in (1, 2, 3, 4, 6, 8)],
+        "diffpir": [{"zeta": z, "lambda_": v} for z in (0.1, 0.5, 1.0) for v in (1.0, 3.0, 7.0, 20.0)],
+        "dps": [{"step_size": s} for s in (0.1, 0.2, 0.35, 0.7)],
+        "gibbs": [{"num_inner_steps": n} for n in (4, 8)],
+        "particles": [{"num_particles": 2, "num_iterations": n} for n in (2, 4)],
+        "repaint": [{"num_resamples": n} for n in (2, 5)],
+    },
+    "peer": {
+        "diffpir": [{"zeta": z, "lambda_": v} for z in (0.1, 0.5, 1.0) for v in (1.0, 3.0, 7.0, 20.0)],
+        "dps": [
+            *({"weight": w, "guidance": "norm"} for w in (1.0, 10.0, 30.0, 100.0, 300.0)),
+            *({"weight": w, "guidance": "annealed"} for w in (0.3, 1.0, 3.0)),
+            *({"weight": w, "guidance": "annealed", "clip": False} for w in (0.3, 1.0)),
+        ],
+        "ddrm": [
+            {"sigmas": s, "eta": e, "etab": b} for s in ("linear", "model") for e in (0.85, 1.0) for b in (1.0, 0.5)
+        ],
+        "pigdm": [{"weight": w, "clip": c} for w in (0.3, 1.0) for c in (True, False)],
+        "moment": [{"weight": w, "clip": c} for w in (0.3, 1.0) for c in (True, False)],
+    },
 }
+"""What is tried of each method, beside its defaults."""
 
 
 def held_out(subject: Subject) -> Tensor:
@@ -135,20 +150,21 @@ class OurSide:
         self.pipe.set_progress_bar_config(disable=True)
         self.kept = load_file(folder / "tasks.safetensors")
 
-    def steps(self, method: str, budget: int) -> int:
+    def steps(self, method: str, budget: int, settings: dict[str, Any]) -> int:
         """As many as the budget allows; 0 where it doesn't allow two."""
-        fitting = [n for n in range(2, budget + 1) if self.pipe.evaluations(method, n, None) <= budget]
+        fitting = [n for n in range(2, budget + 1) if self.pipe.evaluations(method, n, settings) <= budget]
         return max(fitting, default=0)
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        steps = self.steps(request["method"], request["budget"])
+        method, settings = request["method"], request["settings"]
+        steps = self.steps(method, request["budget"], settings)
         measurements = self.kept[f"{request['split']}.{request['task']}"]
         operator = make_operator(request["task"], self.pipe.image_shape, restoration_operators)
-        if steps == 0 or (request["method"] == "repaint" and operator.observed() is None):
+        if steps == 0 or (method == "repaint" and operator.observed() is None):
             return None
         begun, begun_cpu = time.perf_counter(), time.process_time()
         images = self.pipe(
-            measurements, operator, method=request["method"], num_samples=request["draws"],
+            measurements, operator, method=method, method_options=settings, num_samples=request["draws"],
             num_inference_steps=steps, generator=request["seed"], batch_size=BATCH, output_type="pt",
         ).images  # fmt: skip
         seconds, cpu = time.perf_counter() - begun, time.process_time() - begun_cpu
@@ -193,9 +209,11 @@ class Bench:
         self.peer = PeerSide(peer, self.folder) if peer else None
         self.kept = load_file(self.folder / "tasks.safetensors")
 
+    def _side(self, name: str) -> Any:
+        return self.ours if name == "ours" else self.peer
+
     def _measured(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        side: Any = self.ours if request["side"] == "ours" else self.peer
-        answer = side.answer(request)
+        answer = self._side(request["side"]).answer(request)
         if answer is None:
             return None
         draws = load_file(request["out"])["draws"]
@@ -212,7 +230,9 @@ class Bench:
         path = self.folder / "cells" / f"{name}.json"
         if path.exists():
             return
-        settings = self.best(task, method, budget) if tuned else {}
+        settings: dict[str, Any] | None = self.best(task, side, method, budget) if tuned else {}
+        if settings is None:
+            return
         request = {
             "task": task, "side": side, "method": method, "budget": budget, "tuned": tuned, "settings": settings,
             "split": "test", "draws": DRAWS, "seed": 1, "out": str(self.folder / "draws" / f"{name}.safetensors"),
@@ -223,33 +243,47 @@ class Bench:
             write_atomically(path, json.dumps(found, indent=1) + "\n")
             tqdm.write(f"{name}: PSNR {found['psnr']:.2f}, SSIM {found['ssim']:.3f}, distance {found['distance']:.3f}")
 
-    def best(self, task: str, method: str, budget: int) -> dict[str, Any]:
-        """The peer's settings with the best PSNR of the mean on other images."""
-        path = self.folder / "cells" / f"{task}.{budget}.tuning.{method}.json"
+    def best(self, task: str, side: str, method: str, budget: int) -> dict[str, Any] | None:
+        """The settings with the best PSNR of the mean on other images; None where none does the task at this cost."""
+        path = self.folder / "cells" / f"{task}.{budget}.tuning.{side}.{method}.json"
         if not path.exists():
             tried = []
-            for settings in SETTINGS[method]:
+            for settings in [{}, *SETTINGS[side][method]]:
                 request = {
-                    "task": task, "side": "peer", "method": method, "budget": budget, "settings": settings,
+                    "task": task, "side": side, "method": method, "budget": budget, "settings": settings,
                     "split": "tuning", "draws": TUNING_DRAWS, "seed": 2, "out": str(self.folder / "tuning.safetensors"),
                 }  # fmt: skip
-                found = self._measured(request)
-                assert found is not None
-                tried.append({"settings": settings, "psnr": found["psnr"], "distance": found["distance"]})
+                if (found := self._measured(request)) is not None:
+                    tried.append({key: found[key] for key in ("settings", "psnr", "distance")})
             write_atomically(path, json.dumps(tried, indent=1) + "\n")
-        known = [each for each in json.loads(path.read_text()) if each["psnr"] == each["psnr"]]
-        best: dict[str, Any] = max(known, key=lambda each: each["psnr"])["settings"]
+        known = [each for each in json.loads(path.read_text()) if math.isfinite(each["psnr"])]
+        best: dict[str, Any] | None = max(known, key=lambda each: each["psnr"], default={"settings": None})["settings"]
         return best
+
+    def time(self, budgets: list[int], ours: list[str], peers: list[str], rounds: int = 3) -> None:
+        """Seconds of the processor for a draw, in turns on one task with 64 draws; the least of the rounds."""
+        path = self.folder / "seconds.json"
+        known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        methods = [*(("ours", method) for method in ours), *(("peer", method) for method in peers)]
+        for budget, _, (side, method) in itertools.product(budgets, range(rounds), methods):
+            request = {
+                "task": "gaussian", "side": side, "method": method, "budget": budget, "settings": {},
+                "split": "tuning", "draws": DRAWS, "seed": 3, "out": str(self.folder / "timing.safetensors"),
+            }  # fmt: skip
+            answer = self._side(side).answer(request)
+            if answer is not None:
+                name, seconds = f"{side} {method} {budget}", answer["cpu_seconds"] / (TUNED_ON * DRAWS)
+                known[name] = min(seconds, known.get(name, seconds))
+        write_atomically(path, json.dumps(known, indent=1) + "\n")
 
     def run(self, budgets: list[int], tasks: list[str], ours: list[str], peers: list[str]) -> None:
         """All that is missing, budget by budget; the sides take turns."""
-        theirs = [(method, tuned) for method in peers for tuned in (False, True)] if self.peer else []
+        mine, theirs = ([(m, tuned) for m in methods for tuned in (False, True)] for methods in (ours, peers))
         for budget, task in tqdm(list(itertools.product(budgets, tasks)), "Tasks"):
-            for mine, other in itertools.zip_longest(ours, theirs):
-                if mine is not None:
-                    self.cell(task, "ours", mine, budget)
-                if other is not None:
-                    self.cell(task, "peer", other[0], budget, other[1])
+            for pair in itertools.zip_longest(mine, theirs):
+                for side, chosen in zip(("ours", "peer"), pair, strict=True):
+                    if chosen is not None and self._side(side) is not None:
+                        self.cell(task, side, chosen[0], budget, chosen[1])
 
 
 def label(cell: dict[str, Any]) -> str:
@@ -257,31 +291,30 @@ def label(cell: dict[str, Any]) -> str:
     return f"**{method}**" if cell["side"] == "ours" else f"deepinv {method}"
 
 
-def ahead(cells: list[dict[str, Any]], task: str, mine: str | None) -> tuple[bool, bool] | None:
-    """Whether ours (one method, or the best of all) is ahead of all the peer's in PSNR and in distance."""
-    own = [c for c in cells if c["task"] == task and c["side"] == "ours" and mine in (None, c["method"])]
-    other = [c for c in cells if c["task"] == task and c["side"] == "peer"]
-    if not own or not other:
-        return None
-    return (
-        max(c["psnr"] for c in own) > max(c["psnr"] for c in other),
-        min(c["distance"] for c in own) < min(c["distance"] for c in other),
-    )
+def best_of(cells: list[dict[str, Any]], task: str, side: str, method: str | None, tuned: bool) -> tuple[float, float]:
+    """The best PSNR and distance on a task, of one method or all (None), at defaults or with what was tuned too."""
+    own = [c for c in cells if (c["task"], c["side"]) == (task, side) and method in (None, c["method"])]
+    own = [c for c in own if tuned or not c["tuned"]]
+    return max((c["psnr"] for c in own), default=math.nan), min((c["distance"] for c in own), default=math.nan)
 
 
 def summary(cells: list[dict[str, Any]]) -> list[str]:
-    """A line for each of our methods: on how many tasks it is ahead of the best of the peer's for each figure."""
+    """For each of our methods, and the best of all: on how many tasks it is ahead of the best of all of deepinv's."""
     lines = []
     methods = sorted({c["method"] for c in cells if c["side"] == "ours"}, key=OURS.index)
-    for mine in [*methods, None]:
-        found = [both for task in TASKS if (both := ahead(cells, task, mine)) is not None]
-        psnr, distance, both = sum(a for a, _ in found), sum(b for _, b in found), sum(a and b for a, b in found)
-        who = "the best of ours for each figure" if mine is None else f"`{mine}`"
-        lines.append(f"- {who}: in PSNR on {psnr}, in distance on {distance}, in both on {both} of {len(found)} tasks.")
+    for tuned, method in itertools.product((False, True), [*methods, None]):
+        pairs = [(best_of(cells, t, "ours", method, tuned), best_of(cells, t, "peer", None, tuned)) for t in TASKS]
+        pairs = [(mine, other) for mine, other in pairs if math.isfinite(mine[0]) and math.isfinite(other[0])]
+        psnr, distance = [mine[0] > other[0] for mine, other in pairs], [mine[1] < other[1] for mine, other in pairs]
+        both = sum(a and b for a, b in zip(psnr, distance, strict=True))
+        who = "best of ours for each figure" if method is None else f"`{method}`"
+        how = "Both sides tuned" if tuned else "At defaults"
+        counts = f"in PSNR on {sum(psnr)}, in distance on {sum(distance)}, in both on {both} of {len(pairs)} tasks."
+        lines.append(f"- {how}, {who}: {counts}")
     return lines
 
 
-def rows(cells: list[dict[str, Any]]) -> list[str]:
+def rows(cells: list[dict[str, Any]], seconds: dict[str, float]) -> list[str]:
     """A table: methods down, tasks across; the best figures of a task are bold."""
     lines = ["| method | " + " | ".join(TASKS) + " | evaluations | ms |", "|---" * (len(TASKS) + 3) + "|"]
     best = {
@@ -302,8 +335,9 @@ def rows(cells: list[dict[str, Any]]) -> list[str]:
             columns.append(" / ".join(shown) or "–")
         given = list(of_task.values())
         spent = sum(c["forward"] + c["backward"] for c in given) / len(given)
-        milliseconds = 1000 * sum(c["cpu_seconds"] for c in given) / len(given)
-        lines.append(f"| {name} | " + " | ".join(columns) + f" | {spent:.0f} | {milliseconds:.0f} |")
+        timed = seconds.get("{side} {method} {budget}".format(**given[0]))
+        milliseconds = "–" if timed is None else f"{1000 * timed:.0f}"
+        lines.append(f"| {name} | " + " | ".join(columns) + f" | {spent:.0f} | {milliseconds} |")
     return lines
 
 
@@ -318,9 +352,11 @@ def table(out: Path) -> str:
         order = {"ours": OURS, "peer": PEERS}
         cells.sort(key=lambda c: (c["side"], order[c["side"]].index(c["method"]), c["tuned"]))
         lines += ["", f"## {facts.parent.name}", "", json.loads(facts.read_text())["data"] + "."]
+        timed = facts.with_name("seconds.json")
+        seconds = json.loads(timed.read_text()) if timed.exists() else {}
         for budget in sorted({cell["budget"] for cell in cells}):
             own = [cell for cell in cells if cell["budget"] == budget]
-            lines += ["", f"### {budget} evaluations", "", *rows(own), "", "Ahead of all of deepinv's:", ""]
+            lines += ["", f"### {budget} evaluations", "", *rows(own, seconds), "", "Ahead of all of deepinv's:", ""]
             lines += summary(own)
     return "\n".join(lines)
 
@@ -334,6 +370,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     parser.add_argument("--ours", nargs="*", default=OURS, choices=OURS)
     parser.add_argument("--peers", nargs="*", default=PEERS[:3], choices=PEERS)
+    parser.add_argument("--time", action="store_true", help="measure seconds alone")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if arguments.table:
@@ -343,6 +380,9 @@ def main() -> None:
         parser.error("give a run folder, or --table")
     torch.set_num_threads(1)
     bench = Bench(arguments.run, arguments.out, arguments.peer, bool(arguments.ours))
+    if arguments.time:
+        bench.time(arguments.budgets, arguments.ours, arguments.peers)
+        return
     bench.run(arguments.budgets, arguments.tasks, arguments.ours, arguments.peers)
 
 
