@@ -45,16 +45,18 @@ class Level(NamedTuple):
         return self.sigma / self.alpha
 
 
-def spaced(alphas_cumprod: Tensor, steps: int) -> list[Level]:
-    """`steps` timesteps of a chain, falling, spaced as the file's text says. `ValueError` if it has fewer."""
+def spaced(alphas_cumprod: Tensor, steps: int, start: int | None = None) -> list[Level]:
+    """`steps` timesteps of a chain, falling, spaced as the file's text says, from `start` at most. `ValueError` if it
+    has fewer."""
     alpha_bar = alphas_cumprod.double().cpu()
     ratios = ((1 - alpha_bar) / alpha_bar.clamp(min=1e-20)).sqrt()
     first = int((ratios <= _MOST).sum()) - 1
+    first = first if start is None else min(first, start)
     last = min(int((ratios < _LEAST).sum()), first)
     if not 1 <= steps <= first - last + 1:
         raise ValueError(f"num_inference_steps must be in 1..{first - last + 1}, and is {steps}.")
-    ends = [float(ratios[t]) ** (1 / _POWER) for t in (first, last)]
-    wanted = torch.linspace(*ends, steps, dtype=torch.float64) ** _POWER
+    high, low = (float(ratios[t]) ** (1 / _POWER) for t in (first, last))
+    wanted = torch.linspace(high, low, steps, dtype=torch.float64) ** _POWER
     chosen = [int(t) for t in (ratios.log()[None] - wanted.log()[:, None]).abs().argmin(1)]
     for k in range(1, steps):  # each of its own, from the first down
         chosen[k] = min(chosen[k], chosen[k - 1] - 1)
@@ -84,7 +86,7 @@ class Problem:
     denoise: D(x_t), (rows, c, h, w) in [-1, 1]; rows may be a multiple of n, those of a picture side by side.
     measurement: (n, ...), in [0, 1].
     generators: of the noise, one for each picture.
-    advance: called after each step.
+    advance: called with the level after each step.
     start: x_0 in [-1, 1] to begin from, with noise added; None begins from noise alone.
     """
 
@@ -93,7 +95,7 @@ class Problem:
     measurement: Tensor
     shape: tuple[int, ...]
     generators: Sequence[torch.Generator]
-    advance: Callable[[], None]
+    advance: Callable[[Level], None]
     start: Tensor | None = None
 
     @property
@@ -122,13 +124,24 @@ class Problem:
 
 
 class Method(Protocol):
-    """A way to draw. `requires` says what it can't do without: "linear", "mask", or nothing."""
+    """A way to draw.
+
+    requires: what it can't do without: "linear", "mask", or nothing.
+    gradients: whether it needs the network's.
+    copies: pictures that it carries for each one that it draws.
+    steps: how many are usual.
+    cost: evaluations of the network for a picture; a gradient counts as one more.
+    ticks: how often `advance` is called, at most.
+    """
+
+    requires: str | None
+    gradients: bool
+    steps: int
 
     @property
-    def requires(self) -> str | None: ...
-    @property
-    def steps(self) -> int: ...
-    def cost(self, steps: int) -> float: ...
+    def copies(self) -> int: ...
+    def cost(self, steps: int) -> int: ...
+    def ticks(self, steps: int) -> int: ...
     def draw(self, problem: Problem, levels: list[Level]) -> Tensor: ...
 
 
@@ -170,7 +183,7 @@ def _descend(problem: Problem, levels: list[Level], estimate: Callable[[Tensor, 
     x, walk = problem.begin(levels[0]), _Walk()
     for now, after in zip(levels, [*levels[1:], None], strict=True):
         found = estimate(x, now)
-        problem.advance()
+        problem.advance(now)
         if after is not None:
             mean, std = walk.mean_and_std(x, found, now, after)
             x = mean + std * problem.normal(x.shape)
@@ -294,10 +307,15 @@ class Moment:
     num_iterations: int = 8
     tolerance: float = 1e-3
     requires = "linear"
+    gradients = True
     steps = 20
+    copies = 1
 
-    def cost(self, steps: int) -> float:
+    def cost(self, steps: int) -> int:
         return steps * (1 + self.num_iterations)
+
+    def ticks(self, steps: int) -> int:
+        return steps
 
     def draw(self, problem: Problem, levels: list[Level]) -> Tensor:
         return _descend(
@@ -323,10 +341,18 @@ class Particles:
     num_iterations: int = 8
     tolerance: float = 1e-3
     requires = "linear"
+    gradients = True
     steps = 50
 
-    def cost(self, steps: int) -> float:
+    @property
+    def copies(self) -> int:
+        return self.num_particles
+
+    def cost(self, steps: int) -> int:
         return steps * self.num_particles * (2 + self.num_iterations)
+
+    def ticks(self, steps: int) -> int:
+        return steps
 
     def draw(self, problem: Problem, levels: list[Level]) -> Tensor:
         number, count = len(problem.measurement), self.num_particles
@@ -336,7 +362,7 @@ class Particles:
         alive = []
         for now, after in zip(levels, [*levels[1:], None], strict=True):
             found = _corrected(problem, x, now, self.num_iterations, self.tolerance, twist=True)
-            problem.advance()
+            problem.advance(now)
             assert found.log_likelihood is not None
             twist = found.log_likelihood.view(number, count)
             weights = (base + twist).softmax(1)
@@ -406,16 +432,21 @@ class DiffPir:
     lambda_: float = 1.0
     zeta: float = 1.0
     requires = None
+    gradients = False
     steps = 20
+    copies = 1
 
-    def cost(self, steps: int) -> float:
+    def cost(self, steps: int) -> int:
+        return steps
+
+    def ticks(self, steps: int) -> int:
         return steps
 
     def draw(self, problem: Problem, levels: list[Level]) -> Tensor:
         x = problem.begin(levels[0])
         for now, after in zip(levels, [*levels[1:], None], strict=True):
             estimate = problem.denoise(x, now)
-            problem.advance()
+            problem.advance(now)
             rho = self.lambda_ * (2 * problem.sigma / now.ratio) ** 2  # r_t is of pictures in [-1, 1]
             found = 2 * problem.operator.solve((estimate + 1) / 2, problem.measurement, rho) - 1
             if after is not None:
@@ -435,10 +466,15 @@ class Dps:
 
     step_size: float = 0.35
     requires = None
+    gradients = True
     steps = 100
+    copies = 1
 
-    def cost(self, steps: int) -> float:
+    def cost(self, steps: int) -> int:
         return 2 * steps
+
+    def ticks(self, steps: int) -> int:
+        return steps
 
     def draw(self, problem: Problem, levels: list[Level]) -> Tensor:
         x, walk = problem.begin(levels[0]), _Walk()
@@ -449,7 +485,7 @@ class Dps:
                 misfit = problem.residual(estimate).flatten(1).norm(dim=1)
                 (gradient,) = torch.autograd.grad(misfit.sum(), x)
             x, estimate = x.detach(), estimate.detach()
-            problem.advance()
+            problem.advance(now)
             if after is not None:
                 mean, std = walk.mean_and_std(x, estimate, now, after)
                 walk.remember(estimate, now, after)
@@ -466,10 +502,15 @@ class RePaint:
 
     num_resamples: int = 5
     requires = "mask"
+    gradients = False
     steps = 20
+    copies = 1
 
-    def cost(self, steps: int) -> float:
+    def cost(self, steps: int) -> int:
         return steps * self.num_resamples
+
+    def ticks(self, steps: int) -> int:
+        return (steps - 1) * self.num_resamples + 1
 
     def draw(self, problem: Problem, levels: list[Level]) -> Tensor:
         known = problem.operator.observed()
@@ -480,7 +521,7 @@ class RePaint:
         for now, after in zip(levels, [*levels[1:], None], strict=True):
             for again in range(self.num_resamples if after is not None else 1):
                 estimate = problem.denoise(x, now)
-                problem.advance()
+                problem.advance(now)
                 if after is None:
                     break
                 mean, std = _Walk().mean_and_std(x, estimate, now, after)
@@ -518,9 +559,14 @@ class Gibbs:
     rho: float = 1.0
     num_inner_steps: int = 8
     requires = None
+    gradients = False
     steps = 200
+    copies = 1
 
-    def cost(self, steps: int) -> float:
+    def cost(self, steps: int) -> int:
+        return steps
+
+    def ticks(self, steps: int) -> int:
         return steps
 
     def draw(self, problem: Problem, levels: list[Level]) -> Tensor:
@@ -559,7 +605,7 @@ class Gibbs:
         walk = _Walk()
         for now, after in zip(levels, [*levels[1:], None], strict=True):
             found = problem.denoise(x, now)
-            problem.advance()
+            problem.advance(now)
             if after is not None:
                 mean, std = walk.mean_and_std(x, found, now, after)
                 x = mean + std * problem.normal(x.shape)

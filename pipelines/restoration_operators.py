@@ -263,17 +263,17 @@ class Downscale(Operator):
         self._bases: tuple[Tensor, Tensor, Tensor] | None = None
 
     def apply(self, sample: Tensor) -> Tensor:
-        return self._rows.to(sample) @ sample @ self._columns.to(sample).T
+        return _both_sides(self._rows, sample, self._columns.T)
 
     def adjoint(self, measurement: Tensor) -> Tensor:
-        return self._rows.to(measurement).T @ measurement @ self._columns.to(measurement)
+        return _both_sides(self._rows.T, measurement, self._columns)
 
     def spectrum(self) -> Spectrum:
         if self._bases is None:
             (high, v), (wide, w) = (torch.linalg.eigh(m.T @ m) for m in (self._rows, self._columns))
             self._bases = (v, w, (high[:, None] * wide[None, :]).clamp(min=0))
         v, w, values = self._bases
-        return Spectrum(lambda x: v.to(x).T @ x @ w.to(x), lambda x: v.to(x) @ x @ w.to(x).T, values)
+        return Spectrum(lambda x: _both_sides(v.T, x, w), lambda x: _both_sides(v, x, w.T), values)
 
 
 def _averaging(size: int, factor: int) -> Tensor:
@@ -357,9 +357,9 @@ class Blur(Operator):
 
     def _basis(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         if self._cosines is None:
-            return lambda x: torch.fft.fft2(x, norm="ortho"), lambda x: torch.fft.ifft2(x, norm="ortho").real
+            return _fourier, _from_fourier
         high, wide = self._cosines
-        return lambda x: high.to(x) @ x @ wide.to(x).T, lambda x: high.to(x).T @ x @ wide.to(x)
+        return lambda x: _both_sides(high, x, wide.T), lambda x: _both_sides(high.T, x, wide)
 
     def _filter(self, transfer: Tensor, sample: Tensor) -> Tensor:
         basis = self._basis()
@@ -373,6 +373,20 @@ class Blur(Operator):
         padded = sample[..., rows, :][..., columns].flatten(0, 1).unsqueeze(1)
         kernel = self.kernel.flip(0, 1).to(sample)[None, None]  # convolution, where torch correlates
         return F.conv2d(padded, kernel).view(sample.shape)
+
+
+def _both_sides(left: Tensor, sample: Tensor, right: Tensor) -> Tensor:
+    return left.to(sample) @ sample @ right.to(sample)
+
+
+def _fourier(sample: Tensor) -> Tensor:
+    coefficients: Tensor = torch.fft.fft2(sample, norm="ortho")
+    return coefficients
+
+
+def _from_fourier(coefficients: Tensor) -> Tensor:
+    sample: Tensor = torch.fft.ifft2(coefficients, norm="ortho").real
+    return sample
 
 
 def _wrapped(kernel: Tensor, height: int, width: int) -> Tensor:
@@ -411,7 +425,7 @@ class RandomProjections(Operator):
             raise ValueError(f"rows times the {size} values of a picture must be at most 2^27, and is {rows * size}.")
         super().__init__(shape, (rows,), noise_std)
         normal = torch.randn(size, rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        self._rows = torch.linalg.qr(normal).Q.T.contiguous()
+        self._rows: Tensor = torch.linalg.qr(normal).Q.T.contiguous()
 
     def apply(self, sample: Tensor) -> Tensor:
         return sample.flatten(1) @ self._rows.to(sample).T
@@ -460,11 +474,7 @@ class Fourier(Operator):
         if self.coils is not None:
             return None
         opposite = self.mask.flip(0, 1).roll((1, 1), (0, 1))
-        return Spectrum(
-            lambda x: torch.fft.fft2(x, norm="ortho"),
-            lambda x: torch.fft.ifft2(x, norm="ortho").real,
-            (self.mask.double() + opposite.double()) / 2,
-        )
+        return Spectrum(_fourier, _from_fourier, (self.mask.double() + opposite.double()) / 2)
 
 
 class Radon(Operator):
