@@ -59,7 +59,7 @@ def draws(
     method = make_method(name, options)
     generators = [torch.Generator().manual_seed(k) for k in range(count)]
     repeated = measurement.expand(count, -1).contiguous()
-    problem = Problem(denoise, operator, repeated, operator.shape, generators, lambda level: None)
+    problem = Problem(denoise, operator, repeated, generators, lambda level: None)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return method.draw(problem, spaced(CHAIN, steps)).flatten(1)

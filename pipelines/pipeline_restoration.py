@@ -41,7 +41,7 @@ from diffusers.utils.outputs import BaseOutput
 from PIL import Image
 from torch import Tensor
 
-from .restoration_methods import METHODS, Level, Method, Problem, make_method, spaced
+from .restoration_methods import METHODS, Level, Method, Problem, first_guess, make_method, spaced
 from .restoration_operators import Operator
 
 Seed = int | torch.Generator
@@ -138,6 +138,10 @@ class RestorationPipeline(DiffusionPipeline):
         chosen = make_method(method, method_options)
         return chosen.cost(chosen.steps if num_inference_steps is None else num_inference_steps)
 
+    def num_tiles(self, shape: Sequence[int]) -> int:
+        """Evaluations that a picture of this shape, (channels, height, width), takes in place of one."""
+        return len(_tiles(tuple(shape[1:]), self.image_shape[1:]))
+
     # -- Drawing -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -207,7 +211,6 @@ class RestorationPipeline(DiffusionPipeline):
                     denoise=_Denoiser(network, self.image_shape[1:], size * chosen.copies),
                     operator=operator,
                     measurement=y[part],
-                    shape=operator.shape,
                     generators=seeds[first : first + size],
                     advance=self._advance(bar, callback_on_step_end),
                     start=_rows(start, part),
@@ -281,9 +284,7 @@ class RestorationPipeline(DiffusionPipeline):
 
     def _start(self, image: Tensor | None, operator: Operator, y: Tensor) -> Tensor:
         if image is None:
-            # what is likeliest where pixels are independent, about medium gray, with a standard deviation of 1/4
-            gray = torch.full((len(y), *operator.shape), 0.5, dtype=y.dtype, device=y.device)
-            return 2 * operator.solve(gray, y, max(operator.noise_std / 0.25, 0.02) ** 2) - 1
+            return first_guess(operator, y)
         if tuple(image.shape) not in ((len(y), *operator.shape), operator.shape):
             raise ValueError(f"image must be ({len(y)}, *{operator.shape}), as operator has it, and is {image.shape}.")
         return 2 * image.to(y).expand(len(y), *operator.shape) - 1
@@ -291,7 +292,7 @@ class RestorationPipeline(DiffusionPipeline):
     def _levels(self, method: Method, steps: int | None, strength: float) -> list[Level]:
         alphas_cumprod = self.scheduler.alphas_cumprod
         start = None if strength == 1 else max(1, round(strength * (len(alphas_cumprod) - 1)))
-        return spaced(alphas_cumprod, method.steps if steps is None else steps, start)
+        return spaced(alphas_cumprod, method.steps if steps is None else steps, method.most_noise, start)
 
     def _advance(self, bar: Any, callback: Callable[..., Any] | None) -> Callable[[Level], None]:
         step = 0

@@ -45,12 +45,12 @@ class Level(NamedTuple):
         return self.sigma / self.alpha
 
 
-def spaced(alphas_cumprod: Tensor, steps: int, start: int | None = None) -> list[Level]:
-    """`steps` timesteps of a chain, falling, spaced as the file's text says, from `start` at most. `ValueError` if it
-    has fewer."""
+def spaced(alphas_cumprod: Tensor, steps: int, most: float = _MOST, start: int | None = None) -> list[Level]:
+    """`steps` timesteps of a chain, falling, spaced as the file's text says, from σ_t / α_t = `most` or timestep
+    `start`, whichever has less noise. `ValueError` if it has fewer."""
     alpha_bar = alphas_cumprod.double().cpu()
     ratios = ((1 - alpha_bar) / alpha_bar.clamp(min=1e-20)).sqrt()
-    first = int((ratios <= _MOST).sum()) - 1
+    first = max(0, int((ratios <= most).sum()) - 1)
     first = first if start is None else min(first, start)
     last = min(int((ratios < _LEAST).sum()), first)
     if not 1 <= steps <= first - last + 1:
@@ -68,6 +68,7 @@ def spaced(alphas_cumprod: Tensor, steps: int, start: int | None = None) -> list
 class Measured(Protocol):
     """What the methods ask of an operator; see the file of operators."""
 
+    shape: tuple[int, ...]
     noise_std: float
     linear: bool
 
@@ -93,7 +94,6 @@ class Problem:
     denoise: Callable[[Tensor, Level], Tensor]
     operator: Measured
     measurement: Tensor
-    shape: tuple[int, ...]
     generators: Sequence[torch.Generator]
     advance: Callable[[Level], None]
     start: Tensor | None = None
@@ -110,17 +110,24 @@ class Problem:
         parts = [torch.randn(each, *shape[1:], generator=g, device=g.device, dtype=like.dtype) for g in self.generators]
         return torch.cat(parts).to(like.device)
 
-    def begin(self, level: Level, copies: int = 1) -> Tensor:
-        """x_t at the first level."""
-        noise = self.normal((len(self.measurement) * copies, *self.shape))
-        if self.start is None:
+    def begin(self, level: Level, copies: int = 1, start: Tensor | None = None) -> Tensor:
+        """x_t at the first level, from `self.start`, else `start`, else from noise alone."""
+        noise = self.normal((len(self.measurement) * copies, *self.operator.shape))
+        start = start if self.start is None else self.start
+        if start is None:
             return math.hypot(level.alpha * 0.5, level.sigma) * noise  # of data whose standard deviation is 1/2
-        return level.alpha * self.start.repeat_interleave(copies, 0) + level.sigma * noise
+        return level.alpha * start.repeat_interleave(copies, 0) + level.sigma * noise
 
     def residual(self, estimate: Tensor, measurement: Tensor | None = None) -> Tensor:
         """y - A x for x in [-1, 1]."""
         y = self.measurement if measurement is None else measurement
         return y - self.operator.apply((estimate + 1) / 2)
+
+
+def first_guess(operator: Measured, measurement: Tensor) -> Tensor:
+    """x_0 in [-1, 1] as the measurement alone suggests it: the likeliest picture of independent pixels, N(0, 1/4)."""
+    gray = torch.full((len(measurement), *operator.shape), 0.5).to(measurement)
+    return 2 * operator.solve(gray, measurement, (max(operator.noise_std, 0.005) / 0.25) ** 2) - 1
 
 
 class Method(Protocol):
@@ -130,6 +137,7 @@ class Method(Protocol):
     gradients: whether it needs the network's.
     copies: pictures that it carries for each one that it draws.
     steps: how many are usual.
+    most_noise: σ_t / α_t of the first.
     cost: evaluations of the network for a picture; a gradient counts as one more.
     ticks: how often `advance` is called, at most.
     """
@@ -137,6 +145,7 @@ class Method(Protocol):
     requires: str | None
     gradients: bool
     steps: int
+    most_noise: float
 
     @property
     def copies(self) -> int: ...
@@ -309,6 +318,7 @@ class Moment:
     requires = "linear"
     gradients = True
     steps = 20
+    most_noise = _MOST
     copies = 1
 
     def cost(self, steps: int) -> int:
@@ -343,6 +353,7 @@ class Particles:
     requires = "linear"
     gradients = True
     steps = 50
+    most_noise = _MOST
 
     @property
     def copies(self) -> int:
@@ -423,7 +434,9 @@ class DiffPir:
         ε̂   = (x_t - α_t x̂_0) / σ_t
         x_s  = α_s x̂_0 + σ_s (sqrt(1 - ζ) ε̂ + sqrt(ζ) n)
 
-    Biased: r_t isn't the uncertainty of D, and what is drawn varies less than what is possible.
+    Biased: r_t isn't the uncertainty of D, and what is drawn varies less than what is possible. With ζ = 1 a step
+    remembers nothing but x̂_0, so that steps of more noise than the data have variance are wasted: it begins where
+    σ_t / α_t is 5, from what y alone suggests.
 
     lambda_: λ; more stays nearer to D.
     zeta: ζ in [0, 1], the share of the noise that is new in each step.
@@ -434,6 +447,7 @@ class DiffPir:
     requires = None
     gradients = False
     steps = 20
+    most_noise = 5.0
     copies = 1
 
     def cost(self, steps: int) -> int:
@@ -443,7 +457,7 @@ class DiffPir:
         return steps
 
     def draw(self, problem: Problem, levels: list[Level]) -> Tensor:
-        x = problem.begin(levels[0])
+        x = problem.begin(levels[0], start=first_guess(problem.operator, problem.measurement))
         for now, after in zip(levels, [*levels[1:], None], strict=True):
             estimate = problem.denoise(x, now)
             problem.advance(now)
@@ -468,6 +482,7 @@ class Dps:
     requires = None
     gradients = True
     steps = 100
+    most_noise = _MOST
     copies = 1
 
     def cost(self, steps: int) -> int:
@@ -504,6 +519,7 @@ class RePaint:
     requires = "mask"
     gradients = False
     steps = 20
+    most_noise = _MOST
     copies = 1
 
     def cost(self, steps: int) -> int:
@@ -561,6 +577,7 @@ class Gibbs:
     requires = None
     gradients = False
     steps = 200
+    most_noise = _MOST
     copies = 1
 
     def cost(self, steps: int) -> int:

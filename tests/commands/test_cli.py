@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import time
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -44,7 +45,8 @@ def flags(cls: type[Any], prefix: str = "") -> list[str]:
     found = []
     for field in dataclasses.fields(cls):
         name = prefix + field.name.replace("_", "-")
-        kind = field.default_factory if field.default_factory is not dataclasses.MISSING else None
+        required = typing.get_type_hints(cls)[field.name]
+        kind = field.default_factory if field.default_factory is not dataclasses.MISSING else required
         if dataclasses.is_dataclass(kind):
             found += flags(kind, "" if name == "options" else f"{name}.")  # type: ignore[arg-type]
         elif "Positional" not in str(field.type) and name.replace("-", "_") not in HIDDEN:

@@ -92,6 +92,7 @@ def published(names: list[str] | None = NAMES, metrics: dict[str, Any] | None = 
         pipeline=pipeline(names),
         code="pipeline_pixel_01234567",
         names_code=names is not None,
+        repairs="pipeline_restoration_01234567",
         samples=SampleOptions(num=16, guidance_scale=2.0 if names else None),
         shown_classes=names,
         training=training(metrics),
@@ -156,6 +157,55 @@ def test_figures_come_with_their_protocol_or_not_at_all() -> None:
     assert "None were measured" in render_card(published())
 
 
+def mean_of(value: float) -> dict[str, float]:
+    return {"value": value, "standard_error": value / 100}
+
+
+def repaired(psnr: float) -> dict[str, Any]:
+    fidelity = {"psnr": mean_of(psnr), "ssim": mean_of(0.75)}
+    covered = {"nominal": 0.9, "value": 0.875, "standard_error": 0.01}
+    return {
+        "draw": fidelity,
+        "mean": fidelity | {"psnr": mean_of(psnr + 3)},
+        "feature_distance": mean_of(0.125),
+        "coverage": {"pixels": covered, "projections": covered},
+    }
+
+
+def test_repair_comes_with_its_code_and_the_figures_that_there_are() -> None:
+    protocol = {"images": "32 held-out images, 19 draws of each", "method": "moment, 20 steps", "seed": "0"}
+    of_mask = {
+        "model": repaired(20.0),
+        "gaussian": repaired(15.0),
+        "plain": {"name": "holes filled with the mean", "feature_distance": mean_of(1.5)}
+        | {"psnr": mean_of(12.0), "ssim": mean_of(0.5)},
+        "protocol": protocol | {"features": "a_network"},
+    }
+    of_jpeg = {key: value for key, value in of_mask.items() if key != "gaussian"}
+    of_mask["method"] = {"coverage": repaired(1.0)["coverage"]}
+    of_jpeg["model"] = repaired(30.0) | {"coverage": {"pixels": None, "projections": None}}
+    metrics = {"restoration": {"missing 0.6 + noise 0.05": of_mask, "jpeg 10": of_jpeg}}
+    text = render_card(published(metrics=metrics))
+    beginning = "| missing 0.6 + noise 0.05 | "
+    shown = "0.750 / 0.750 | 0.125 | 88 ± 1 % / 88 ± 1 % (90 %) |"
+    assert f"{beginning}this model | 23.00 / 20.00 | {shown}" in text
+    assert f"{beginning}Gaussian | 18.00 / 15.00 | {shown}" in text
+    assert f"{beginning}holes filled with the mean | 12.00 | 0.500 | 1.500 |  |" in text
+    assert "| jpeg 10 | this model | 33.00 / 30.00 | 0.750 / 0.750 | 0.125 |  |" in text
+    assert "- jpeg 10: 32 held-out images, 19 draws of each; moment, 20 steps; seed 0; features: a\\_network." in text
+    codes = [piece.split("```")[0] for piece in text.split("```python\n")[1:]]
+    assert "whose network is exact: 88 ± 1 % / 88 ± 1 % (90 %)." in text
+    (piece,) = (code for code in codes if "pipeline_restoration" in code)
+    compile(piece, "card", "exec")
+    assert '"ada/shapes", custom_pipeline="pipeline_restoration_01234567", trust_remote_code=True' in piece
+    unmeasured = render_card(published())
+    assert "## Repair" in unmeasured
+    assert "| damage |" not in unmeasured
+    unable = render_card(published(repairs=None))
+    assert "restor" not in unable
+    assert complaints(text, "model") == ([], [])
+
+
 def test_names_of_classes_are_text_and_nothing_else() -> None:
     """Neither Markdown nor HTML nor the end of a line of code."""
     text = render_card(published())
@@ -204,7 +254,7 @@ def test_few_evaluations_where_the_model_has_tables_for_them() -> None:
         untuned = Curve(32, [1.0], {4: {"DDIM": [0.2]}})
         assert render_card(published(names, curve=untuned)) == render_card(published(names))
         assert render_card(published(names)) == re.sub(
-            r"## Few network evaluations\n.*?(?=## Noise)", "", text, flags=re.S
+            r"## Few network evaluations\n.*?(?=## Repair)", "", text, flags=re.S
         )
 
 
@@ -213,7 +263,7 @@ def test_a_target_without_a_stock_form() -> None:
     assert made.stock is None
     text = render_card(made)
     assert "There is no such form" in text
-    assert text.count("```python") == 2
+    assert text.count("```python") == 3
     assert "to_stock" not in text
 
 

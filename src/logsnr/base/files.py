@@ -102,8 +102,10 @@ def _flush(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Hold the run folder, so that two trainings can't write into it at once. Raises CheckpointError."""
+def locked(run: Path, doing: str = "trained") -> Iterator[None]:
+    """Hold a folder, such as that of a run that is `trained`, so that no two processes write into it at once.
+
+    Raises CheckpointError."""
     from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout  # 0.1 s, which only who trains needs
 
     # The system's own lock ends with its process, however that ends. Some network disks have none: there a file that
@@ -122,7 +124,7 @@ def locked(run: Path) -> Iterator[None]:
             lock.acquire()
     except Timeout as error:
         raise CheckpointError(
-            f"{run} is being trained by another process. Wait for it, or take another --out.{cure}"
+            f"{run} is being {doing} by another process. Wait for it, or take another --out.{cure}"
         ) from error
     except OSError as error:
         raise CheckpointError(f"{run} can't be written: {error}.") from error

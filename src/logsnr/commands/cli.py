@@ -19,6 +19,8 @@ COMMANDS = {
     "train": "train a model of your images, or go on with one",
     "distill": "make a model of two network evaluations of a trained one",
     "sample": "make images with a trained model",
+    "restore": "mend damaged pictures, with a trained model of undamaged ones",
+    "degrade": "damage clean pictures in a stated way, to try restore on them",
     "demo": "draw with a model in the browser",
     "export": "make a model folder of a run's last checkpoint",
     "publish": "put a trained model on the Hub, with a page that explains it",

@@ -47,6 +47,6 @@ def _main(argv: list[str]) -> int:
         before = figures.exists()
         evaluate(arguments.run, arguments.options, arguments.source)
     print(f"The figures are in {figures}.")
-    if before:
+    if before and arguments.options.restore is None:
         print("They replace those of before, which the same options as then bring back at once.")
     return 0

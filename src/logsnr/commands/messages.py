@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,11 @@ def naming(options: type[Any], prefix: str = "") -> Iterator[None]:
     try:
         yield
     except LogsnrError as error:
-        name, space, rest = str(error).partition(" ")
+        first, space, rest = str(error).partition(" ")
+        name = first.rstrip(":")
         if name not in {field.name for field in fields(options)}:
             raise
-        raise type(error)(f"--{prefix}{name.replace('_', '-')}{space}{rest}") from error
+        raise type(error)(f"--{prefix}{first.replace('_', '-')}{space}{rest}") from error
 
 
 @contextlib.contextmanager
@@ -44,3 +45,12 @@ def writing(out: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise LogsnrError(f"{out} can't be written: {error}.") from error
+
+
+def refusals(lines: Sequence[str]) -> int:
+    """Say which files couldn't be done, a line each; the exit status, 1 where there are any."""
+    if not lines:
+        return 0
+    what = "1 picture wasn't" if len(lines) == 1 else f"{len(lines)} pictures weren't"
+    print("\n".join([f"error: {what} done:", *(f"  {line}" for line in lines)]), file=sys.stderr)
+    return 1

@@ -62,7 +62,7 @@ def open_folder(root: Path, config: DataConfig, labelled: bool) -> OpenedSource:
         return _open_listing(root, listings[0], config, labelled)
     refuse_columns(config, f"{root} is a folder of images without metadata.csv or metadata.jsonl")
 
-    found = _find_images(root)
+    found = find_images(root)
     names = found.images
     if not names:
         endings = " ".join(EXTENSIONS)
@@ -110,7 +110,7 @@ def _refuse_splits(root: Path, folders: list[str]) -> None:
 
 
 @dataclass
-class _Found:
+class Found:
     """What there is below a folder."""
 
     images: list[str] = field(default_factory=list)
@@ -133,13 +133,13 @@ class _Found:
         ]
 
 
-def _other_files(found: _Found) -> str:
+def _other_files(found: Found) -> str:
     return f" There are others: {found.notes[-1].partition(': ')[2]}." if found.others else ""
 
 
-def _find_images(root: Path) -> _Found:
+def find_images(root: Path) -> Found:
     """Links to folders are followed, each folder once."""
-    found, seen = _Found(), set()
+    found, seen = Found(), set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         way = "" if Path(folder) == root else Path(folder).relative_to(root).as_posix() + "/"
         real = os.path.realpath(folder)
@@ -179,7 +179,7 @@ def _open_listing(root: Path, listing: Path, config: DataConfig, labelled: bool)
         )
     if bad := [i for i, name in enumerate(files) if not isinstance(name, str)]:
         raise DataError(f"{listing} has no file_name in entry {bad[0] + 1}.")
-    found = _find_images(root)
+    found = find_images(root)
     names = _as_stored(files, found.images)
     column = label_column(columns, config, str(listing)) if labelled else None
     rows_kept = _first_rows(names, None if column is None else columns[column], listing)

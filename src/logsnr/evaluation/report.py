@@ -1,6 +1,7 @@
 """`logsnr evaluate RUN`: every figure with its protocol, into RUN/metrics.json.
 
-RUN/metrics.json                       the figures of the last evaluation, and how they came about
+RUN/metrics.json                       the figures of the last evaluation, and how they came about; and those of repair,
+                                       by damage, of this model (see `logsnr.evaluation.restoration`)
 RUN/evaluation/samples-…/              the images that were drawn, see `logsnr.evaluation.generated`
                features-…, figures-…   what was made of them, by the hash of what it was made of
                elbo-…, ode-…           likelihoods, by the hash of what they are of
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from logsnr.base.columns import aligned
-from logsnr.base.files import write_atomically
+from logsnr.base.files import read_json, write_atomically
 from logsnr.evaluation.bits import bound, flow, gap
 from logsnr.evaluation.distribution import (
     ENOUGH,
@@ -31,6 +32,8 @@ from logsnr.evaluation.distribution import (
 )
 from logsnr.evaluation.extractors import FeatureExtractor, features_of_data, find_extractor
 from logsnr.evaluation.memorisation import Memorisation, closest_pairs, memorisation, picture_of_pairs
+from logsnr.evaluation.restoration import plan as plan_restoration
+from logsnr.evaluation.restoration import restoration
 from logsnr.evaluation.subject import Subject, open_subject
 from logsnr.media.plots import save_png
 from logsnr.sampling.sample import choose_scheduler, sampler_in_words, steps_of
@@ -63,6 +66,8 @@ def check(subject: Subject, options: EvaluateOptions) -> Any:
 def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -> str:
     """What `evaluate` would do, in words. Raises what it would raise at once."""
     subject = open_subject(Path(run), source)
+    if options.restore is not None:
+        return f"{subject.data.description}\n{plan_restoration(subject, options)}\n{_would_go(subject)}"
     drawing = check(subject, options)
     num, noun = number_of_images(options, subject.data), subject.data.examples.noun
     steps = steps_of(drawing, options.steps)
@@ -87,8 +92,12 @@ def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -
             f"The likelihood would be bounded for {count} held-out and {trained} training {noun}s, by "
             f"{options.elbo_timesteps} KL divergences each."
         )
-    lines.append(f"Figures would go to {subject.run / 'metrics.json'}; nothing was written.")
+    lines.append(_would_go(subject))
     return "\n".join(lines)
+
+
+def _would_go(subject: Subject) -> str:
+    return f"Figures would go to {subject.run / 'metrics.json'}; nothing was written."
 
 
 _DEFAULTS = EvaluateOptions()
@@ -110,6 +119,8 @@ def evaluate(
     """Measure a run's model: how far what it draws is from its data, whether it copies them, how likely it holds them.
 
     What was drawn and measured before is reused. The figures are said, written to RUN/metrics.json and returned.
+    With `options.restore` it measures how well the model repairs such damage, and nothing else: what metrics.json says
+    of the same model stays.
 
     Args:
         run: the folder that `train` made.
@@ -120,9 +131,16 @@ def evaluate(
     Raises CheckpointError, DataError, ModelError or ConfigError where the model can't be measured as asked.
     """
     subject = open_subject(Path(run), source)
+    before = _of_this_model(subject)
+    if options.restore is not None:
+        say(subject.data.description)
+        damage, found, words = restoration(subject, options)
+        say(words)
+        metrics = before | {"restoration": before.get("restoration", {}) | {damage: found}}
+        return _written(subject, metrics)
     check(subject, options)
     say(subject.data.description)
-    metrics: dict[str, Any] = {}
+    metrics = {}
     if features_name(options, subject.task.parts, subject.data) is None:
         say(_NO_FEATURES.format(subject.data.examples.noun))
         metrics["protocol"] = {"model_hash": subject.digest}
@@ -135,6 +153,18 @@ def evaluate(
         metrics |= bits
         if words:
             say(words)
+    return _written(subject, metrics | {key: before[key] for key in ("restoration",) if key in before})
+
+
+def _of_this_model(subject: Subject) -> dict[str, Any]:
+    """What metrics.json says, if it is of the model as it is now, and if not its hash alone."""
+    path = subject.run / "metrics.json"
+    found: dict[str, Any] = read_json(path) if path.exists() else {}
+    same = found.get("protocol", {}).get("model_hash") == subject.digest
+    return found if same else {"protocol": {"model_hash": subject.digest}}
+
+
+def _written(subject: Subject, metrics: dict[str, Any]) -> dict[str, Any]:
     write_atomically(subject.run / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     return metrics
 

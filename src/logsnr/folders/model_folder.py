@@ -6,6 +6,7 @@
                                          the component that learned, by the name that its kind of data gives it
                  scheduler/              scheduler_config.json, and code where its class isn't one of diffusers'
                  scheduler_few_step/     tables that `logsnr tune` made; no component, so that stock loads the folder
+                 pipeline_restoration_….py, restoration_….py   what repairs with the model, where it is published
     RUN/stock/   the form for stock diffusers, of a model that has two
 
 Each component has a folder of its name. What the others of this package must know of the layout they ask here.
@@ -40,11 +41,11 @@ FEW_STEP_FOLDER = "scheduler_few_step"
 """The tables that `logsnr tune` made, as a scheduler beside the model's own."""
 FEW_STEP_CONFIG = f"{FEW_STEP_FOLDER}/scheduler_config.json"
 
-_OUR_PIPELINES = "|".join(
-    path.stem for path in sorted((Path(__file__).parent.parent / "pipelines").glob("pipeline_*.py"))
-)
+_OUR_PIPELINES = "|".join(path.stem for path in sorted((Path(__file__).parent.parent / "pipelines").glob("[a-z]*.py")))
 OWN_CODE = re.compile(rf"({_OUR_PIPELINES})_[0-9a-f]{{8}}\.py")
-"""The name that a pipeline's file has in the folders that it travels in."""
+"""The name that a pipeline's file, or one that it needs, has in the folders that it travels in."""
+REPAIR_CODE = re.compile(r"(pipeline_)?restoration(_[a-z]+)?_[0-9a-f]{8}\.py")
+"""Those of them that repair with a model of another pipeline."""
 _CONFIGS = ("config.json", "scheduler_config.json")
 _DATA = (*_CONFIGS, "*.safetensors", "*.safetensors.index.json")
 _ALONE = "torch, numpy, PIL, diffusers, transformers and the standard library"
@@ -151,11 +152,12 @@ def named_code(folder: Path) -> str | None:
 
 
 def pipeline_code(folder: Path) -> Path | None:
-    """The file of the pipeline: what model_index.json names, or one of ours beside a stock form; None where there is
-    none."""
+    """The file of the pipeline that draws: what model_index.json names, or one of ours beside a stock form; None where
+    there is none."""
     if (name := named_code(folder)) is not None:
         return folder / name if (folder / name).is_file() else None
-    return next((path for path in sorted(folder.glob("*.py")) if OWN_CODE.fullmatch(path.name)), None)
+    ours = (path for path in sorted(folder.glob("*.py")) if OWN_CODE.fullmatch(path.name))
+    return next((path for path in ours if not REPAIR_CODE.fullmatch(path.name)), None)
 
 
 def code_files(folder: Path) -> list[Path]:

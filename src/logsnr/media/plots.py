@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _RED, _SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
-_INK, _FRAME, _GRID = "#222222", "#999999", "#E4E4E4"
+INK, FRAME, _GRID = "#222222", "#999999", "#E4E4E4"
 
 Line: TypeAlias = tuple[str, str | tuple[int, tuple[int, ...]]]
 """Colour and matplotlib's line style."""
@@ -41,12 +41,12 @@ _SCHEDULES: dict[str, Line] = {
     "constant": (_GREEN, (0, (6, 2))),
     "sigmoid": (_PURPLE, (0, (6, 2, 1, 2))),
     "laplace": (_RED, (0, (3, 1))),
-    "learned": (_INK, (0, (8, 1))),
+    "learned": (INK, (0, (8, 1))),
 }
 _OTHERS: list[Line] = [  # broken lines, so that a curve under them shows through
     (_SKY, (0, (4, 2))),
-    (_INK, (0, (1, 1))),
-    *((color, (0, (8, 2, 1, 2, 1, 2))) for color in (_BLUE, _ORANGE, _GREEN, _PURPLE, _RED, _SKY, _INK)),
+    (INK, (0, (1, 1))),
+    *((color, (0, (8, 2, 1, 2, 1, 2))) for color in (_BLUE, _ORANGE, _GREEN, _PURPLE, _RED, _SKY, INK)),
 ]
 
 _SMALLEST_CELL = 64
@@ -58,7 +58,7 @@ _FEW_STEPS: list[Line] = [
     (_RED, (0, (1, 1))),
     (_BLUE, (0, (6, 2))),
     (_GREEN, (0, (6, 2, 1, 2))),
-    (_INK, (0, (3, 2))),
+    (INK, (0, (3, 2))),
 ]
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _CHECKS = (238, 196)
@@ -143,13 +143,13 @@ def labelled_grid(
     picture.paste(grid, (left, top))
     draw = ImageDraw.Draw(picture)
     if corner:
-        draw.text((left - _LABEL_SIZE // 2, top // 2), corner, fill=_INK, font=font, anchor="rm")
+        draw.text((left - _LABEL_SIZE // 2, top // 2), corner, fill=INK, font=font, anchor="rm")
     for k, word in enumerate(words):
         middle = top + padding + k * (height + padding) + height // 2
-        draw.text((left - _LABEL_SIZE // 2, middle), word, fill=_INK, font=font, anchor="rm")
+        draw.text((left - _LABEL_SIZE // 2, middle), word, fill=INK, font=font, anchor="rm")
     for k, word in enumerate(column_labels):
         middle = left + padding + k * (width + padding) + width // 2
-        draw.text((middle, top // 2), word, fill=_INK, font=font, anchor="mm")
+        draw.text((middle, top // 2), word, fill=INK, font=font, anchor="mm")
     return picture
 
 
@@ -219,11 +219,11 @@ def schedule_figure(schedulers: Mapping[str, BetaScheduler]) -> Figure:
     """
     if not schedulers:
         raise ValueError("`schedulers` must hold at least one schedule, and is empty.")
-    figure = _figure(13, 4.2)
+    figure = new_figure(13, 4.2)
     log_snr_axes, alpha_bar_axes, beta_axes = figure.subplots(1, 3)
     log_snr = {name: s.log_snr(torch.arange(len(s))).numpy() for name, s in schedulers.items()}
     foot = min(float(values[np.isfinite(values)].min()) for values in log_snr.values()) - 1
-    for (name, scheduler), (color, style) in zip(schedulers.items(), _lines(schedulers), strict=True):
+    for (name, scheduler), (color, style) in zip(schedulers.items(), lines_of(schedulers), strict=True):
         total = len(scheduler)
         # t counts from 0, and after its step the share (t + 1)/T of the chain is done
         time = np.arange(1, total + 1) / total
@@ -234,20 +234,20 @@ def schedule_figure(schedulers: Mapping[str, BetaScheduler]) -> Figure:
         ):
             axes.plot(time, values, color=color, linestyle=style, linewidth=1.8, label=name)
 
-    log_snr_axes.axhline(0, color=_FRAME, linewidth=0.8, zorder=1)
+    log_snr_axes.axhline(0, color=FRAME, linewidth=0.8, zorder=1)
     log_snr_axes.set_ylim(bottom=foot)
     falling = [name for name, values in log_snr.items() if values[-1] == -np.inf]
     if falling:
-        log_snr_axes.plot(1, foot, marker="v", markersize=7, color=_INK, clip_on=False, zorder=5)
+        log_snr_axes.plot(1, foot, marker="v", markersize=7, color=INK, clip_on=False, zorder=5)
         who = "all of them" if len(falling) == len(log_snr) else "\n".join(falling)
         log_snr_axes.annotate(
-            f"zero terminal SNR (λ → −∞):\n{who}", (0.04, 0.05), xycoords="axes fraction", color=_INK, fontsize=9
+            f"zero terminal SNR (λ → −∞):\n{who}", (0.04, 0.05), xycoords="axes fraction", color=INK, fontsize=9
         )
     beta_axes.set_yscale("log")
     alpha_bar_axes.set_ylim(-0.03, 1.03)
-    _label(log_snr_axes, "log-SNR", "log-SNR λ (natural logarithm)")
-    _label(alpha_bar_axes, "Signal left", "ᾱ (share of the variance, 0 to 1)")
-    _label(beta_axes, "Noise added by a step", "β (variance a step, log scale)")
+    label_axes(log_snr_axes, "log-SNR", "log-SNR λ (natural logarithm)")
+    label_axes(alpha_bar_axes, "Signal left", "ᾱ (share of the variance, 0 to 1)")
+    label_axes(beta_axes, "Noise added by a step", "β (variance a step, log scale)")
     for axes in (log_snr_axes, alpha_bar_axes, beta_axes):
         axes.set_xlabel("t/T (share of the chain)")
         axes.set_xlim(-0.015, 1.015)  # the ends are steep: keep them off the frame
@@ -272,10 +272,10 @@ def loss_by_log_snr_figure(edges: ArrayLike, curves: Mapping[str, ArrayLike]) ->
         raise ValueError(f"`edges` must be at least two ascending values, and is {borders.tolist()}.")
     if not curves:
         raise ValueError("`curves` must hold at least one curve, and is empty.")
-    figure = _figure(7.5, 4.2)
+    figure = new_figure(7.5, 4.2)
     axes = figure.subplots()
     largest = 0.0
-    for (name, values), (color, style) in zip(curves.items(), _lines(curves), strict=True):
+    for (name, values), (color, style) in zip(curves.items(), lines_of(curves), strict=True):
         heights: NDArray[np.float64] = np.asarray(values, dtype=float)
         if heights.shape != (len(borders) - 1,):
             raise ValueError(
@@ -289,7 +289,7 @@ def loss_by_log_snr_figure(edges: ArrayLike, curves: Mapping[str, ArrayLike]) ->
     axes.set_xlim(borders[0], borders[-1])
     axes.set_ylim(0, 1.08 * largest if largest > 0 else 1)
     axes.set_xlabel("log-SNR λ (natural logarithm): ← noise · image →")
-    _label(
+    label_axes(
         axes,
         "Loss by noise level" if len(curves) > 1 else f"Loss by noise level: {next(iter(curves))}",
         "loss (mean squared error of the network's output)",
@@ -308,16 +308,16 @@ def bits_by_log_snr_figure(edges: ArrayLike, bits: ArrayLike, ends: Mapping[str,
         ends: the terms that belong to no noise level, named beside the curves.
     """
     borders, heights = np.asarray(edges, dtype=float), np.asarray(bits, dtype=float)
-    figure = _figure(7.5, 4.2)
+    figure = new_figure(7.5, 4.2)
     axes = figure.subplots()
     axes.stairs(heights, borders, fill=True, color=_BLUE, alpha=0.4, label="in each bin")
     axes.plot(borders, np.concatenate([[0.0], heights.cumsum()]), color=_ORANGE, linewidth=1.8, label="up to here")
     axes.set_xlim(borders[0], borders[-1])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("log-SNR λ (natural logarithm): ← noise · image →")
-    _label(axes, "Where the bits of the ELBO are spent", "bits per dimension")
+    label_axes(axes, "Where the bits of the ELBO are spent", "bits per dimension")
     beside = "\n".join(f"{name}: {value:.3g}" for name, value in ends.items())
-    axes.annotate(f"beside these\n{beside}", (0.02, 0.7), xycoords="axes fraction", color=_INK, fontsize=9)
+    axes.annotate(f"beside these\n{beside}", (0.02, 0.7), xycoords="axes fraction", color=INK, fontsize=9)
     axes.legend(frameon=False, loc="upper left")
     return figure
 
@@ -335,7 +335,7 @@ class Compared(NamedTuple):
 
 def compare_figure(schedules: Mapping[str, Compared]) -> Figure:
     """ELBO by term, KID, FID and KID against sampling steps, a colour each schedule."""
-    figure = _figure(15, 4.2)
+    figure = new_figure(15, 4.2)
     elbo_axes, kid_axes, fid_axes, steps_axes = figure.subplots(1, 4)
     places = np.arange(len(schedules))
     floor = np.zeros(len(schedules))
@@ -344,11 +344,11 @@ def compare_figure(schedules: Mapping[str, Compared]) -> Figure:
         elbo_axes.bar(places, heights, bottom=floor, color=shade, label=term)
         floor += heights
     errors = [each.standard_error for each in schedules.values()]
-    elbo_axes.errorbar(places, floor, errors, fmt="none", ecolor=_INK, capsize=4)
+    elbo_axes.errorbar(places, floor, errors, fmt="none", ecolor=INK, capsize=4)
     elbo_axes.set_ylim(0, 1.2 * max(float(floor.max()), 1e-3))  # the legend goes above the bars
     elbo_axes.legend(frameon=False, fontsize=8, loc="upper center", ncols=3)
-    _label(elbo_axes, "ELBO by term, ± one standard error", "bits per dimension")
-    for place, (name, (color, style)) in enumerate(zip(schedules, _lines(schedules), strict=True)):
+    label_axes(elbo_axes, "ELBO by term, ± one standard error", "bits per dimension")
+    for place, (name, (color, style)) in enumerate(zip(schedules, lines_of(schedules), strict=True)):
         each = schedules[name]
         for axes, key in ((kid_axes, "kid"), (fid_axes, "fid")):
             value, low, high = each.figures[key]
@@ -359,8 +359,8 @@ def compare_figure(schedules: Mapping[str, Compared]) -> Figure:
     for axes in (elbo_axes, kid_axes, fid_axes):
         axes.set_xticks(places, list(schedules), rotation=30, ha="right")
         axes.set_xlim(-0.6, len(schedules) - 0.4)
-    _label(kid_axes, "KID, 95 % intervals", "KID (less is better)")
-    _label(fid_axes, "FID, 95 % intervals", "FID (less is better)")
+    label_axes(kid_axes, "KID, 95 % intervals", "KID (less is better)")
+    label_axes(fid_axes, "FID, 95 % intervals", "FID (less is better)")
     steps_axes.set_xscale("log")
     shown = sorted({steps for each in schedules.values() for steps in each.kid_by_steps})
     steps_axes.set_xticks(shown, [str(steps) for steps in shown])
@@ -369,24 +369,24 @@ def compare_figure(schedules: Mapping[str, Compared]) -> Figure:
     for axes in (kid_axes, fid_axes, steps_axes):
         if axes.dataLim.y0 > 0:  # an interval of KID, which has no bias, may reach below 0
             axes.set_yscale("log")
-    _label(steps_axes, "Quality against steps", "KID (less is better)")
+    label_axes(steps_axes, "Quality against steps", "KID (less is better)")
     steps_axes.legend(frameon=False, fontsize=8)
     return figure
 
 
 def spectrum_figure(found: Spectrum, reference: Tensor) -> Figure:
     """The power of images against noise, and how much of them each noise level hides; beside `reference`'s power."""
-    figure = _figure(11, 4.2)
+    figure = new_figure(11, 4.2)
     power_axes, hidden_axes = figure.subplots(1, 2)
     frequencies, power = found.by_frequency()
     power_axes.loglog(frequencies, power, color=_ORANGE, linewidth=1.8, label="these images")
     low, high = power_axes.get_ylim()
     for log_snr in range(-12, 13, 3):
         if low < math.exp(-log_snr) < high:
-            power_axes.axhline(math.exp(-log_snr), color=_FRAME, linewidth=0.8, linestyle=(0, (2, 2)))
+            power_axes.axhline(math.exp(-log_snr), color=FRAME, linewidth=0.8, linestyle=(0, (2, 2)))
             power_axes.annotate(
                 f"noise at λ = {log_snr}", (0.99, math.exp(-log_snr)), xycoords=("axes fraction", "data"), fontsize=8,
-                ha="right", va="bottom", color=_INK,
+                ha="right", va="bottom", color=INK,
             )  # fmt: skip
     log_snrs = np.linspace(-12, 12, 200)
     for name, values, (color, style) in (
@@ -396,10 +396,10 @@ def spectrum_figure(found: Spectrum, reference: Tensor) -> Figure:
         shares = [hidden(values, float(value)) for value in log_snrs]
         hidden_axes.plot(log_snrs, shares, color=color, linestyle=style, linewidth=1.8, label=name)
     power_axes.set_xlabel("frequency (cycles an image)")
-    _label(power_axes, "Power spectrum", "variance of a mode (log scale)")
+    label_axes(power_axes, "Power spectrum", "variance of a mode (log scale)")
     hidden_axes.set_xlabel("log-SNR λ (natural logarithm): ← noise · image →")
     hidden_axes.set_ylim(-0.03, 1.03)
-    _label(hidden_axes, "Coarse structure hidden by noise", "share of the variance")
+    label_axes(hidden_axes, "Coarse structure hidden by noise", "share of the variance")
     hidden_axes.legend(frameon=False)
     return figure
 
@@ -409,7 +409,7 @@ def few_steps_figure(panels: Mapping[str, Mapping[str, Mapping[int, float]]]) ->
     sampler, the first of them bold."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    figure = _figure(1.5 + 4.8 * len(panels), 4.2)
+    figure = new_figure(1.5 + 4.8 * len(panels), 4.2)
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
         for k, ((name, points), (color, style)) in enumerate(zip(lines.items(), _FEW_STEPS, strict=False)):
@@ -422,31 +422,31 @@ def few_steps_figure(panels: Mapping[str, Mapping[str, Mapping[int, float]]]) ->
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("network evaluations")
-        _label(axes, title, "RMSE to the converged images (log scale)" if axes is all_axes[0] else "")
+        label_axes(axes, title, "RMSE to the converged images (log scale)" if axes is all_axes[0] else "")
         axes.grid(which="minor", axis="y", color=_GRID, linewidth=0.4)
     legend = figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     legend.get_texts()[0].set_fontweight("bold")
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty one, in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def _label(axes: Axes, title: str, ylabel: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=_INK)
+def label_axes(axes: Axes, title: str, ylabel: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.set_ylabel(ylabel)
     axes.grid(color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_FRAME)
-    axes.tick_params(color=_FRAME, labelcolor=_INK)
+    axes.spines[["left", "bottom"]].set_color(FRAME)
+    axes.tick_params(color=FRAME, labelcolor=INK)
 
 
-def _lines(names: Iterable[str]) -> list[Line]:
+def lines_of(names: Iterable[str]) -> list[Line]:
     """A line for each name: a built-in schedule's own, and for the others those that are left, in order."""
     names = list(names)
     others = [name for name in names if name not in _SCHEDULES]

@@ -21,6 +21,7 @@ from logsnr.publishing.figures import FIGURES, figures, protocol_text, value_of
 from logsnr.publishing.markdown import prose
 from logsnr.publishing.provenance import base_of, data_origin, hub_url, is_placeholder, training_command
 from logsnr.publishing.published import Published, Training
+from logsnr.publishing.repair import repair_figures, repair_protocols
 from logsnr.publishing.training_words import effort_text, held_out_text, settings_rows, target
 from logsnr.sampling.sample import DEFAULT_GUIDANCE
 from logsnr.settings.kind import kind_named
@@ -78,6 +79,9 @@ def render_card(published: Published) -> str:
         settings=None if training is None else settings_rows(published, training),
         effort_text=None if training is None else effort_text(training, noun),
         held_out=None if training is None else held_out_text(training, noun),
+        repairs=published.repairs,
+        repair_figures=repair_figures(metrics),
+        repair_protocols=repair_protocols(metrics),
         figures=figures(metrics, noun),
         protocol=protocol_text(metrics, noun),
         limits=_limits(published),

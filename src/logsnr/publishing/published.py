@@ -48,6 +48,8 @@ class Published:
     """The name, without its ending, of the pipeline's file that is published with the model; None: diffusers has it."""
     names_code: bool
     """Whether model_index.json names that file, so that nothing loads without it."""
+    repairs: str | None
+    """The name, without its ending, of the file of the pipeline that repairs with the model; None where it can't."""
     samples: SampleOptions
     """How the grid of samples was made."""
     shown_classes: list[str] | None

@@ -26,6 +26,7 @@ from logsnr.folders.model_folder import (
     FEW_STEP_CONFIG,
     FEW_STEP_FOLDER,
     INDEX,
+    REPAIR_CODE,
     SCHEDULER_CONFIG,
     code_files,
     data_files,
@@ -39,12 +40,14 @@ from logsnr.folders.model_folder import (
 from logsnr.folders.run_folder import CONFIG, is_run
 from logsnr.media.plots import few_steps_figure, save_png, schedule_figure
 from logsnr.models.schedules import noise_schedule
+from logsnr.pipelines.pipeline_restoration import sources
 from logsnr.publishing.card import public_words, render_card, render_stock_card
 from logsnr.publishing.demo import require_images, stage_space
 from logsnr.publishing.leaks import refuse_leaks
 from logsnr.publishing.pictures import draw_film, draw_held_out_loss, draw_samples
 from logsnr.publishing.provenance import public_config
 from logsnr.publishing.published import Published, Training
+from logsnr.publishing.repair import can_repair
 from logsnr.sampling.few_evaluations import read_curve
 from logsnr.sampling.sample import choose_device
 from logsnr.settings.run import to_record
@@ -115,8 +118,9 @@ def stage(run: Path, repo_id: str, out: Path, license: str | None, data_license:
     with replacing_folder(out) as folder:
         main = folder / "main"
         _copy_model(source, pipeline, main)
+        repairs = _add_repair(pipeline, main)
         training = _training(run)
-        published = _draw(pipeline.to(choose_device()), training, main, repo_id, license, data_license)
+        published = _draw(pipeline.to(choose_device()), training, main, repo_id, license, data_license, repairs)
         if training is not None:
             _write_run(training, main / "run")
         _write(main / "README.md", render_card(published))
@@ -164,6 +168,17 @@ def _copy_model(source: Path, pipeline: Any, main: Path) -> None:
             shutil.copyfile(path, copy)
 
 
+def _add_repair(pipeline: Any, main: Path) -> str | None:
+    """The pipeline that repairs with the model, and what it needs, into `main`. Returns its name without the ending;
+    None where the model can't repair."""
+    if not can_repair(pipeline):
+        return None
+    files = sources()
+    for name, content in files.items():
+        (main / name).write_bytes(content)
+    return next(Path(name).stem for name in files if name.startswith("pipeline_"))
+
+
 def _refuse_edited_code(folder: Path) -> None:
     for path in code_files(folder):
         if hashlib.sha256(path.read_bytes()).hexdigest()[:8] != path.stem[-8:]:
@@ -207,6 +222,7 @@ def _draw(
     repo_id: str,
     license: str | None,
     data_license: str | None,
+    repairs: str | None,
 ) -> Published:
     """The pictures of the card, into `main`, and what the card is to be about."""
     images = main / "images"
@@ -228,6 +244,7 @@ def _draw(
         pipeline=pipeline,
         code=None if code is None else code.stem,
         names_code=named_code(main) is not None,
+        repairs=repairs,
         samples=samples.options,
         shown_classes=samples.shown_classes,
         training=training,
@@ -266,6 +283,8 @@ def _reason(part: str, path: str, network: str) -> str:
         return _REASONS[path]
     place, _, name = path.rpartition("/")
     what = "the network" if place == network else f"the component {place}"
+    if REPAIR_CODE.fullmatch(path):
+        return "code for trust_remote_code: what repairs with the model"
     if name.endswith(".py"):
         return f"code for trust_remote_code: {_CODE.get(place, what)}"
     if ".safetensors" in name:

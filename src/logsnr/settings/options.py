@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from logsnr.base.errors import ConfigError
+from logsnr.settings.damage import WHERE, read_damage
 from logsnr.settings.rules import require, require_seed
 
 TUNABLE = range(2, 21)
@@ -113,16 +115,51 @@ class EvaluateOptions:
     """Length of a shorter chain for the ELBO, through evenly spaced timesteps."""
     ode_images: int = 0
     """Held-out images whose likelihood is computed by the probability-flow ODE: slow, so none unless asked for."""
+    restore: str | None = None
+    """Damage in words, as of `logsnr restore`, such as "missing 0.6 + noise 0.05". How well the model repairs held-out
+    images that it is done to is then measured, and nothing else; other figures stay in metrics.json as they are."""
+    restore_method: str | None = None
+    """How they are repaired: moment, particles, diffpir, dps, gibbs or repaint; when not given, moment."""
+    restore_steps: int | None = None
+    """Steps of that method; its own number when not given."""
+    restore_images: int = 32
+    """Held-out images that are damaged and repaired, at most."""
+    restore_draws: int = 19
+    """Repairs of each: the interval between the least and the greatest of m should hold (m - 1)/(m + 1) of what is
+    true, of 19 90 %."""
 
     def __post_init__(self) -> None:
         for name in ("elbo_images", "ode_images"):
             value = getattr(self, name)
             require(value == 0 or value >= 2, name, "0 or at least 2", value)
-        for name, least in (("num", 20), ("steps", 1), ("batch_size", 1), ("elbo_timesteps", 1), ("respace", 2)):
+        least_of = {"num": 20, "steps": 1, "batch_size": 1, "elbo_timesteps": 1, "respace": 2, "restore_steps": 1}
+        for name, least in (*least_of.items(), ("restore_images", 2), ("restore_draws", 2)):
             value = getattr(self, name)
             require(value is None or value >= least, name, f"at least {least}", value)
         require(self.reference in get_args(Reference), "reference", " or ".join(get_args(Reference)), self.reference)
         _require_drawable(self)
+        _require_used(self)
+
+
+_REPAIR = ("restore", "restore_method", "restore_steps", "restore_images", "restore_draws")
+_USED_BY_REPAIR = (*_REPAIR, "features", "seed")
+
+
+def _require_used(options: EvaluateOptions) -> None:
+    """Raise ConfigError for a setting that plays no part where repair is measured, or where it isn't."""
+    changed = [each.name for each in fields(options) if getattr(options, each.name) != each.default]
+    if options.restore is None:
+        if repairing := [name for name in changed if name in _REPAIR]:
+            raise ConfigError(f"{repairing[0]} is for repair, which isn't measured without restore. Say what is done.")
+        return
+    try:
+        read_damage(options.restore)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(WHERE, "restore", 1)) from error
+    if idle := [name for name in changed if name not in _USED_BY_REPAIR]:
+        raise ConfigError(
+            f"{idle[0]} plays no part in repair, and with restore nothing else is measured. Leave one of them out."
+        )
 
 
 def _require_drawable(options: SampleOptions | EvaluateOptions) -> None:

@@ -1,0 +1,46 @@
+"""`logsnr degrade IN… --operator TEXT --out DIR`: damaged copies of clean pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from logsnr.base.errors import ConfigError
+from logsnr.commands.messages import interruptible, naming, refusals, writing
+from logsnr.commands.parse import parse
+from logsnr.settings.restore import DegradeOptions
+
+
+@dataclass(frozen=True)
+class DegradeArguments:
+    """Damage clean pictures in a stated way, to try `logsnr restore` on them: PNGs of 8 or 16 bits under their names in
+    another folder. The same command again goes on where it was cut off."""
+
+    inputs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IN…")]]
+    """Picture files, and folders, in which pictures are found at any depth."""
+    options: Annotated[DegradeOptions, tyro.conf.arg(name="")]
+    out: Path
+    """A folder for the results, apart from that of the pictures."""
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ConfigError("IN must be files or folders of pictures, at least one, and there is none.")
+
+
+def main(argv: list[str]) -> int:
+    with naming(DegradeOptions):
+        arguments = parse(DegradeArguments, argv, prog="logsnr degrade")
+        from logsnr.sampling.degrade import degrade
+
+        with writing(arguments.out), interruptible():
+            done, refused = degrade(arguments.inputs, arguments.options, arguments.out)
+    options = arguments.options
+    print(f"{done} picture{'' if done == 1 else 's'} in {arguments.out}, damaged by {options.damage}.")
+    if done:
+        same = f" --mask {options.mask}" if options.mask else ""
+        same += f" --seed {options.seed}" if options.damage.random else ""
+        print(f'To restore: logsnr restore MODEL {arguments.out} --operator "{options.damage}"{same} --out DIR')
+    return refusals(refused)

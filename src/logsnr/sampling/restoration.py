@@ -1,0 +1,170 @@
+"""What is to be restored, by which model: files read and checked before anything is drawn.
+
+Of a picture `photo.png` are written, in the folder of the results: `photo.png`, the first draw; with several draws the
+others, `photo-sample-2.png` and so on, their mean `photo-mean.png`, and `photo-std.png`, the map of their standard
+deviation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from logsnr.base.errors import ConfigError, DataError, LogsnrError, ModelError
+from logsnr.base.files import digest_of
+from logsnr.data.picture_files import Picture, picture_files, read_mask, read_picture
+from logsnr.folders.made_files import require_apart
+from logsnr.pipelines.pipeline_restoration import RestorationPipeline
+from logsnr.pipelines.restoration_operators import Composition, Mask, Operator
+from logsnr.sampling.channels import Meeting, meet
+from logsnr.sampling.degrade import mask_digest
+from logsnr.sampling.operators import make_operator
+from logsnr.settings.restore import RestoreOptions
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A picture file to be restored."""
+
+    name: str
+    path: Path
+    digest: str
+    picture: Picture
+    meeting: Meeting
+    operator: Operator
+
+    @property
+    def measurement(self) -> Tensor:
+        """(channels, height, width) in [0, 1], black where a mask hides it, whatever the file has there."""
+        shown = self.meeting.measurement[None]
+        operator = self.operator
+        for outer in operator.operators if isinstance(operator, Composition) else (operator,):
+            if not isinstance(outer, Mask):
+                break
+            shown = outer.apply(shown)
+        return shown[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """Files to be restored by a model, and where to.
+
+    pipeline: of the model. options: how. files: by the names that they have in `out`.
+    mask: bool (height, width), True where a pixel is known; None without one.
+    """
+
+    pipeline: RestorationPipeline
+    options: RestoreOptions
+    files: Mapping[str, Path]
+    mask: Tensor | None
+    out: Path
+
+    @property
+    def written(self) -> dict[str, list[str]]:
+        """What is written for each file, by its name; the first is the result."""
+        return {name: names_of(name, self.options.samples) for name in self.files}
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What decides the results, as JSON."""
+        options = self.options
+        return {
+            "operator": str(options.damage),
+            "mask": mask_digest(self.mask),
+            "method": options.method,
+            "samples": options.samples,
+            "steps": options.steps,
+            "class_label": options.class_label,
+            "guidance_scale": options.guidance_scale,
+            "strength": options.strength,
+            "seed": options.seed,
+            "model": _fingerprint(self.pipeline),
+        }
+
+    def job(self, name: str) -> Job:
+        """That file, read. Raises DataError or ConfigError where it can't be restored."""
+        path = self.files[name]
+        digest, picture = digest_of(path.read_bytes()), read_picture(path)
+        channels, *least = self.pipeline.image_shape
+        meeting = meet(picture, self.options.damage, channels, str(path))
+        factor = meeting.damage.factor
+        height, width = (side * factor for side in meeting.measurement.shape[1:])
+        if height < least[0] or width < least[1]:
+            restored = f"{width}x{height}" if factor == 1 else f"{width}x{height} when restored"
+            raise DataError(
+                f"{path} is {restored}, smaller than the {least[1]}x{least[0]} of the model. Lay it on a larger "
+                "canvas, or take a model of smaller pictures."
+            )
+        try:
+            operator = make_operator(meeting.damage, (channels, height, width), self.mask, self.options.seed)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+        if operator.measurement_shape != tuple(meeting.measurement.shape):
+            shape = "x".join(map(str, operator.measurement_shape))
+            raise DataError(f"{path}: {self.options.damage} leaves {shape} values, and the file has others.")
+        return Job(name, path, digest, picture, meeting, operator)
+
+
+def plan(model: Any, inputs: Sequence[Path], options: RestoreOptions, out: Path) -> Restoration:
+    """What is to be done. `model` is what `logsnr.load` gives. Raises ModelError, DataError or ConfigError where it
+    can't be begun."""
+    require_apart(out, inputs)
+    files = picture_files(inputs)
+    mask = None if options.mask is None else read_mask(options.mask)
+    return Restoration(restorer(model, options), options, files, mask, out)
+
+
+def restorer(model: Any, options: RestoreOptions) -> RestorationPipeline:
+    """The model as a prior. Raises ModelError where it can't be one."""
+    if not hasattr(model, "unet"):
+        raise ModelError(f"restore takes a model of images, and this is a {type(model).__name__}.")
+    with explaining():
+        pipeline = RestorationPipeline(model.unet, model.scheduler, id2label=getattr(model, "id2label", None))
+    pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
+    return pipeline
+
+
+def names_of(name: str, samples: int) -> list[str]:
+    """What is written for the file called `name`: the result, and with several samples the others, the mean and the map
+    of the standard deviation."""
+    path = PurePosixPath(name)
+    if samples == 1:
+        return [name]
+    others = [f"{path.stem}-sample-{k}{path.suffix}" for k in range(2, samples + 1)]
+    more = [*others, f"{path.stem}-mean{path.suffix}", f"{path.stem}-std.png"]
+    return [name, *(str(path.with_name(other)) for other in more)]
+
+
+def label_of(pipeline: RestorationPipeline, label: str) -> int | str:
+    """A class as a name where there is one of that name, else as a number."""
+    return int(label) if label.isdigit() and label not in (pipeline.id2label or {}).values() else label
+
+
+_AS_OPTIONS = {"num_inference_steps": "steps", "num_samples": "samples", "class_labels": "class_label"}
+"""Arguments of the pipeline -> the options that they are given by."""
+
+
+@contextlib.contextmanager
+def explaining() -> Iterator[None]:
+    """What the pipeline refuses is what was asked of the model."""
+    try:
+        yield
+    except LogsnrError:
+        raise
+    except ValueError as error:
+        first, _, rest = str(error).partition(" ")
+        raise ModelError(f"{_AS_OPTIONS.get(first, first)} {rest}") from error
+
+
+def _fingerprint(pipeline: RestorationPipeline) -> str:
+    """A hash of the weights and of the noise schedule."""
+    state = pipeline.unet.state_dict()
+    tensors = [(name, tensor.detach().cpu().contiguous()) for name, tensor in sorted(state.items())]
+    parts = [part for name, tensor in tensors for part in (name.encode(), tensor.view(torch.uint8).numpy().tobytes())]
+    return digest_of(*parts, pipeline.scheduler.alphas_cumprod.numpy().tobytes())

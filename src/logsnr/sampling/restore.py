@@ -1,0 +1,178 @@
+"""Damaged picture files -> restored ones, by a trained model as prior.
+
+Files of one size are restored together. Each has seeds of its own, from its name, so what becomes of it doesn't depend
+on the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from logsnr.base.errors import ConfigError, DataError
+from logsnr.base.files import digest_of, locked
+from logsnr.base.seeds import sample_seed
+from logsnr.base.words import listed
+from logsnr.data.picture_files import Picture, write_picture
+from logsnr.folders.made_files import MadeFiles
+from logsnr.pipelines.pipeline_restoration import RestorationPipeline
+from logsnr.pipelines.restoration_methods import make_method
+from logsnr.sampling.restoration import Job, Restoration, explaining, label_of
+from logsnr.settings.restore import RestoreOptions
+
+RECORD = "restore.json"
+"""What was asked for, what is done and how well it fits; in the folder of the results."""
+STD_WHITE = 0.25
+"""The standard deviation, of pictures in [0, 1], that is white in its map: a map holds a quarter of its values."""
+MOST_AT_ONCE = 32
+"""Draws in a batch."""
+_COPIES_KEPT = 32
+"""Pictures in float32 that a method keeps of each that it draws: the solver's directions, and what it has of them."""
+
+
+def restore(restoration: Restoration, say: Callable[[str], None] = tqdm.write) -> tuple[int, list[str]]:
+    """Restore the files that aren't done, with a progress bar, and `say` a line of each. Returns how many are done in
+    all, and a line for each that can't be."""
+    options, out = restoration.options, restoration.out
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, "written"):
+        made = MadeFiles(out, RECORD, restoration.request)
+        made.require_free(restoration.written)
+        work = {name: _pixels(path) * options.samples for name, path in restoration.files.items()}
+        refused: list[str] = []
+        done = {name for name, path in restoration.files.items() if made.is_done(name, digest_of(path.read_bytes()))}
+        total = sum(pixels for name, pixels in work.items() if name not in done)
+        with tqdm(total=total, delay=1, dynamic_ncols=True, bar_format=_BAR) as bar:
+            waiting = [name for name in restoration.files if name not in done]
+            for jobs in _batches(restoration, waiting, refused):
+                share = sum(work[job.name] for job in jobs)
+                for line in _restore_together(restoration, jobs, made, bar, share):
+                    say(line)
+                done |= {job.name for job in jobs}
+                bar.set_description(f"{len(done)} of {len(work)} pictures")
+        return len(done), refused
+
+
+def _batches(restoration: Restoration, names: Sequence[str], refused: list[str]) -> Iterator[list[Job]]:
+    """Files of one size together, as many as are drawn at once; what can't be restored goes into `refused`."""
+    together: dict[Any, list[Job]] = {}
+    own = tuple(restoration.pipeline.image_shape)
+    at_once = draws_at_once(restoration.pipeline, restoration.options, own)
+    for name in names:
+        try:
+            job = restoration.job(name)
+        except (DataError, ConfigError, OSError) as error:
+            refused.append(str(error))
+            continue
+        alike = together.setdefault((job.operator.shape, str(job.meeting.damage)), [])
+        alike.append(job)
+        if len(alike) == (1 if job.operator.shape != own else max(1, at_once // restoration.options.samples)):
+            yield list(alike)
+            alike.clear()
+    yield from (jobs for jobs in together.values() if jobs)
+
+
+def _restore_together(
+    restoration: Restoration, jobs: Sequence[Job], made: MadeFiles, bar: tqdm[Any], share: float
+) -> Iterator[str]:
+    """Draw, write and note pictures of one size, then a line of each. `share` is what they are on the bar."""
+    options, begun = restoration.options, bar.n
+
+    def advance(part: float) -> None:
+        bar.update(begun + part * share - bar.n)
+
+    made.begin({job.name: job.digest for job in jobs}, restoration.written)
+    drawn = draw(restoration.pipeline, jobs, options, advance)
+    facts = {}
+    tensors = (drawn.images.cpu(), drawn.mean.cpu(), drawn.std.cpu(), drawn.fit.tolist())
+    for job, images, mean, std, fit in zip(jobs, *tensors, strict=True):
+        names = restoration.written[job.name]
+        pictures = [*images] if options.samples == 1 else [*images, mean]
+        for name, values in zip(names, pictures, strict=False):
+            write_picture(made.out / name, *job.meeting.parts(values), job.picture)
+        if options.samples > 1:
+            spread = std.square().mean(0, keepdim=True).sqrt()
+            write_picture(made.out / names[-1], spread / STD_WHITE, None, _MAP)
+        height, width = images.shape[-2:]
+        facts[job.name] = {
+            "size": f"{width}x{height}",
+            "fit": [None if math.isnan(f) else round(f, 3) for f in fit],
+            **(
+                {"std": round(float(std.square().mean().sqrt()), 4), "std_white": STD_WHITE}
+                if options.samples > 1
+                else {}
+            ),
+        }
+        yield f"{job.name}: {width}x{height}{_fit_in_words(fit)}"
+    made.finish(facts)
+    advance(1)
+
+
+_BAR = "{percentage:3.0f}%|{bar}| {desc}[{elapsed}<{remaining}]"
+_MAP = Picture(torch.zeros(1, 1, 1), None, "PNG", 16, None, True)
+"""The map of the standard deviation: a gray PNG of 16 bits."""
+
+
+def draw(
+    pipeline: RestorationPipeline, jobs: Sequence[Job], options: RestoreOptions, advance: Callable[[float], None]
+) -> Any:
+    """Draws for pictures of one size, as the pipeline returns them; `advance` is told the share that is done. Raises
+    ModelError."""
+    method, at_once = make_method(options.method), draws_at_once(pipeline, options, jobs[0].operator.shape)
+    batches = -(-len(jobs) * options.samples // at_once)
+    expected = batches * method.ticks(method.steps if options.steps is None else options.steps)
+    steps = 0
+
+    def count(*_: Any) -> dict[str, Any]:
+        nonlocal steps
+        steps += 1
+        advance(min(1.0, steps / expected))
+        return {}
+
+    with explaining():
+        return pipeline(
+            torch.stack([job.measurement for job in jobs]),
+            jobs[0].operator,
+            method=options.method,
+            num_samples=options.samples,
+            num_inference_steps=options.steps,
+            class_labels=None if options.class_label is None else label_of(pipeline, options.class_label),
+            guidance_scale=options.guidance_scale,
+            generator=[sample_seed(options.seed, k, job.name) for job in jobs for k in range(options.samples)],
+            strength=options.strength,
+            batch_size=at_once,
+            output_type="pt",
+            callback_on_step_end=count,
+        )
+
+
+def draws_at_once(pipeline: RestorationPipeline, options: RestoreOptions, shape: Sequence[int]) -> int:
+    """Draws of pictures of that shape in a batch: those that were asked for, or as many as half of the free memory
+    holds, `MOST_AT_ONCE` at most."""
+    if options.batch_size is not None:
+        return options.batch_size
+    device, copies = pipeline.unet.device, make_method(options.method).copies
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    whole = copies * _COPIES_KEPT * 4 * math.prod(shape)
+    return int(max(1, min(MOST_AT_ONCE // copies, free // 2 // (pipeline.memory(options.method) + whole))))
+
+
+def _pixels(path: Path) -> int:
+    """How many a picture has; of what can't be opened one."""
+    try:
+        with Image.open(path) as image:
+            return image.width * image.height
+    except Exception:  # it is read again, and refused with a reason, in its turn
+        return 1
+
+
+def _fit_in_words(fit: Sequence[float]) -> str:
+    known = [f"{each:.2f}" for each in fit if not math.isnan(each)]
+    return f", fit {listed(known)} (about 1 is right)" if known else ""
