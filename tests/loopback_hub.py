@@ -21,9 +21,9 @@ import hashlib
 import importlib
 import json
 import os
-import sys
 import re
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
