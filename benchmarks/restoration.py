@@ -57,7 +57,7 @@ SETTINGS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "peer": {
         "diffpir": [{"zeta": z, "lambda_": v} for z in (0.1, 0.3, 1.0) for v in (1.0, 3.0, 7.0)],
         "dps": [
-            *({"weight": w, "guidance": "norm"} for w in (10.0, 100.0, 300.0)),
+            *({"weight": w, "guidance": "norm"} for w in (10.0, 30.0, 100.0, 300.0)),
             *({"weight": w, "guidance": "annealed"} for w in (0.3, 1.0)),
             *({"weight": w, "guidance": "annealed", "clip": False} for w in (0.3, 1.0)),
         ],
@@ -226,10 +226,10 @@ class Bench:
         """Measure, unless that has been done."""
         name = f"{task}.{budget}.{side}.{method}{'.tuned' if tuned else ''}"
         path = self.folder / "cells" / f"{name}.json"
-        if path.exists():
+        if path.exists() and not tuned:
             return
         settings: dict[str, Any] | None = self.best(task, side, method, budget) if tuned else {}
-        if settings is None:
+        if settings is None or (path.exists() and json.loads(path.read_text())["settings"] == settings):
             return
         request = {
             "task": task, "side": side, "method": method, "budget": budget, "tuned": tuned, "settings": settings,
@@ -244,17 +244,17 @@ class Bench:
     def best(self, task: str, side: str, method: str, budget: int) -> dict[str, Any] | None:
         """The settings with the best PSNR of the mean on other images; None where none does the task at this cost."""
         path = self.folder / "cells" / f"{task}.{budget}.tuning.{side}.{method}.json"
-        if not path.exists():
-            tried = []
-            for settings in ({}, *SETTINGS[side][method]):
-                request = {
-                    "task": task, "side": side, "method": method, "budget": budget, "settings": settings,
-                    "split": "tuning", "draws": TUNING_DRAWS, "seed": 2, "out": str(self.folder / "tuning.safetensors"),
-                }  # fmt: skip
-                if (found := self._measured(request)) is not None:
-                    tried.append({key: found[key] for key in ("settings", "psnr", "distance")})
+        tried: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+        for settings in ({}, *SETTINGS[side][method]):
+            request = {
+                "task": task, "side": side, "method": method, "budget": budget, "settings": settings,
+                "split": "tuning", "draws": TUNING_DRAWS, "seed": 2, "out": str(self.folder / "tuning.safetensors"),
+            }  # fmt: skip
+            if settings in [each["settings"] for each in tried] or (found := self._measured(request)) is None:
+                continue
+            tried.append({key: found[key] for key in ("settings", "psnr", "distance")})
             write_atomically(path, json.dumps(tried, indent=1) + "\n")
-        known = [each for each in json.loads(path.read_text()) if math.isfinite(each["psnr"])]
+        known = [each for each in tried if math.isfinite(each["psnr"])]
         best: dict[str, Any] | None = max(known, key=lambda each: each["psnr"], default={"settings": None})["settings"]
         return best
 
