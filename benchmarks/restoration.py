@@ -312,6 +312,31 @@ def summary(cells: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def chosen(folder: Path, cells: list[dict[str, Any]], task: str, side: str, budget: int) -> dict[str, Any] | None:
+    """The cell of the method and the settings that had the best PSNR on the eight images that settings are tried on."""
+    found = []
+    for path in (folder / "cells").glob(f"{task}.{budget}.tuning.{side}.*.json"):
+        best = max(each["psnr"] for each in json.loads(path.read_text()) if math.isfinite(each["psnr"]))
+        found.append((best, path.name.split(".")[-2]))
+    method = max(found, default=(0.0, ""))[1]
+    own = [c for c in cells if (c["task"], c["side"], c["method"], c["tuned"]) == (task, side, method, True)]
+    return own[0] if own else None
+
+
+def duel(folder: Path, cells: list[dict[str, Any]], budget: int) -> list[str]:
+    """A row a task: one method of each side, chosen on other images; differences by image, with standard errors."""
+    lines = ["| task | ours | deepinv | PSNR, ours less deepinv's | distance |", "|---|---|---|---|---|"]
+    for task in TASKS:
+        mine, other = (chosen(folder, cells, task, side, budget) for side in ("ours", "peer"))
+        if mine is not None and other is not None:
+            columns = []
+            for figure in ("psnr", "distance"):
+                less = torch.tensor(mine["each"][figure]) - torch.tensor(other["each"][figure])
+                columns.append(f"{float(less.mean()):+.3f} ± {float(less.std() / len(less) ** 0.5):.3f}")
+            lines.append(f"| {task} | {mine['method']} | {other['method']} | " + " | ".join(columns) + " |")
+    return lines
+
+
 def rows(cells: list[dict[str, Any]], seconds: dict[str, float]) -> list[str]:
     """A table: methods down, tasks across; the best figures of a task are bold."""
     lines = ["| method | " + " | ".join(TASKS) + " | evaluations | ms |", "|---" * (len(TASKS) + 3) + "|"]
@@ -355,7 +380,8 @@ def table(out: Path) -> str:
         for budget in sorted({cell["budget"] for cell in cells}):
             own = [cell for cell in cells if cell["budget"] == budget]
             lines += ["", f"### {budget} evaluations", "", *rows(own, seconds), "", "Ahead of all of deepinv's:", ""]
-            lines += summary(own)
+            lines += [*summary(own), "", "One method of each side and its settings, chosen on the eight images:", ""]
+            lines += duel(facts.parent, own, budget)
     return "\n".join(lines)
 
 
