@@ -491,10 +491,11 @@ class Dps:
     """Diffusion posterior sampling (DPS; Chung et al. 2022, arXiv 2209.14687), for every operator that has a gradient.
 
     Each step of the reverse SDE is followed by one against the gradient of |y - A(D(x_t))|, whose length is
-    `step_size` times that of the noise at hand. Biased, and more so with more steps; where nothing else can be had.
+    `step_size` times that of the noise at hand, times the share of it that the step takes away: so it doesn't grow with
+    the number of steps. Biased; for few evaluations, and where nothing else can be had.
     """
 
-    step_size: float = 0.35
+    step_size: float = 0.5
     requires = None
     gradients = True
     steps = 100
@@ -521,7 +522,8 @@ class Dps:
                 mean, std = walk.mean_and_std(x, estimate, now, after, straight=after is levels[-1])
                 walk.remember(estimate, now, after)
                 unit = _scaled(gradient, 1 / gradient.flatten(1).norm(dim=1).clamp(min=1e-30))
-                length = self.step_size * after.sigma * math.sqrt(x[0].numel())
+                share = 1 - (after.ratio / now.ratio) ** 2  # 1 - e^(-2h), of the noise that the step takes away
+                length = self.step_size * share * after.sigma * math.sqrt(x[0].numel())
                 x = mean + std * problem.normal(x.shape) - length * unit
         return estimate
 
