@@ -49,7 +49,7 @@ SETTINGS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "ours": {
         "moment": [{"num_iterations": n} for n in (1, 2, 3, 5)],
         "diffpir": [{"zeta": z, "lambda_": v} for z in (0.3, 1.0) for v in (1.0, 3.0, 7.0)],
-        "dps": [{"step_size": s} for s in (0.2, 0.7)],
+        "dps": [{"step_size": s} for s in (0.35, 0.7)],
         "gibbs": [{"num_inner_steps": 4}],
         "particles": [{"num_particles": 2, "num_iterations": n} for n in (2, 4)],
         "repaint": [{"num_resamples": 2}],
