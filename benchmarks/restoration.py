@@ -4,19 +4,21 @@
     python benchmarks/restoration.py runs/tiles --peer deepinv/bin/python --out restored
     python benchmarks/restoration.py --table --out restored > benchmarks/restoration.md
 
-(The environment of --peer is described in deepinv_restoration.py, the tiles in pictures.py.) The network is that of the
-run without a class, since deepinv passes none on. 32 held-out images, the seven tasks of restoration_tasks.py, noise of
-.05 on [0, 1]; both sides get the same measurements and the same linear maps. Eight draws of each measurement.
+The network is that of the run without a class, since deepinv passes none on. 32 held-out images, the seven tasks of
+restoration_tasks.py, noise of .05 on [0, 1]; both sides get the same measurements and the same linear maps. Eight draws
+of each measurement.
 
-Cost is counted in evaluations of the network for each draw, a gradient through it as one more; each side takes as many
-steps as the budget allows. PSNR and SSIM are those of the mean of the draws; `distance` is that of one draw to the
-truth as the network of the data's FID sees it (the mean over draws and images, in units of the distance between
-different truths). Seconds are of the processor, of one thread, of one draw, measured by --time, where the sides take
-turns.
+Cost is counted in evaluations of the network for each draw, a gradient through it as one more (it takes as long); each
+side takes as many steps as the budget allows. PSNR and SSIM are those of the mean of the draws; `distance` is that of
+one draw to the truth as the network of the data's FID sees it (the mean over draws and images, in units of the distance
+between different truths). Milliseconds are of the processor, of one thread, of one draw, measured by --time, where the
+sides take turns.
 
 Each method runs at its defaults and, as `tuned`, with those of `SETTINGS` that had the best PSNR on eight other images,
 chosen for each task and budget, on both sides.
-What is there in --out already isn't made again: a run that was stopped goes on.
+
+The environment of --peer is described in deepinv_restoration.py, the tiles in pictures.py. What is there in --out
+already isn't made again: a run that was stopped goes on.
 """
 
 import argparse
@@ -366,9 +368,14 @@ def rows(cells: list[dict[str, Any]], seconds: dict[str, float]) -> list[str]:
 
 def table(out: Path) -> str:
     """Everything measured, as Markdown."""
-    lines = ["# Restoration, side by side with deepinv", "", (__doc__ or "").split("\n\n")[2].replace("\n", " "), ""]
+    lines = ["# Restoration, side by side with deepinv", ""]
+    for paragraph in (__doc__ or "").split("\n\n")[2:5]:
+        lines += [paragraph, ""]
     lines += [f"- {task}: {WORDS[task]}" for task in TASKS]
-    lines += ["", "PSNR of the mean / SSIM of the mean / distance of one draw; evaluations and milliseconds of a draw."]
+    lines += [
+        "",
+        "In the cells: PSNR of the mean / SSIM of the mean / distance of one draw; evaluations and milliseconds of a draw.",
+    ]
     for facts in sorted(out.glob("*/facts.json")):
         files = sorted((facts.parent / "cells").glob("*.json"))
         cells = [cell for file in files if ".tuning." not in file.name for cell in [json.loads(file.read_text())]]
