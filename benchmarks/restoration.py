@@ -374,7 +374,7 @@ def table(out: Path) -> str:
     lines += [f"- {task}: {WORDS[task]}" for task in TASKS]
     lines += [
         "",
-        "In the cells: PSNR of the mean / SSIM of the mean / distance of one draw; evaluations and milliseconds of a draw.",
+        "In the cells: PSNR of the mean / SSIM of it / distance of a draw; evaluations and milliseconds of a draw.",
     ]
     for facts in sorted(out.glob("*/facts.json")):
         files = sorted((facts.parent / "cells").glob("*.json"))
