@@ -24,7 +24,7 @@ from tqdm import tqdm
 import logsnr
 from logsnr.evaluation.subject import open_subject
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
-from logsnr.sampling.operators import make_operator
+from logsnr.repair.operators import make_operator
 from logsnr.settings.damage import read_damage
 
 DAMAGES = [

@@ -244,15 +244,29 @@ def _corrected(
         return image, operator.apply(image) / 2 + problem.sigma**2 * v
 
     right = problem.residual(prior.detach(), y)
+<<<<<<< HEAD
     weights, images = _residuals(spread, right, iterations, tolerance, _preconditioner(problem, level))
+=======
+>>>>>>> main
     likelihood = None
+    if right[0].numel() <= iterations:  # the matrix itself, by a gradient for each of its columns
+        units = torch.eye(right[0].numel()).to(right).view(-1, 1, *right.shape[1:])
+        columns = [spread(unit.expand_as(right)) for unit in units]
+        matrix = torch.stack([column.flatten(1) for _, column in columns], 2)
+        weights = torch.linalg.solve(matrix, right.flatten(1)).view(right.shape)
+        parts = zip(columns, weights.flatten(1).unbind(1), strict=True)
+        images = torch.stack([_scaled(image, weight) for (image, _), weight in parts])
+        images, log_determinant = images.sum(0), torch.linalg.slogdet(matrix).logabsdet
+    else:
+        weights, images = _gmres(spread, right, iterations, tolerance)
+        if twist:
+            # log det by the trace, of one probe: exact where A C Aᵀ is a multiple of the identity
+            probe = problem.normal(right.shape).sign()
+            count = _number_measured(operator, right)
+            trace = (probe * spread(probe)[1]).flatten(1).sum(1) - problem.sigma**2 * (right[0].numel() - count)
+            log_determinant = count * (trace / count).clamp(min=problem.sigma**2).log()
     if twist:
-        # log det by the trace, of one probe: exact where A C Aᵀ is a multiple of the identity
-        probe = problem.normal(right.shape).sign()
-        count = _number_measured(operator, right)
-        trace = (probe * spread(probe)[1]).flatten(1).sum(1) - problem.sigma**2 * (right[0].numel() - count)
-        variance = (trace / count).clamp(min=problem.sigma**2)
-        likelihood = -0.5 * (right * weights).flatten(1).sum(1) - 0.5 * count * variance.log()
+        likelihood = -0.5 * (right * weights).flatten(1).sum(1) - 0.5 * log_determinant
     return _Corrected(prior.detach(), prior.detach() + images, likelihood)
 
 
