@@ -244,10 +244,6 @@ def _corrected(
         return image, operator.apply(image) / 2 + problem.sigma**2 * v
 
     right = problem.residual(prior.detach(), y)
-<<<<<<< HEAD
-    weights, images = _residuals(spread, right, iterations, tolerance, _preconditioner(problem, level))
-=======
->>>>>>> main
     likelihood = None
     if right[0].numel() <= iterations:  # the matrix itself, by a gradient for each of its columns
         units = torch.eye(right[0].numel()).to(right).view(-1, 1, *right.shape[1:])
@@ -258,7 +254,7 @@ def _corrected(
         images = torch.stack([_scaled(image, weight) for (image, _), weight in parts])
         images, log_determinant = images.sum(0), torch.linalg.slogdet(matrix).logabsdet
     else:
-        weights, images = _gmres(spread, right, iterations, tolerance)
+        weights, images = _residuals(spread, right, iterations, tolerance, _preconditioner(problem, level))
         if twist:
             # log det by the trace, of one probe: exact where A C Aᵀ is a multiple of the identity
             probe = problem.normal(right.shape).sign()
