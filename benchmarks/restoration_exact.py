@@ -62,7 +62,7 @@ def draws(
     problem = Problem(denoise, operator, repeated, generators, lambda level: None)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return method.draw(problem, spaced(CHAIN, steps)).flatten(1)
+        return method.draw(problem, spaced(CHAIN, steps, method.most_noise)).flatten(1)
 
 
 # -- Gaussian ----------------------------------------------------------------------------------------------------

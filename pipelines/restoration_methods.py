@@ -238,15 +238,25 @@ def _corrected(
         return image, operator.apply(image) / 2 + problem.sigma**2 * v
 
     right = problem.residual(prior.detach(), y)
-    weights, images = _gmres(spread, right, iterations, tolerance)
     likelihood = None
+    if right[0].numel() <= iterations:  # the matrix itself, by a gradient for each of its columns
+        units = torch.eye(right[0].numel()).to(right).view(-1, 1, *right.shape[1:])
+        columns = [spread(unit.expand_as(right)) for unit in units]
+        matrix = torch.stack([column.flatten(1) for _, column in columns], 2)
+        weights = torch.linalg.solve(matrix, right.flatten(1)).view(right.shape)
+        parts = zip(columns, weights.flatten(1).unbind(1), strict=True)
+        images = torch.stack([_scaled(image, weight) for (image, _), weight in parts])
+        images, log_determinant = images.sum(0), torch.linalg.slogdet(matrix).logabsdet
+    else:
+        weights, images = _gmres(spread, right, iterations, tolerance)
+        if twist:
+            # log det by the trace, of one probe: exact where A C Aᵀ is a multiple of the identity
+            probe = problem.normal(right.shape).sign()
+            count = _number_measured(operator, right)
+            trace = (probe * spread(probe)[1]).flatten(1).sum(1) - problem.sigma**2 * (right[0].numel() - count)
+            log_determinant = count * (trace / count).clamp(min=problem.sigma**2).log()
     if twist:
-        # log det by the trace, of one probe: exact where A C Aᵀ is a multiple of the identity
-        probe = problem.normal(right.shape).sign()
-        count = _number_measured(operator, right)
-        trace = (probe * spread(probe)[1]).flatten(1).sum(1) - problem.sigma**2 * (right[0].numel() - count)
-        variance = (trace / count).clamp(min=problem.sigma**2)
-        likelihood = -0.5 * (right * weights).flatten(1).sum(1) - 0.5 * count * variance.log()
+        likelihood = -0.5 * (right * weights).flatten(1).sum(1) - 0.5 * log_determinant
     return _Corrected(prior.detach(), prior.detach() + images, likelihood)
 
 
@@ -296,10 +306,12 @@ def _scaled(rows: Tensor, factors: Tensor) -> Tensor:
 
 def _least_squares(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """argmin |e_1 - H a| for each H, and what is left; columns of zeros get 0."""
-    first = torch.zeros_like(matrix[:, :, 0])
-    first[:, 0] = 1
-    solution = (torch.linalg.pinv(matrix) @ first.unsqueeze(2)).squeeze(2)
-    return solution, (first - (matrix @ solution.unsqueeze(2)).squeeze(2)).norm(dim=1)
+    gram = matrix.transpose(1, 2) @ matrix
+    empty = gram.diagonal(dim1=1, dim2=2) == 0
+    solution = torch.linalg.solve(gram + torch.diag_embed(empty.to(gram)), matrix[:, 0])
+    rest = -(matrix @ solution.unsqueeze(2)).squeeze(2)
+    rest[:, 0] += 1
+    return solution, rest.norm(dim=1)
 
 
 @dataclass(frozen=True)

@@ -544,8 +544,10 @@ class Jpeg(Operator):
 
     quality: 1 to 100, as in Pillow and libjpeg. Colour is kept as luma and chroma, chroma at half the size (4:2:0).
 
-    The gradient of rounding is taken to be 1. `solve` goes from z to the nearest picture whose coefficients round to
-    those of y, the picture that was decoded: without further noise these are all that could have been the original.
+    The gradient of rounding is taken to be 1. `solve` takes rounding to a step q for noise of variance q²/12, that of
+    what is uniform between -q/2 and q/2, on the coefficients of y, the picture that was decoded. (To go to the nearest
+    picture whose coefficients round to those of y keeps more of the blocks: on photographs of quality 10 its draws
+    are 3 dB worse.) A decoded picture is rounded to 8 bits again, so `noise_std` is 0.002 at least.
     """
 
     linear = False
@@ -555,7 +557,7 @@ class Jpeg(Operator):
             raise ValueError(f"quality must be in 1..100, and is {quality}.")
         if shape[0] not in (1, 3):
             raise ValueError(f"Jpeg needs pictures of one channel or three, and shape is {tuple(shape)}.")
-        super().__init__(shape, shape, noise_std)
+        super().__init__(shape, shape, max(noise_std, 0.002) if noise_std >= 0 else noise_std)
         self.quality = quality
         scale = 5000 / quality if quality < 50 else 200 - 2 * quality
         tables = [torch.tensor([float(n) for n in _QUANTA[name].split()]) for name in ("luma", "chroma")]
@@ -572,11 +574,10 @@ class Jpeg(Operator):
     def solve(self, z: Tensor, measurement: Tensor, rho: float) -> Tensor:
         changes = []
         for plane, seen, step in zip(self._planes(z), self._decoded(measurement), self._steps, strict=True):
-            size = step.to(plane)
-            level = (seen / size).round()
-            changes.append(plane.clamp((level - 0.5) * size, (level + 0.5) * size) - plane)
+            variance = step.to(plane).square() / 12 + self.noise_std**2
+            changes.append((seen - plane) / (1 + variance * rho / self.noise_std**2))
         # chroma that is repeated, not interpolated, has these changes as its means of four pixels
-        return z + self._picture(changes, "nearest") / (1 + rho)
+        return z + self._picture(changes, "nearest")
 
     def pinv(self, measurement: Tensor) -> Tensor:
         return measurement
@@ -666,6 +667,8 @@ class Composition(Operator):
         return super().solve(z, measurement, rho) if self.linear else _descend(self, z, measurement, rho)
 
     def pinv(self, measurement: Tensor) -> Tensor:
+        if self.linear:
+            return super().pinv(measurement)
         for operator in self.operators:
             measurement = operator.pinv(measurement)
         return measurement

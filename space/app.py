@@ -1,8 +1,8 @@
 """Draw with a trained pixel-space model in the browser: images, and how each of them comes out of noise.
 
-This file stands alone: it is the app of a Hub Space (sdk gradio), and it needs gradio, torch and diffusers. The model
-is the one that the README.md beside it names under `models`; it is loaded with the pipeline that lies in the model's
-own repo. `logsnr demo` shows the same page for a model on this machine.
+This is the app of a Hub Space (sdk gradio), and it needs gradio, torch and diffusers. The model is the one that the
+README.md beside it names under `models`; it is loaded with the pipeline that lies in the model's own repo. A second
+tab is filled by the repair.py beside it. `logsnr demo` shows the same page for a model on this machine.
 """
 
 from __future__ import annotations
@@ -55,12 +55,22 @@ CSS = """
 }
 .gallery {min-height: 440px}
 .gallery .grid-container {grid-template-columns: repeat(auto-fill, minmax(100px, 1fr))}
-.gallery .thumbnail-item {aspect-ratio: auto; height: auto}
-.gallery .thumbnail-item img {aspect-ratio: 1; height: auto}
-.gallery .caption-label {
+.gallery .thumbnail-item, .examples .thumbnail-item {aspect-ratio: auto; height: auto}
+.gallery .thumbnail-item img, .examples .thumbnail-item img {aspect-ratio: 1; height: auto}
+.gallery .caption-label, .examples .caption-label {
     position: static; max-width: none; padding: 2px 4px; border: 0; text-align: center; font-size: .75rem;
     opacity: 1 !important;
 }
+.gallery.repaired {min-height: 190px}
+.repaired .grid-wrap, .examples .grid-wrap {min-height: 0 !important}
+.examples .grid-container {grid-template-columns: repeat(3, 110px)}
+.repairs > div {display: flex; flex-wrap: wrap; gap: 20px; margin-top: .7em}
+.repairs figure {width: 240px; margin: 0}
+.repairs figure img {aspect-ratio: auto}
+.repairs figcaption {font-size: .85em; color: var(--body-text-color-subdued); margin-top: .3em}
+.repairs .bar {display: flex; gap: .5em; align-items: center}
+.repairs .bar b {flex: 1; height: .8em; border-radius: 2px}
+.repairs p {max-width: 60em; margin-top: .8em}
 .film h2 {margin: 0; font-size: 1.15em; font-weight: 600}
 .film .strip {overflow-x: auto; margin-top: .7em; max-width: calc(100vw - 4em)}
 .film table {border-spacing: 4px; border-collapse: separate; width: 100%; min-width: 720px; table-layout: fixed}
@@ -315,119 +325,154 @@ def picture(pixels: npt.NDArray[np.uint8], what: str) -> str:
 # -- The page ---------------------------------------------------------------------------------------------------------
 
 
-def build(pipe: Any, title: str) -> gr.Blocks:
-    """The page of a model; `title` is plain text."""
-    names, schedulers = class_names(pipe), find_schedulers(pipe)
-    own, longest = schedulers.offered[0], min(MOST_STEPS, pipe.scheduler.config.num_train_timesteps)
-    few = pipe.scheduler.config.get("_consistency")  # a distilled model's number of steps
+def build(pipe: Any, title: str, repair: Callable[[Any, Callable[[int], list[Image.Image]]], None] | None) -> gr.Blocks:
+    """The page of a model; `title` is plain text.
+
+    repair: fills a second tab, and is given it and what draws as many images as it asks for; None of a model that can't
+    repair.
+    """
+    schedulers = find_schedulers(pipe)
+    own, few = schedulers.offered[0], pipe.scheduler.config.get("_consistency")  # a distilled model's number of steps
+    best = SCHEDULER if SCHEDULER in schedulers.offered and few is None else own
+    longest = min(MOST_STEPS, pipe.scheduler.config.num_train_timesteps)
+    usual = few or min(STEPS, longest)
+
+    def some(number: int) -> list[Image.Image]:
+        return draw(
+            pipe,
+            number=number,
+            steps=usual,
+            scheduler=best,
+            classes=[],
+            guidance=GUIDANCE,
+            seed=0,
+            on_step=lambda done, total: None,
+        ).images
+
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.HTML(f'<div class="heading"><h1>{html.escape(title)}</h1><p>{describe(pipe)}</p></div>')
-        kept = gr.State(None)
-        with gr.Row():
-            with gr.Column(scale=4, min_width=320):
-                with gr.Row():
-                    number = gr.Slider(
-                        1, MOST_IMAGES, value=16, step=1, precision=0, label="Images", buttons=[], min_width=120
-                    )
-                    steps = gr.Slider(
-                        1,
-                        longest,
-                        value=few or min(STEPS, longest),
-                        step=1,
-                        precision=0,
-                        label="Steps",
-                        buttons=[],
-                        min_width=120,
-                    )
-                scheduler = gr.Dropdown(
-                    [(f"{own} (the model's own)", own), *schedulers.offered[1:]],
-                    value=SCHEDULER if SCHEDULER in schedulers.offered and few is None else own,
-                    label="Scheduler",
-                    info="The rule for a step. Few steps go best with a solver of higher order, such as DPMSolver.",
-                )
-                classes = gr.Dropdown(
-                    names,
-                    value=[],
-                    multiselect=True,
-                    label="Classes",
-                    info="Several take turns. All of them when none is chosen.",
-                    visible=bool(names),
-                )
-                guidance = gr.Slider(
-                    0,
-                    8,
-                    value=GUIDANCE,
-                    step=0.1,
-                    label="Guidance",
-                    info="1 is the plain model; more keeps nearer to the class and varies less; 0 ignores the class.",
-                    buttons=[],
-                    visible=bool(names),
-                )
-                seed = gr.Number(0, precision=0, label="Seed", info="Of the first image; the next has the next seed.")
-                with gr.Row():
-                    again = gr.Button("Other seeds", min_width=120)
-                    button = gr.Button("Draw", variant="primary", min_width=120)
-            with gr.Column(scale=7, min_width=320):
-                gallery = gr.Gallery(
-                    show_label=False,
-                    format="png",
-                    object_fit="contain",
-                    allow_preview=False,
-                    buttons=["download_all"],
-                    elem_classes=["pixels", "gallery"],
-                    interactive=False,
-                )
-                summary = gr.Markdown("Press Draw. Then click an image to see how it came out of noise.")
-        strip = gr.HTML()
-        with gr.Accordion(f"{len(schedulers.refused)} schedulers that can't draw with this model", open=False):
-            gr.Markdown("\n".join(f"- **{name}**: {reason}" for name, reason in schedulers.refused.items()))
-
-        def on_draw(
-            number: int,
-            classes: list[str],
-            guidance: float,
-            steps: int,
-            scheduler: str,
-            seed: int | None,
-            progress: Any = gr.Progress(),  # noqa: B008  # gradio finds it by this default
-        ) -> tuple[Any, ...]:
-            try:
-                drawing = draw(
-                    pipe,
-                    number=number,
-                    steps=steps,
-                    scheduler=scheduler,
-                    classes=classes,
-                    guidance=guidance,
-                    seed=seed,
-                    on_step=lambda done, total: progress((done, total), desc="Drawing"),
-                )
-            except ValueError as error:
-                raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
-            shown = list(zip(drawing.images, drawing.captions, strict=True))
-            summary = f"{drawing.summary} Click one to see how it came out of noise."
-            return gr.Gallery(shown, selected_index=None), summary, drawing, film_html(drawing, 0)
-
-        def on_select(drawing: Drawing, chosen: gr.SelectData) -> str:
-            return film_html(drawing, chosen.index)
-
-        drawn = {
-            "fn": on_draw,
-            "inputs": [number, classes, guidance, steps, scheduler, seed],
-            "outputs": [gallery, summary, kept, strip],
-            "show_progress_on": gallery,
-            "concurrency_id": "network",
-        }
-        button.click(**drawn, api_name="draw")
-        again.click(lambda: random.randrange(LARGEST_SEED), None, seed, api_visibility="private").success(
-            **drawn, api_visibility="private"
-        )
-        gallery.select(on_select, kept, strip, show_progress="hidden", api_visibility="private")
+        if repair is None:
+            fill(pipe, schedulers, best, usual, longest)
+        else:
+            with gr.Tab("Draw"):
+                fill(pipe, schedulers, best, usual, longest)
+            with gr.Tab("Repair") as tab:
+                repair(tab, some)
     return page
 
 
+def fill(pipe: Any, schedulers: Schedulers, best: str, usual: int, longest: int) -> None:
+    """The drawing part of the page; it begins with the scheduler `best` and `usual` steps."""
+    names, own = class_names(pipe), schedulers.offered[0]
+    kept = gr.State(None)
+    with gr.Row():
+        with gr.Column(scale=4, min_width=320):
+            with gr.Row():
+                number = gr.Slider(
+                    1, MOST_IMAGES, value=16, step=1, precision=0, label="Images", buttons=[], min_width=120
+                )
+                steps = gr.Slider(
+                    1,
+                    longest,
+                    value=usual,
+                    step=1,
+                    precision=0,
+                    label="Steps",
+                    buttons=[],
+                    min_width=120,
+                )
+            scheduler = gr.Dropdown(
+                [(f"{own} (the model's own)", own), *schedulers.offered[1:]],
+                value=best,
+                label="Scheduler",
+                info="The rule for a step. Few steps go best with a solver of higher order, such as DPMSolver.",
+            )
+            classes = gr.Dropdown(
+                names,
+                value=[],
+                multiselect=True,
+                label="Classes",
+                info="Several take turns. All of them when none is chosen.",
+                visible=bool(names),
+            )
+            guidance = gr.Slider(
+                0,
+                8,
+                value=GUIDANCE,
+                step=0.1,
+                label="Guidance",
+                info="1 is the plain model; more keeps nearer to the class and varies less; 0 ignores the class.",
+                buttons=[],
+                visible=bool(names),
+            )
+            seed = gr.Number(0, precision=0, label="Seed", info="Of the first image; the next has the next seed.")
+            with gr.Row():
+                again = gr.Button("Other seeds", min_width=120)
+                button = gr.Button("Draw", variant="primary", min_width=120)
+        with gr.Column(scale=7, min_width=320):
+            gallery = gr.Gallery(
+                show_label=False,
+                format="png",
+                object_fit="contain",
+                allow_preview=False,
+                buttons=["download_all"],
+                elem_classes=["pixels", "gallery"],
+                interactive=False,
+            )
+            summary = gr.Markdown("Press Draw. Then click an image to see how it came out of noise.")
+    strip = gr.HTML()
+    with gr.Accordion(f"{len(schedulers.refused)} schedulers that can't draw with this model", open=False):
+        gr.Markdown("\n".join(f"- **{name}**: {reason}" for name, reason in schedulers.refused.items()))
+
+    def on_draw(
+        number: int,
+        classes: list[str],
+        guidance: float,
+        steps: int,
+        scheduler: str,
+        seed: int | None,
+        progress: Any = gr.Progress(),  # noqa: B008  # gradio finds it by this default
+    ) -> tuple[Any, ...]:
+        try:
+            drawing = draw(
+                pipe,
+                number=number,
+                steps=steps,
+                scheduler=scheduler,
+                classes=classes,
+                guidance=guidance,
+                seed=seed,
+                on_step=lambda done, total: progress((done, total), desc="Drawing"),
+            )
+        except ValueError as error:
+            raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
+        shown = list(zip(drawing.images, drawing.captions, strict=True))
+        summary = f"{drawing.summary} Click one to see how it came out of noise."
+        return gr.Gallery(shown, selected_index=None), summary, drawing, film_html(drawing, 0)
+
+    def on_select(drawing: Drawing, chosen: gr.SelectData) -> str:
+        return film_html(drawing, chosen.index)
+
+    drawn = {
+        "fn": on_draw,
+        "inputs": [number, classes, guidance, steps, scheduler, seed],
+        "outputs": [gallery, summary, kept, strip],
+        "show_progress_on": gallery,
+        "concurrency_id": "network",
+    }
+    button.click(**drawn, api_name="draw")
+    again.click(lambda: random.randrange(LARGEST_SEED), None, seed, api_visibility="private").success(
+        **drawn, api_visibility="private"
+    )
+    gallery.select(on_select, kept, strip, show_progress="hidden", api_visibility="private")
+
+
 if __name__ == "__main__":
+    import repair  # type: ignore[import-not-found]  # it lies beside this file
+
     metadata = metadata_load(Path(__file__).with_name("README.md"))
     assert metadata is not None
     (model,) = metadata["models"]
-    build(load(model), model).launch(**LAUNCH)
+    loaded = load(model)
+    restorer = repair.load(model, loaded)
+    build(loaded, model, restorer and functools.partial(repair.fill, restorer)).launch(**LAUNCH)

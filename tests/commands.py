@@ -28,7 +28,7 @@ _server.set_forkserver_preload(
         "logsnr.evaluation.report",
         "logsnr.commands.train",
         "logsnr.studies.inspect_schedule",
-        "logsnr.sampling.restore",
+        "logsnr.repair.restore",
     ]
 )
 

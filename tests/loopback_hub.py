@@ -23,6 +23,7 @@ import json
 import os
 import re
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -341,4 +342,6 @@ def enter(environment: Mapping[str, str | None]) -> None:
     importlib.reload(constants)
     hf_api.api.endpoint = constants.ENDPOINT
     dynamic_modules_utils.HF_MODULES_CACHE = os.environ.get("HF_MODULES_CACHE", f"{constants.HF_HOME}/modules")
+    for name in [name for name in sys.modules if name.split(".")[0] == "diffusers_modules"]:
+        del sys.modules[name]  # a package of the folder before would look there for what is loaded next
     close_session()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ _EVERYWHERE = {"torch", "numpy", "diffusers", *sys.stdlib_module_names}
 ALLOWED = {
     "schedulers": _EVERYWHERE,
     "pipelines": _EVERYWHERE | {"PIL", "transformers"},
-    "space": _EVERYWHERE | {"PIL", "gradio", "huggingface_hub"},
+    "space": _EVERYWHERE | {"PIL", "gradio", "huggingface_hub", "repair"},  # which lies there beside the app
 }
 """By room, the packages whose modules its files may import."""
 SCHEDULERS = sorted((TOP / "schedulers").glob("scheduling_*.py"))
@@ -23,18 +24,31 @@ FILES = [path for room in ALLOWED for path in sorted((TOP / room).glob("*.py")) 
 
 
 def imported_packages(file: Path) -> set[str]:
-    """Top-level names of every import statement, wherever it stands; "." for a relative one."""
+    """Top-level names of every import statement, wherever it stands; none for a file beside it in the same room."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add("." if node.level else str(node.module).split(".")[0])
+            beside = node.level == 1 and (file.parent / f"{node.module}.py").is_file()
+            names |= set() if beside else {"." if node.level else str(node.module).split(".")[0]}
     return names
 
 
+def helpers(file: Path) -> set[str]:
+    """The files, without their ending, that a pipeline loads from beside itself: they travel with it."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1}
+
+
 def load_alone(file: Path) -> ModuleType:
-    """The module of a file, under its own name and not as a part of a package."""
+    """The module of a file, under its own name and not as a part of a package; what it loads, in one of no name."""
+    if helpers(file):
+        beside = sys.modules["beside"] = ModuleType("beside")
+        beside.__path__ = [str(file.parent)]
+        module = importlib.import_module(f"beside.{file.stem}")
+        sys.modules[file.stem] = module
+        return module
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None

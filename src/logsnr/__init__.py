@@ -41,6 +41,8 @@ if TYPE_CHECKING:  # for editors and type checkers, what `_HOMES` is at run time
     from logsnr.objectives.vlb import VlbObjective as VlbObjective
     from logsnr.objectives.weighted import WeightedObjective as WeightedObjective
     from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline as PixelDiffusionPipeline
+    from logsnr.pipelines.pipeline_restoration import RestorationOutput as RestorationOutput
+    from logsnr.pipelines.pipeline_restoration import RestorationPipeline as RestorationPipeline
     from logsnr.sampling.sample import sample as sample
     from logsnr.schedulers.scheduling_beta import BetaScheduler as BetaScheduler
     from logsnr.schedulers.scheduling_beta import ConstantBetaScheduler as ConstantBetaScheduler
@@ -98,6 +100,7 @@ _HOMES = {
     "logsnr.objectives.vlb": ("VlbObjective",),
     "logsnr.objectives.weighted": ("WeightedObjective",),
     "logsnr.pipelines.pipeline_pixel": ("PixelDiffusionPipeline",),
+    "logsnr.pipelines.pipeline_restoration": ("RestorationOutput", "RestorationPipeline"),
     "logsnr.sampling.sample": ("sample",),
     "logsnr.schedulers.scheduling_beta": (
         "BetaScheduler",

@@ -16,7 +16,7 @@ from tiny_unet import tiny_unet
 
 from logsnr.data.picture_files import read_picture
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.sampling.restoration import names_of
+from logsnr.repair.plan import names_of
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 
 Run = Callable[..., Finished]

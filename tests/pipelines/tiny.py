@@ -22,7 +22,15 @@ def pixel(pipeline_class: Any) -> Made:
     return pipeline, call | {"num_inference_steps": 3}
 
 
-FACTORIES: dict[str, Callable[[Any], Made]] = {"pipeline_pixel": pixel}
+def restoration(pipeline_class: Any) -> Made:
+    """Of a picture larger than the network's, half of whose pixels are missing."""
+    pipeline = pipeline_class(tiny_unet(2), DDIMScheduler(), id2label={0: "dark", 1: "light"})
+    operator = pipeline.operators.Mask(torch.rand(1, 12, 8) > 0.5, noise_std=0.05)
+    call = {"measurement": operator.measure(torch.rand(1, 1, 12, 8), 5), "operator": operator, "class_labels": "light"}
+    return pipeline, call | {"num_samples": 2, "num_inference_steps": 3, "generator": 3, "output_type": "np"}
+
+
+FACTORIES: dict[str, Callable[[Any], Made]] = {"pipeline_pixel": pixel, "pipeline_restoration": restoration}
 """By the stem of the file: its class -> a pipeline, and arguments of a call that gives an array or equal values."""
 
 

@@ -187,14 +187,14 @@ def test_repair_comes_with_its_code_and_the_figures_that_there_are() -> None:
     metrics = {"restoration": {"missing 0.6 + noise 0.05": of_mask, "jpeg 10": of_jpeg}}
     text = render_card(published(metrics=metrics))
     beginning = "| missing 0.6 + noise 0.05 | "
-    shown = "0.750 / 0.750 | 0.125 | 88 ± 1 % / 88 ± 1 % (90 %) |"
+    shown = "0.750 / 0.750 | 0.125 | 87.5 ± 1.0 % / 87.5 ± 1.0 % (90 %) |"
     assert f"{beginning}this model | 23.00 / 20.00 | {shown}" in text
     assert f"{beginning}Gaussian | 18.00 / 15.00 | {shown}" in text
     assert f"{beginning}holes filled with the mean | 12.00 | 0.500 | 1.500 |  |" in text
     assert "| jpeg 10 | this model | 33.00 / 30.00 | 0.750 / 0.750 | 0.125 |  |" in text
     assert "- jpeg 10: 32 held-out images, 19 draws of each; moment, 20 steps; seed 0; features: a\\_network." in text
     codes = [piece.split("```")[0] for piece in text.split("```python\n")[1:]]
-    assert "whose network is exact: 88 ± 1 % / 88 ± 1 % (90 %)." in text
+    assert "whose network is exact: 87.5 ± 1.0 % / 87.5 ± 1.0 % (90 %)." in text
     (piece,) = (code for code in codes if "pipeline_restoration" in code)
     compile(piece, "card", "exec")
     assert '"ada/shapes", custom_pipeline="pipeline_restoration_01234567", trust_remote_code=True' in piece

@@ -23,6 +23,12 @@ from PIL import Image
 
 from logsnr.tasks.load import load
 
+SIZE = "image => [image.naturalHeight, image.naturalWidth]"
+PIXELS = """image => {
+    const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight), context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    return [...context.getImageData(0, 0, canvas.width, canvas.height).data];
+}"""
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if BROWSER is None:
     pytest.skip("there is no chromium: apt-get install chromium", allow_module_level=True)
@@ -156,6 +162,55 @@ def test_draw_one_class_and_see_it_come_out_of_noise(page: Any, demo: tuple[Path
 
     page.screenshot(path=tmp_path / "page.png", full_page=True)
     assert Image.open(tmp_path / "page.png").convert("L").getextrema() != (255, 255)
+
+
+def test_paint_a_hole_and_see_several_repairs_and_where_they_disagree(page: Any, tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 8), np.uint8)).save(tmp_path / "mine.png")
+    page.get_by_role("tab", name="Repair").click()
+    press(page, "Repair")
+    message = page.get_by_test_id("toast-body")
+    expect(message).to_contain_text("There is no picture.")
+    decoded(page, ".examples img", 3)
+    page.locator(".dropped input[type=file]").set_input_files(tmp_path / "mine.png")
+    expect(page.locator(".editor").get_by_role("button", name="Color")).to_be_visible()
+    press(page, "Repair")
+    expect(message.last).to_contain_text("Nothing is painted.")
+
+    canvas = page.locator(".editor canvas").first.bounding_box()
+    x, y = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
+    page.mouse.move(x - 40, y)
+    page.mouse.down()
+    page.mouse.move(x + 40, y, steps=8)
+    page.mouse.up()
+    press(page, "Repair")
+    decoded(page, ".repaired img", 4)
+    shown = [pixels(image) for image in decoded(page, ".repairs img", 3).all()]
+    missing = shown[0][..., 3] == 0
+    assert 0 < missing.sum() < 40
+    assert missing[3:5, 3:5].all()
+    picture = np.asarray(Image.open(tmp_path / "mine.png"))[2:10]
+    np.testing.assert_array_equal(shown[0][~missing][:, 0], picture[~missing])
+    repairs = np.stack([pixels(image)[..., 0] for image in page.locator(".repaired img").all()])
+    np.testing.assert_allclose(repairs.mean(0), shown[1][..., 0], atol=1)
+    assert len(np.unique(repairs, axis=0)) == 4
+    heat = shown[2].astype(int).sum(-1)
+    assert np.median(heat[missing]) > heat[~missing].max()
+    captions = page.locator(".repaired .caption-label").all_inner_texts()
+    assert [caption.partition(" · fit ")[0] for caption in captions] == [f"seed {k}" for k in range(4)]
+
+    page.locator(".examples button").filter(has_text="Half the size").click()
+    expect(page.get_by_role("radio", name="Half the size")).to_be_checked()
+    expect(page.locator(".editor").get_by_role("button", name="Color")).to_be_visible()
+    before = page.locator(".repairs img").first.get_attribute("src")
+    press(page, "Repair")
+    expect(page.locator(".repairs img").first).not_to_have_attribute("src", before)
+    assert pixels(page.locator(".repairs img").first).shape == (4, 4, 4)
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+
+
+def pixels(image: Any) -> np.ndarray:
+    """Of an <img>, (height, width, 4)."""
+    return np.asarray(image.evaluate(PIXELS), np.uint8).reshape(*image.evaluate(SIZE), 4)
 
 
 def test_what_is_wrong_is_said_and_the_next_drawing_works(page: Any) -> None:

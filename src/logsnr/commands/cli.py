@@ -21,7 +21,7 @@ COMMANDS = {
     "sample": "make images with a trained model",
     "restore": "mend damaged pictures, with a trained model of undamaged ones",
     "degrade": "damage clean pictures in a stated way, to try restore on them",
-    "demo": "draw with a model in the browser",
+    "demo": "draw and repair with a model in the browser",
     "export": "make a model folder of a run's last checkpoint",
     "publish": "put a trained model on the Hub, with a page that explains it",
     "tune": "fit a model's sampler to few network evaluations",

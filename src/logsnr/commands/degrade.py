@@ -33,7 +33,7 @@ class DegradeArguments:
 def main(argv: list[str]) -> int:
     with naming(DegradeOptions):
         arguments = parse(DegradeArguments, argv, prog="logsnr degrade")
-        from logsnr.sampling.degrade import degrade
+        from logsnr.repair.degrade import degrade
 
         with writing(arguments.out), interruptible():
             done, refused = degrade(arguments.inputs, arguments.options, arguments.out)

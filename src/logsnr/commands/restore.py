@@ -44,10 +44,10 @@ def main(argv: list[str]) -> int:
 
 
 def _main(arguments: RestoreArguments) -> int:
-    from logsnr.sampling.check_restoration import check
-    from logsnr.sampling.restoration import plan
-    from logsnr.sampling.restore import restore
-    from logsnr.sampling.restore_effort import effort
+    from logsnr.repair.check import check
+    from logsnr.repair.effort import effort
+    from logsnr.repair.plan import plan
+    from logsnr.repair.restore import restore
     from logsnr.sampling.sample import choose_device
     from logsnr.tasks.load import load
 

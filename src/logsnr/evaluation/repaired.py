@@ -27,7 +27,7 @@ from logsnr.data.images import ImageData
 from logsnr.evaluation.wiener import FittedGaussian, fit_gaussian, number_to_fit
 from logsnr.models.gaussian import GaussianNetwork
 from logsnr.pipelines.restoration_operators import Operator
-from logsnr.sampling.operators import make_operator
+from logsnr.repair.operators import make_operator
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.settings.damage import Damage
 

@@ -1,7 +1,7 @@
 """How well a model repairs: held-out images are damaged, repaired several times each, and compared with what they were.
 
 Beside the model stand two that know less: the Gaussian that fits the training images best, whose draws are exact
-(`logsnr.evaluation.wiener`), and what one does without any model. Of each:
+where damage is linear (`logsnr.evaluation.wiener`), and what one does without any model. Of each:
 
 - PSNR and SSIM of one draw and of the mean of all (`logsnr.evaluation.fidelity`);
 - feature distance of one draw: the mean of |f(x) - f(x')|^2 over the originals x and their repairs x', over that of
@@ -64,7 +64,7 @@ METHOD = "moment"
 _SHOWN = 6
 """Images in the picture."""
 _BATCH, _MEAN_OF = 128, 2_000
-_NAMES = {"model": "the model", "gaussian": "exact draws of a Gaussian", "method": "the method on that Gaussian"}
+_NAMES = {"model": "the model", "gaussian": "exact draws of a Gaussian", "method": "the method on a Gaussian"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,15 +132,15 @@ def restoration(subject: Subject, options: EvaluateOptions) -> tuple[str, dict[s
     what = asked(subject, options)
     extractor = extractor_for(subject, options)
     model = _by_model(subject, what, options)
-    gaussians = _Gaussians(subject, what, options) if what.cases[0].operator.linear else None
+    gaussians = _Gaussians(subject, what, options)
     originals = torch.stack([case.original for case in what.cases])
     name, filled = _without_model(subject, what.cases)
     seen = _Seen(extractor, subject.folder, originals)
     bits, seed = subject.data.examples.bits, options.seed
     figures: dict[str, Any] = {"model": _figures(model, what.cases, seen, bits, seed)}
-    if gaussians is not None:
+    if what.cases[0].operator.linear:
         figures["gaussian"] = _figures(gaussians.exact(), what.cases, seen, bits, seed)
-        figures["method"] = {"coverage": gaussians.coverage_of_method()}
+    figures["method"] = {"coverage": gaussians.coverage_of_method()}
     figures["plain"] = {"name": name, **_fidelity(filled, originals), "feature_distance": seen.distance(filled)}
     figures["protocol"] = _protocol(subject, what, options, extractor)
     slug = re.sub(r"[^a-z0-9.]+", "-", what.text)
@@ -177,7 +177,7 @@ class _Gaussians:
         self._gaussian = gaussian_of(subject.data)
 
     def exact(self) -> Repairs:
-        """Exact draws of its posterior."""
+        """Exact draws of its posterior, where damage is linear."""
         subject, draws = self._subject, self._options.restore_draws
         decisive = ("gaussian", subject.data.fingerprint, self._what.text, draws, self._options.seed)
         repair = by_gaussian(self._gaussian, draws)
@@ -318,8 +318,7 @@ def _in_words(figures: dict[str, Any], paths: list[Path]) -> str:
     found = figures["plain"]
     alone = [_two(found[key], digits) for key, digits in (("psnr", 2), ("ssim", 3))]
     rows.append((found["name"], "", alone[0], "", alone[1], _two(found["feature_distance"], 3), "", ""))
-    if "method" in figures:
-        rows.append((_NAMES["method"], *[""] * 5, *_covered(figures["method"])))
+    rows.append((_NAMES["method"], *[""] * 5, *_covered(figures["method"])))
     nominal = next((c["nominal"] for c in figures["model"]["coverage"].values() if c is not None), math.nan)
     fit = figures["model"]["fit"]
     lines = [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
 import socket
 import threading
 import webbrowser
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from huggingface_hub import SpaceCard, SpaceCardData
 
 from logsnr.base.errors import ConfigError, LogsnrError
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
+from logsnr.pipelines.pipeline_restoration import RestorationPipeline
+from logsnr.publishing.repair import can_repair
 from logsnr.sampling.sample import choose_device
 from logsnr.tasks.load import load
 from logsnr.tasks.parts import parts_of_pipeline
@@ -33,7 +37,7 @@ def serve(source: str, port: int, open_browser: bool) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise LogsnrError("logsnr demo needs the package gradio: pip install logsnr[demo]")
     pipe.to(choose_device())
-    evaluating, ending, forward = threading.Lock(), threading.Event(), pipe.unet.forward
+    evaluating, ending, forward = threading.RLock(), threading.Event(), pipe.unet.forward
 
     def forward_until_the_end(*args: Any, **kwargs: Any) -> Any:
         with evaluating:
@@ -43,12 +47,13 @@ def serve(source: str, port: int, open_browser: bool) -> None:
 
     pipe.unet.forward = forward_until_the_end
 
-    from logsnr.space import app
+    from logsnr.space import app, repair
 
+    restorer = _restorer(pipe, evaluating)
     # gradio looks at its own page, and must not ask a proxy for it
     excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     os.environ["no_proxy"] = f"{excepted},{_HOST}" if excepted else _HOST
-    page = app.build(pipe, source)
+    page = app.build(pipe, source, None if restorer is None else functools.partial(repair.fill, restorer))
     try:
         page.launch(
             **app.LAUNCH,
@@ -71,6 +76,21 @@ def serve(source: str, port: int, open_browser: bool) -> None:
         with evaluating:  # a process that ends while torch computes in another thread is aborted
             pass
         page.close(verbose=False)
+
+
+def _restorer(pipe: Any, evaluating: AbstractContextManager[Any]) -> RestorationPipeline | None:
+    """What repairs with the model of `pipe`, gradients and all while it holds `evaluating`; None where it can't be."""
+
+    class Restorer(RestorationPipeline):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            with evaluating:
+                return super().__call__(*args, **kwargs)
+
+    if not can_repair(pipe):
+        return None
+    restorer = Restorer(pipe.unet, pipe.scheduler, pipe.id2label)
+    restorer.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
+    return restorer
 
 
 def require_images(pipeline: Any, source: str) -> None:
@@ -113,8 +133,8 @@ def stage_space(repo_id: str, folder: Path) -> list[Path]:
         short_description="A pixel-space diffusion model, step by step",
     )
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("app.py", "requirements.txt"):
+    for name in ("app.py", "repair.py", "requirements.txt"):
         shutil.copyfile(_ROOM / name, folder / name)
     card = SpaceCard.from_template(data, template_path=str(_ROOM / "README.md.jinja"), repo_id=repo_id)
     (folder / "README.md").write_text(f"{card}\n", encoding="utf-8")
-    return [folder / name for name in ("README.md", "app.py", "requirements.txt")]
+    return [folder / name for name in ("README.md", "app.py", "repair.py", "requirements.txt")]

@@ -51,10 +51,10 @@ def _values(found: dict[str, Any]) -> list[str]:
 def _of_method(found: dict[str, Any]) -> str:
     """What of the coverage isn't the network's."""
     said = _covered(found["method"]) if "method" in found else ""
-    return f" Coverage of the method on images of the Gaussian, whose network is exact: {said}." if said else ""
+    return f" Coverage of the method on images of a Gaussian, whose network is exact: {said}." if said else ""
 
 
 def _covered(found: dict[str, Any]) -> str:
     covered = [each for each in found["coverage"].values() if each is not None]
-    said = " / ".join(f"{100 * each['value']:.0f} ± {100 * each['standard_error']:.0f} %" for each in covered)
+    said = " / ".join(f"{100 * each['value']:.1f} ± {100 * each['standard_error']:.1f} %" for each in covered)
     return f"{said} ({100 * covered[0]['nominal']:.0f} %)" if covered else ""

@@ -74,6 +74,7 @@ _CODE = {"": "the pipeline", "scheduler": "the schedule", FEW_STEP_FOLDER: "the 
 _REASONS_IN_SPACE = {
     "README.md": "the Space's settings, and the model that it shows",
     "app.py": "the app",
+    "repair.py": "the app's second tab",
     "requirements.txt": "what the app needs",
 }
 

@@ -10,8 +10,8 @@ import torch
 from logsnr.base.errors import ConfigError, DataError
 from logsnr.base.words import listed
 from logsnr.pipelines.restoration_methods import make_method
-from logsnr.sampling.restoration import Restoration
-from logsnr.sampling.restore import draws_at_once
+from logsnr.repair.plan import Restoration
+from logsnr.repair.restore import draws_at_once
 
 
 def effort(restoration: Restoration) -> str:

@@ -15,8 +15,8 @@ from logsnr.base.files import digest_of, locked
 from logsnr.base.seeds import sample_seed
 from logsnr.data.picture_files import Picture, picture_files, read_mask, read_picture, write_picture
 from logsnr.folders.made_files import MadeFiles, require_apart
-from logsnr.sampling.channels import resized
-from logsnr.sampling.operators import make_operator
+from logsnr.repair.channels import resized
+from logsnr.repair.operators import make_operator
 from logsnr.settings.restore import DegradeOptions
 
 RECORD = "degrade.json"

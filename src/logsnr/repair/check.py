@@ -15,9 +15,9 @@ from torch import Tensor
 
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
 from logsnr.pipelines.restoration_operators import Operator
-from logsnr.sampling.exact_gaussian import GaussianUNet, draw_prior, exact_posterior
-from logsnr.sampling.operators import make_operator
-from logsnr.sampling.restoration import Restoration, explaining
+from logsnr.repair.exact_gaussian import GaussianUNet, draw_prior, exact_posterior
+from logsnr.repair.operators import make_operator
+from logsnr.repair.plan import Restoration, explaining
 from logsnr.settings.damage import Damage
 
 DRAWS = 64

@@ -22,9 +22,9 @@ from logsnr.data.picture_files import Picture, picture_files, read_mask, read_pi
 from logsnr.folders.made_files import require_apart
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
 from logsnr.pipelines.restoration_operators import Composition, Mask, Operator
-from logsnr.sampling.channels import Meeting, meet
-from logsnr.sampling.degrade import mask_digest
-from logsnr.sampling.operators import make_operator
+from logsnr.repair.channels import Meeting, meet
+from logsnr.repair.degrade import mask_digest
+from logsnr.repair.operators import make_operator
 from logsnr.settings.restore import RestoreOptions
 
 

@@ -24,7 +24,7 @@ from logsnr.data.picture_files import Picture, write_picture
 from logsnr.folders.made_files import MadeFiles
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
 from logsnr.pipelines.restoration_methods import make_method
-from logsnr.sampling.restoration import Job, Restoration, explaining, label_of
+from logsnr.repair.plan import Job, Restoration, explaining, label_of
 from logsnr.settings.restore import RestoreOptions
 
 RECORD = "restore.json"

@@ -1,12 +1,12 @@
-"""logsnr.sampling.exact_gaussian: what it says is what matrices say."""
+"""logsnr.repair.exact_gaussian: what it says is what matrices say."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from logsnr.sampling.exact_gaussian import STD, GaussianUNet, draw_prior, exact_posterior, spectrum
-from logsnr.sampling.operators import make_operator
+from logsnr.repair.exact_gaussian import STD, GaussianUNet, draw_prior, exact_posterior, spectrum
+from logsnr.repair.operators import make_operator
 from logsnr.settings.damage import read_damage
 
 SHAPE = (1, 4, 6)

@@ -1,4 +1,4 @@
-"""logsnr.sampling.channels: what a model is shown of a picture, and what of a result is written."""
+"""logsnr.repair.channels: what a model is shown of a picture, and what of a result is written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from logsnr.base.errors import DataError
 from logsnr.data.picture_files import Picture
-from logsnr.sampling.channels import meet
+from logsnr.repair.channels import meet
 from logsnr.settings.damage import read_damage
 
 COLOR, ALPHA = torch.rand(3, 4, 6), torch.rand(1, 4, 6)

@@ -1,4 +1,4 @@
-"""logsnr.sampling.operators: damage in words does to a picture what the words say."""
+"""logsnr.repair.operators: damage in words does to a picture what the words say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from logsnr.base.errors import ConfigError
 from logsnr.pipelines.restoration_operators import Operator
-from logsnr.sampling.operators import make_operator
+from logsnr.repair.operators import make_operator
 from logsnr.settings.damage import KINDS, read_damage
 
 SHAPE = (3, 16, 16)
