@@ -42,6 +42,7 @@ from logsnr.evaluation.distances import kernel_distance
 from logsnr.evaluation.extractors import FeatureExtractor, make_extractor
 from logsnr.evaluation.subject import Subject, open_subject
 from logsnr.pipelines import restoration_operators
+from logsnr.pipelines.pipeline_restoration import RestorationPipeline
 
 IMAGES, TUNED_ON, DRAWS, TUNING_DRAWS, BATCH = 32, 8, 8, 4, 64
 BUDGETS = (20, 50, 100)
@@ -142,8 +143,6 @@ class OurSide:
     """RestorationPipeline on the network that the peer has."""
 
     def __init__(self, subject: Subject, folder: Path) -> None:
-        from logsnr.pipelines.pipeline_restoration import RestorationPipeline
-
         unet = type(subject.pipeline().unet).from_pretrained(folder / "unet").eval().requires_grad_(False)
         self.counter = Counter(unet)
         self.pipe = RestorationPipeline(unet, subject.schedule)
