@@ -379,7 +379,7 @@ class Particles:
     requires = "linear"
     gradients = True
     steps = 50
-    most_noise = _MOST
+    most_noise = 20.0
 
     @property
     def copies(self) -> int:
