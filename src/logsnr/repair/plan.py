@@ -87,6 +87,22 @@ class Restoration:
             "model": _fingerprint(self.pipeline),
         }
 
+    @property
+    def evaluations(self) -> int:
+        """Of the network for a draw of a tile, at most; a gradient counts as one more."""
+        options = self.options
+        each = self.pipeline.evaluations(options.method, options.steps)
+        return each * (2 if options.guidance_scale != 1 else 1)
+
+    def work(self, tiles: int) -> str:
+        """What so many tiles are, in words; those of all draws of all pictures."""
+        samples, (_, height, width) = self.options.samples, self.pipeline.image_shape
+        return (
+            f"{tiles * self.evaluations:,} evaluations of the network at most, {self.evaluations:,} a draw x {samples} "
+            f"draw{'s' * (samples > 1)} a picture x {tiles // samples} tile{'s' * (tiles != samples)} of "
+            f"{width}x{height}"
+        )
+
     def job(self, name: str) -> Job:
         """That file, read. Raises DataError or ConfigError where it can't be restored."""
         path = self.files[name]
