@@ -24,11 +24,9 @@ from logsnr.data.picture_files import Picture, write_picture
 from logsnr.folders.made_files import MadeFiles
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
 from logsnr.pipelines.restoration_methods import make_method
-from logsnr.repair.plan import Job, Restoration, explaining, label_of
+from logsnr.repair.plan import RECORD, Job, Restoration, explaining, label_of
 from logsnr.settings.restore import RestoreOptions
 
-RECORD = "restore.json"
-"""What was asked for, what is done and how well it fits; in the folder of the results."""
 STD_WHITE = 0.25
 """The standard deviation, of pictures in [0, 1], that is white in its map: a map holds a quarter of its values."""
 FIT_BAD, FIT_LOW = 1.3, 0.7
