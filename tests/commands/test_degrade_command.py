@@ -51,6 +51,8 @@ def test_measurements_are_pngs_of_their_depth_and_what_cannot_be_done_is_said(
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     logsnr("degrade", clean, "--operator", "down 4+noise 0.02", "--out", out)
+    again = logsnr("degrade", clean / "b.png", "--operator", "down 4 + noise 0.02", "--out", out)
+    assert "All 1 were done before." in again.output
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == before
     end = logsnr("degrade", clean, "--operator", "down 4 + noise 0.03", "--out", out)
     assert "--operator was down 4 + noise 0.02, and is down 4 + noise 0.03" in end.message

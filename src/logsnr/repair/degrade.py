@@ -49,7 +49,7 @@ def _each(
     made: MadeFiles,
     written: Mapping[str, Sequence[str]],
 ) -> tuple[int, list[str]]:
-    done, refused = 0, []
+    done, made_now, refused = 0, 0, []
     for name, path in tqdm(files.items(), unit="picture", delay=2, dynamic_ncols=True):
         digest = digest_of(path.read_bytes())
         if not made.is_done(name, digest):
@@ -62,7 +62,10 @@ def _each(
             made.begin({name: digest}, written)
             write_picture(made.out / written[name][0], color, alpha, replace(picture, format="PNG"))
             made.finish({name: {"size": picture.size}})
+            made_now += 1
         done += 1
+    if done == len(files) and not made_now:
+        tqdm.write(f"All {done} were done before.")
     return done, refused
 
 

@@ -208,5 +208,7 @@ def _fit_in_words(fit: Sequence[float]) -> str:
     if mean >= FIT_BAD:
         return f"{words}: it doesn't explain the file. More --steps, or another operator, or more noise"
     if mean <= FIT_LOW:
-        return f"{words}: below 1 is usual where noise was cut off at black or white, else the noise is less"
+        return (
+            f"{words}: below 1 is usual where noise was cut off at black or white, else the noise is less than stated"
+        )
     return f"{words} (about 1 is right)"
