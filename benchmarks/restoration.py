@@ -42,6 +42,7 @@ from logsnr.evaluation.distances import kernel_distance
 from logsnr.evaluation.extractors import FeatureExtractor, make_extractor
 from logsnr.evaluation.subject import Subject, open_subject
 from logsnr.pipelines import restoration_operators
+from logsnr.pipelines.pipeline_restoration import RestorationPipeline
 
 IMAGES, TUNED_ON, DRAWS, TUNING_DRAWS, BATCH = 32, 8, 8, 4, 64
 BUDGETS = (20, 50, 100)
@@ -107,7 +108,7 @@ class Judge:
         clean = load_file(folder / "tasks.safetensors")["clean"]
         self.clean = {"test": clean[:IMAGES], "tuning": clean[IMAGES:]}
         self.seen = {split: self._features(images) for split, images in self.clean.items()}
-        self.real = self._features(held_out(subject))
+        self.real = self._features(held_out(subject)[:250])
         truths = self._features(clean)
         self.scale = float(torch.pdist(truths).mean())
 
@@ -142,8 +143,6 @@ class OurSide:
     """RestorationPipeline on the network that the peer has."""
 
     def __init__(self, subject: Subject, folder: Path) -> None:
-        from logsnr.pipelines.pipeline_restoration import RestorationPipeline
-
         unet = type(subject.pipeline().unet).from_pretrained(folder / "unet").eval().requires_grad_(False)
         self.counter = Counter(unet)
         self.pipe = RestorationPipeline(unet, subject.schedule)
@@ -374,7 +373,7 @@ def table(out: Path) -> str:
     lines += [f"- {task}: {WORDS[task]}" for task in TASKS]
     lines += [
         "",
-        "In the cells: PSNR and SSIM of the mean / distance of one draw; evaluations and milliseconds of a draw.",
+        "In the cells: PSNR of the mean / SSIM of it / distance of a draw; evaluations and milliseconds of a draw.",
     ]
     for facts in sorted(out.glob("*/facts.json")):
         files = sorted((facts.parent / "cells").glob("*.json"))

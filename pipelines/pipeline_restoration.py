@@ -238,8 +238,13 @@ class RestorationPipeline(DiffusionPipeline):
             raise ValueError(
                 f"method {name} needs a linear operator, and {type(operator).__name__} isn't. Use diffpir or gibbs."
             )
-        if method.requires == "mask" and (operator.observed() is None or operator.measurement_shape != operator.shape):
-            raise ValueError(f"method {name} is for masks, and operator is {type(operator).__name__}. Use moment.")
+        shown = operator.observed()
+        is_mask = shown is not None and operator.measurement_shape == operator.shape and not bool(shown.all())
+        if method.requires == "mask" and not is_mask:
+            raise ValueError(
+                f"method {name} is for masks that hide something, and operator is {type(operator).__name__}. "
+                "Use moment or diffpir."
+            )
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more, and is {num_samples}.")
         if not 0 < strength <= 1:

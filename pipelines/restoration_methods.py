@@ -6,8 +6,9 @@
 D(x_t) = E[x_0 | x_t] is the network's estimate. What differs is how E[x_0 | x_t, y] is had from it.
 
 Timesteps lie densely where there is little noise: (σ_t / α_t)^(1/7) falls evenly (Karras et al. 2022, arXiv
-2206.00364, eq. 5), from 200 to .01 or as far as the chain reaches. Evenly spaced timesteps spend most of their steps
-where nothing is decided.
+2206.00364, eq. 5), from what the method begins with to 1 / steps (.01 at least), or as far as the chain reaches. Evenly
+spaced timesteps spend most of their steps where nothing is decided; so do few steps that begin with much noise, or end
+with next to none.
 
 The errors named below are of `benchmarks/restoration_exact.py`: the distance (W2) of the draws' distribution from the
 exact one, in standard deviations of the latter, on a Gaussian of 16 dimensions with its exact network.
@@ -52,7 +53,7 @@ def spaced(alphas_cumprod: Tensor, steps: int, most: float = _MOST, start: int |
     ratios = ((1 - alpha_bar) / alpha_bar.clamp(min=1e-20)).sqrt()
     first = max(0, int((ratios <= most).sum()) - 1)
     first = first if start is None else min(first, start)
-    last = min(int((ratios < _LEAST).sum()), first)
+    last = min(int((ratios < max(_LEAST, 1 / max(1, steps))).sum()), first)
     if not 1 <= steps <= first - last + 1:
         raise ValueError(f"num_inference_steps must be in 1..{first - last + 1}, and is {steps}.")
     high, low = (float(ratios[t]) ** (1 / _POWER) for t in (first, last))
@@ -77,6 +78,7 @@ class Measured(Protocol):
     def solve(self, z: Tensor, measurement: Tensor, rho: float) -> Tensor: ...
     def pinv(self, measurement: Tensor) -> Tensor: ...
     def observed(self) -> Tensor | None: ...
+    def spectrum(self) -> object | None: ...
     def norm(self) -> float: ...
 
 
@@ -169,11 +171,14 @@ class _Walk:
         self.before: Tensor | None = None
         self.h_before = 1.0
 
-    def mean_and_std(self, x: Tensor, estimate: Tensor, now: Level, after: Level) -> tuple[Tensor, float]:
-        """Of x_t given x_s, where `estimate` is of x_0 at s."""
+    def mean_and_std(
+        self, x: Tensor, estimate: Tensor, now: Level, after: Level, straight: bool = False
+    ) -> tuple[Tensor, float]:
+        """Of x_t given x_s, where `estimate` is of x_0 at s. straight: without extrapolation, for the last step of few,
+        which is long."""
         h = math.log(now.ratio / after.ratio)
         ahead = estimate
-        if self.before is not None:
+        if self.before is not None and not straight:
             ahead = estimate + h / (2 * self.h_before) * (estimate - self.before)
         gain = -math.expm1(-2 * h)
         mean = after.sigma / now.sigma * math.exp(-h) * x + after.alpha * gain * ahead
@@ -194,7 +199,7 @@ def _descend(problem: Problem, levels: list[Level], estimate: Callable[[Tensor, 
         found = estimate(x, now)
         problem.advance(now)
         if after is not None:
-            mean, std = walk.mean_and_std(x, found, now, after)
+            mean, std = walk.mean_and_std(x, found, now, after, straight=after is levels[-1])
             x = mean + std * problem.normal(x.shape)
             walk.remember(found, now, after)
     return found
@@ -219,7 +224,8 @@ def _corrected(
         C = Cov[x_0 | x_t] = (σ_t² / α_t) ∂D/∂x_t                                         (their eq. 13, Tweedie)
         E[x_0 | x_t, y] = D + C Aᵀ (A C Aᵀ + σ² I)⁻¹ (y - A D)                            (eq. 12)
 
-    A network's Jacobian isn't symmetric, so the system is solved by GMRES; each iteration costs one gradient.
+    A network's Jacobian isn't symmetric, so the system is solved by least residuals; each iteration costs one gradient.
+    Where A has a spectrum, they are led by r² A Aᵀ + σ² I, with r² the variance of x_0 given x_t of a pixel alone.
     """
     operator, copies = problem.operator, len(x) // len(problem.measurement)
     y = problem.measurement.repeat_interleave(copies, 0)
@@ -248,7 +254,7 @@ def _corrected(
         images = torch.stack([_scaled(image, weight) for (image, _), weight in parts])
         images, log_determinant = images.sum(0), torch.linalg.slogdet(matrix).logabsdet
     else:
-        weights, images = _gmres(spread, right, iterations, tolerance)
+        weights, images = _residuals(spread, right, iterations, tolerance, _preconditioner(problem, level))
         if twist:
             # log det by the trace, of one probe: exact where A C Aᵀ is a multiple of the identity
             probe = problem.normal(right.shape).sign()
@@ -260,58 +266,66 @@ def _corrected(
     return _Corrected(prior.detach(), prior.detach() + images, likelihood)
 
 
+def _preconditioner(problem: Problem, level: Level) -> Callable[[Tensor], Tensor]:
+    """(r² A Aᵀ + σ² I)⁻¹ where A has a spectrum, in which `solve` is quick; else nothing is changed."""
+    operator = problem.operator
+    if operator.spectrum() is None:
+        return lambda v: v
+    noise, alone = (level.ratio / 2) ** 2, 0.25**2  # on [0, 1]
+    rho = problem.sigma**2 * (1 / noise + 1 / alone)
+
+    def precondition(v: Tensor) -> Tensor:
+        explained = operator.solve(v.new_zeros(len(v), *operator.shape), v, rho)
+        return (v - operator.apply(explained)) / problem.sigma**2
+
+    return precondition
+
+
 def _number_measured(operator: Measured, measurement: Tensor) -> int:
     shown = operator.observed()
     masked = shown is not None and tuple(shown.shape) == tuple(measurement.shape[1:])
     return int(shown.sum()) if masked and shown is not None else measurement[0].numel()
 
 
-def _gmres(
-    spread: Callable[[Tensor], tuple[Tensor, Tensor]], right: Tensor, iterations: int, tolerance: float
+def _residuals(
+    spread: Callable[[Tensor], tuple[Tensor, Tensor]],
+    right: Tensor,
+    iterations: int,
+    tolerance: float,
+    precondition: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """w with M w = right, and the image that belongs to it, where spread(v) is (the image of v, M v). (Saad & Schultz
-    1986, GMRES, from 0.)
+    """w with M w = right, and the image that belongs to it, where spread(v) is (the image of v, M v): generalised
+    conjugate residuals, the least residual over P r_0, P r_1, … (Eisenstat et al. 1983), with P near to M⁻¹.
 
     Each row stops by itself, when its residual is under `tolerance` of |right|, so that rows don't feel one another.
     """
-
-    length = right.flatten(1).norm(dim=1)
-    active = length > 0
-    basis = [_scaled(right, 1 / length.clamp(min=1e-30))]
-    images: list[Tensor] = []
-    hessenberg = right.new_zeros(len(right), iterations + 1, iterations, dtype=torch.float64)
-    for j in range(iterations):
-        image, v = spread(basis[j])
-        images.append(image)
-        for i, earlier in enumerate(basis):
-            overlap = (v * earlier).flatten(1).sum(1)
-            v = v - _scaled(earlier, overlap)
-            hessenberg[:, i, j] = torch.where(active, overlap.double(), 0.0)
-        rest = v.flatten(1).norm(dim=1)
-        hessenberg[:, j + 1, j] = torch.where(active, rest.double(), 0.0)
-        solved, misfit = _least_squares(hessenberg[:, : j + 2, : j + 1])
-        active = active & (misfit > tolerance) & (rest > 1e-7 * length)
-        if not bool(active.any()):
+    rest, solution, image = right, torch.zeros_like(right), torch.zeros(())
+    enough = tolerance * right.flatten(1).norm(dim=1)
+    before: list[tuple[Tensor, Tensor, Tensor]] = []
+    for _ in range(iterations):
+        active = rest.flatten(1).norm(dim=1) > enough
+        if before and not bool(active.any()):
             break
-        basis.append(_scaled(v, torch.where(active, 1 / rest.clamp(min=1e-30), 0.0)))
-    size = (length.double()[:, None] * solved).to(right.dtype).unbind(1)
-    found = torch.stack([_scaled(v, a) for a, v in zip(size, basis, strict=False)]).sum(0)
-    return found, torch.stack([_scaled(image, a) for a, image in zip(size, images, strict=True)]).sum(0)
+        direction = precondition(rest)
+        seen, product = spread(direction)
+        for earlier in before:
+            overlap = (product * earlier[0]).flatten(1).sum(1)
+            product, seen, direction = (
+                v - _scaled(e, overlap) for v, e in zip((product, seen, direction), earlier, strict=True)
+            )
+        length = product.flatten(1).norm(dim=1)
+        unit = torch.where(active & (length > 0), 1 / length.clamp(min=1e-30), 0.0)
+        product, seen, direction = (_scaled(v, unit) for v in (product, seen, direction))
+        before.append((product, seen, direction))
+        along = (rest * product).flatten(1).sum(1)
+        rest = rest - _scaled(product, along)
+        solution, image = solution + _scaled(direction, along), image + _scaled(seen, along)
+    return solution, image
 
 
 def _scaled(rows: Tensor, factors: Tensor) -> Tensor:
     """Each row times its factor."""
     return rows * factors.view(-1, *[1] * (rows.ndim - 1))
-
-
-def _least_squares(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """argmin |e_1 - H a| for each H, and what is left; columns of zeros get 0."""
-    gram = matrix.transpose(1, 2) @ matrix
-    empty = gram.diagonal(dim1=1, dim2=2) == 0
-    solution = torch.linalg.solve(gram + torch.diag_embed(empty.to(gram)), matrix[:, 0])
-    rest = -(matrix @ solution.unsqueeze(2)).squeeze(2)
-    rest[:, 0] += 1
-    return solution, rest.norm(dim=1)
 
 
 @dataclass(frozen=True)
@@ -330,7 +344,7 @@ class Moment:
     requires = "linear"
     gradients = True
     steps = 20
-    most_noise = _MOST
+    most_noise = 10.0
     copies = 1
 
     def cost(self, steps: int) -> int:
@@ -487,14 +501,15 @@ class Dps:
     """Diffusion posterior sampling (DPS; Chung et al. 2022, arXiv 2209.14687), for every operator that has a gradient.
 
     Each step of the reverse SDE is followed by one against the gradient of |y - A(D(x_t))|, whose length is
-    `step_size` times that of the noise at hand. Biased, and more so with more steps; where nothing else can be had.
+    `step_size` times that of the noise at hand, times the share of it that the step takes away: so it doesn't grow with
+    the number of steps. Biased; for few evaluations, and where nothing else can be had.
     """
 
-    step_size: float = 0.35
+    step_size: float = 0.5
     requires = None
     gradients = True
     steps = 100
-    most_noise = _MOST
+    most_noise = 10.0
     copies = 1
 
     def cost(self, steps: int) -> int:
@@ -514,10 +529,11 @@ class Dps:
             x, estimate = x.detach(), estimate.detach()
             problem.advance(now)
             if after is not None:
-                mean, std = walk.mean_and_std(x, estimate, now, after)
+                mean, std = walk.mean_and_std(x, estimate, now, after, straight=after is levels[-1])
                 walk.remember(estimate, now, after)
                 unit = _scaled(gradient, 1 / gradient.flatten(1).norm(dim=1).clamp(min=1e-30))
-                length = self.step_size * after.sigma * math.sqrt(x[0].numel())
+                share = 1 - (after.ratio / now.ratio) ** 2  # 1 - e^(-2h), of the noise that the step takes away
+                length = self.step_size * share * after.sigma * math.sqrt(x[0].numel())
                 x = mean + std * problem.normal(x.shape) - length * unit
         return estimate
 

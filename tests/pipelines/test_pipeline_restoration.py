@@ -186,6 +186,7 @@ def test_it_travels_with_a_scheduler_of_stock(tmp_path: Path) -> None:
         ({"operator": Identity((3, 8, 8))}, "must have 1 channels"),
         ({"operator": Jpeg(SHAPE, 10)}, "method moment needs a linear operator, and Jpeg isn't"),
         ({"operator": Blur(SHAPE, gaussian_kernel(1.0)), "method": "repaint"}, "method repaint is for masks"),
+        ({"operator": Identity(SHAPE, 0.1), "method": "repaint"}, "for masks that hide something"),
         ({"method": "magic"}, "method must be one of moment"),
         ({"num_samples": 0}, "num_samples must be 1 or more"),
         ({"strength": 0.0}, "strength must be above 0"),
