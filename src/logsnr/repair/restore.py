@@ -120,7 +120,7 @@ def _restore_together(
                 else {}
             ),
         }
-        yield f"{job.name}: {width}x{height}{_fit_in_words(fit)}"
+        yield f"{job.name}: {width}x{height}{fit_in_words(fit)}"
     made.finish(facts)
     advance(1)
 
@@ -199,8 +199,8 @@ def _tiles(restoration: Restoration, name: str) -> int:
         return 0
 
 
-def _fit_in_words(fit: Sequence[float]) -> str:
-    """The bounds are those of docs/believe.md."""
+def fit_in_words(fit: Sequence[float]) -> str:
+    """How well draws fit, NaN without noise, after a comma; the bounds are those of docs/believe.md."""
     known = [each for each in fit if not math.isnan(each)]
     if not known:
         return ""
