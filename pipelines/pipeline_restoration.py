@@ -92,7 +92,10 @@ class RestorationPipeline(DiffusionPipeline):
         config: Any = unet.config
         schedule: Any = scheduler.config  # type: ignore[attr-defined]
         if schedule.get("_consistency") is not None:
-            raise ValueError("scheduler is of a model distilled for a few steps. Repair needs the model that it is of.")
+            raise ValueError(
+                "scheduler is of a model distilled for a few steps, and repair needs the mean of all that is possible. "
+                "Give the model that it was distilled from."
+            )
         if not isinstance(getattr(scheduler, "alphas_cumprod", None), Tensor):
             name = type(scheduler).__name__
             raise ValueError(f"scheduler must have alphas_cumprod, and {name} has none. Use the model's own scheduler.")
@@ -255,7 +258,10 @@ class RestorationPipeline(DiffusionPipeline):
         shape = operator.measurement_shape
         if not isinstance(measurement, Tensor) or not measurement.is_floating_point():
             kind = getattr(measurement, "dtype", type(measurement).__name__)
-            raise ValueError(f"measurement must be a tensor of floats in [0, 1], and is {kind}.")
+            raise ValueError(
+                f"measurement must be a tensor of floats in [0, 1], and is {kind}. Of a picture: "
+                "torch.from_numpy(np.atleast_3d(np.asarray(picture)) / 255).permute(2, 0, 1).float()[None]"
+            )
         y = measurement.unsqueeze(0) if measurement.ndim == len(shape) else measurement
         if tuple(y.shape[1:]) != shape or len(y) == 0:
             raise ValueError(

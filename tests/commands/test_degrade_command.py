@@ -34,7 +34,7 @@ def test_measurements_are_pngs_of_their_depth_and_what_cannot_be_done_is_said(
     out = tmp_path / "out"
     end = logsnr("degrade", clean, "--operator", "down 4 + noise 0.02", "--out", out)
     assert end.status == 1
-    assert f'To restore: logsnr restore MODEL {out} --operator "down 4 + noise 0.02" --out DIR' in end.output
+    assert f"To restore: logsnr restore MODEL {out} --operator 'down 4 + noise 0.02' --out DIR" in end.output
     assert f"3 pictures in {out}, damaged by down 4 + noise 0.02" in end.output
     assert "1 picture wasn't done:" in end.message
     assert "odd.png" in end.message
@@ -51,9 +51,11 @@ def test_measurements_are_pngs_of_their_depth_and_what_cannot_be_done_is_said(
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     logsnr("degrade", clean, "--operator", "down 4+noise 0.02", "--out", out)
+    again = logsnr("degrade", clean / "b.png", "--operator", "down 4 + noise 0.02", "--out", out)
+    assert "All 1 were done before." in again.output
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == before
     end = logsnr("degrade", clean, "--operator", "down 4 + noise 0.03", "--out", out)
-    assert "operator was down 4 + noise 0.02, and is down 4 + noise 0.03" in end.message
+    assert "--operator was down 4 + noise 0.02, and is down 4 + noise 0.03" in end.message
     assert json.loads((out / "degrade.json").read_text())["files"]["deep/c.png"]["size"] == "12x8"
 
 
@@ -68,6 +70,14 @@ def test_hidden_pixels_are_black(clean: Path, tmp_path: Path, logsnr: Run) -> No
     mask[4:8, 4:12] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     options = ("--operator", "mask", "--mask", tmp_path / "mask.png", "--out", tmp_path / "out")
+    Image.fromarray(0 * mask).save(tmp_path / "black.png")
+    for given, words in (
+        ("black", "is it inverted, or transparent where you painted?"),
+        ("none", "none.png can't be read: No such file"),
+    ):
+        argv = ("degrade", clean / "b.png", "--operator", "mask", "--mask", tmp_path / f"{given}.png", *options[-2:])
+        assert words in logsnr(*argv).message
+    assert not (tmp_path / "out").exists()
     end = logsnr("degrade", clean / "b.png", *options)
     assert f"--mask {tmp_path / 'mask.png'}" in end.output
     seen = np.asarray(Image.open(tmp_path / "out" / "b.png"))[..., :3]
@@ -78,7 +88,8 @@ def test_refusals_write_nothing(clean: Path, tmp_path: Path, logsnr: Run) -> Non
     out = tmp_path / "out"
     for argv, words in [
         ((clean, "--operator", "blurr 2", "--out", out), "error: --operator: there is no damage 'blurr'. Did you mean"),
-        ((clean, "--operator", "radon 20", "--out", out), "radon measures is no picture"),
+        ((clean, "--operator", "radon 20", "--out", out), "radon makes no picture, so no picture file"),
+        ((clean, "--operator", "rado 20", "--out", out), "no damage 'rado'. There are: none,"),
         ((clean, "--operator", "mask", "--out", out), "the step mask needs a picture"),
         ((clean, "--operator", "blur 2", "--mask", "m.png", "--out", out), 'Write "mask + blur 2", or leave it out.'),
         ((clean, "--operator", "none", "--out", clean), "--out must lie apart from the pictures that are read"),

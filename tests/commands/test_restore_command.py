@@ -73,6 +73,7 @@ def test_size_depth_and_format_are_kept(colour: Path, damaged: Path, tmp_path: P
     end = logsnr(*argv)
     assert end.status == 1
     assert f"7 pictures in {out}, restored by diffpir from noise 0.1." in end.output
+    assert "Restoring 8 of 8 pictures: 56 evaluations of the network at most, 2 a draw x 2 draws a" in end.output
     assert "a.jpg: 17x12, fit " in end.output
     assert "small.png is 9x4, smaller than the 8x8 of the model. Lay it on a larger canvas" in end.message
     written = {name for file in FILES for name in names_of(file, 2)}
@@ -94,10 +95,11 @@ def test_size_depth_and_format_are_kept(colour: Path, damaged: Path, tmp_path: P
     before = stamps(out)
     end = logsnr(*argv)
     assert f"7 pictures in {out}" in end.output
+    assert "0%|" not in end.output
     assert {name: t for name, t in stamps(out).items() if name != ".lock"} == {
         n: t for n, t in before.items() if n != ".lock"
     }
-    assert "method was diffpir, and is repaint" in logsnr(*argv, "--method", "repaint").message
+    assert "--method was diffpir, and is repaint" in logsnr(*argv, "--method", "repaint").message
 
 
 def test_cut_off_it_goes_on_and_ends_the_same(colour: Path, tmp_path: Path, logsnr: Run) -> None:
@@ -161,9 +163,9 @@ def test_dry_run_and_check_write_nothing(gray: Path, tmp_path: Path, logsnr: Run
     end = logsnr(*argv, "--guidance-scale", "2", "--out", "out", "--dry-run", "--check")
     assert end.status == 0
     assert "Would restore 1 of 1 files (20x8) into out, by moment from blur 1 + noise 0.1." in end.output
-    assert "evaluations of the network at most: " in end.output
-    assert "3 tiles of 8x8" in end.output
-    assert "Check, on Gaussian pictures of 1x8x8 whose answer is known: the adjoint of blur 1" in end.output
+    assert "a draw x 1 draw a picture x 3 tiles of 8x8." in end.output
+    assert "Check: " in end.output
+    assert " On Gaussian pictures of 1x8x8 whose answer is known, the mean of 64 draws by moment" in end.output
     assert not (tmp_path / "out").exists()
 
 
@@ -177,6 +179,8 @@ def test_refusals(colour: Path, gray: Path, tmp_path: Path, logsnr: Run) -> None
         ((colour, "a.png", *noisy, "--steps", "0"), "--steps must be at least 1, and is 0."),
         ((colour, "a.png", *noisy, "--guidance-scale", "2"), "--guidance-scale needs a class"),
         ((colour, "a.png", *noisy, "--class-label", "1"), "needs a model with classes"),
+        ((gray, "a.png", *noisy, "--class-label", "7"), "--class-label has 7, which is no class. Classes: 0 to 1."),
+        ((colour, "b.png", *noisy, "--dry-run"), "none of 1 files can be restored:"),
         ((gray, "a.png", *noisy), "a.png: the model is of gray pictures, and this one has colours. Save it as gray"),
         ((gray, "a.png", "--operator", "gray", "--out", "out"), "a.png: the model is of gray pictures"),
         ((colour, "a.png", "--operator", "gray", "--out", "out"), "a.png: the operator says gray, and this one has"),
@@ -186,3 +190,13 @@ def test_refusals(colour: Path, gray: Path, tmp_path: Path, logsnr: Run) -> None
     ]:
         assert words in logsnr("restore", *argv).message, words
     assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_results_below_a_folder_are_no_pictures_to_restore(colour: Path, tmp_path: Path, logsnr: Run) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(noise(8, 8, 3)).save(tmp_path / "in" / "a.png")
+    rest = ("--operator", "noise 0.1", *QUICK, "--out")
+    assert logsnr("restore", colour, "in/a.png", *rest, "in/made").status == 0
+    end = logsnr("restore", colour, "in", *rest, "out")
+    assert "1 picture in out" in end.output
+    assert "All 1 were done before." in logsnr("restore", colour, "in", *rest, "out").output

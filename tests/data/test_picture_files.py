@@ -110,12 +110,12 @@ def test_folders_are_searched_at_any_depth_and_names_are_once(tmp_path: Path) ->
     for name in ("a/x.png", "a/deep/y.jpg", "a/notes.txt", "b/x.png", "a/.hidden.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    found = picture_files([tmp_path / "a", tmp_path / "a" / "x.png"])
+    found = picture_files([tmp_path / "a", tmp_path / "a" / "x.png"], "made.json")
     assert found == {"deep/y.jpg": tmp_path / "a/deep/y.jpg", "x.png": tmp_path / "a/x.png"}
     with pytest.raises(DataError, match=r"have one name.*: x.png\. Give them in two commands"):
-        picture_files([tmp_path / "a", tmp_path / "b" / "x.png"])
+        picture_files([tmp_path / "a", tmp_path / "b" / "x.png"], "made.json")
     with pytest.raises(DataError, match="There is no file or folder"):
-        picture_files([tmp_path / "c"])
+        picture_files([tmp_path / "c"], "made.json")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="No pictures in"):
-        picture_files([tmp_path / "empty"])
+        picture_files([tmp_path / "empty"], "made.json")

@@ -112,7 +112,7 @@ def test_dry_run_says_evaluations_and_writes_nothing(trained: Path, logsnr: Run)
     ("options", "message"),
     [
         (["--restore", "blurr 2"], "restore: there is no damage 'blurr'. Did you mean blur?"),
-        (["--restore", "gray"], "gray needs a model of RGB pictures"),
+        (["--restore", "gray"], "gray needs pictures in RGB"),
         (["--restore", "blur 1", "--restore-method", "wish"], "--restore-method must be one of moment, "),
         (["--restore", "jpeg 10"], "--restore-method must be diffpir, dps or gibbs where damage isn't linear"),
         (["--restore", "blur 1", "--features", "vgg"], "--features 'vgg' is unknown"),

@@ -33,7 +33,7 @@ def test_where_the_operator_says_gray_colours_are_written() -> None:
         assert meeting.damage == read_damage("gray")
         assert torch.equal(meeting.measurement, COLOR[:1])
         assert torch.equal(meeting.parts(COLOR)[0], COLOR)
-    with pytest.raises(DataError, match="a: the operator says gray, and this one has colours"):
+    with pytest.raises(DataError, match=r"has colours\. Save it as gray, or leave gray out"):
         meet(picture(COLOR), read_damage("gray"), 3, "a")
 
 
@@ -41,7 +41,7 @@ def test_a_gray_model_takes_what_is_gray_in_truth() -> None:
     meeting = meet(picture(COLOR[:1].expand(3, -1, -1)), BLUR, 1, "a")
     assert torch.equal(meeting.measurement, COLOR[:1])
     assert meeting.parts(COLOR[:1])[0].shape == (3, 4, 6)
-    with pytest.raises(DataError, match="a: the model is of gray pictures, and this one has colours"):
+    with pytest.raises(DataError, match=r"has colours\. Save it as gray, or take a model of RGB pictures"):
         meet(picture(COLOR), BLUR, 1, "a")
 
 

@@ -65,7 +65,7 @@ def test_one_in_four_lines_of_frequencies_is_taken_and_the_mean_always() -> None
 @pytest.mark.parametrize(
     ("text", "shape", "words"),
     [
-        ("gray", (1, 16, 16), "gray needs a model of RGB pictures, and this is a gray picture of 16x16"),
+        ("gray", (1, 16, 16), "gray needs pictures in RGB, and this is a gray picture of 16x16"),
         ("down 4", (1, 18, 21), "multiples of 4, and this is a gray picture of 21x18 pixels. Cut it to 20x16."),
         ("mask", (1, 8, 9), "mask must have the picture's size, 9x8, and has 16x16"),
         ("jpeg 10", (4, 16, 16), "jpeg 10 can't be done to an RGBA picture of 16x16"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ class DegradeArguments:
     """Damage clean pictures in a stated way, to try `logsnr restore` on them: PNGs of 8 or 16 bits under their names in
     another folder. The same command again goes on where it was cut off."""
 
-    inputs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IN…")]]
+    inputs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IN…", help_behavior_hint="")]]
     """Picture files, and folders, in which pictures are found at any depth."""
     options: Annotated[DegradeOptions, tyro.conf.arg(name="")]
     out: Path
@@ -40,7 +41,8 @@ def main(argv: list[str]) -> int:
     options = arguments.options
     print(f"{done} picture{'' if done == 1 else 's'} in {arguments.out}, damaged by {options.damage}.")
     if done:
-        same = f" --mask {options.mask}" if options.mask else ""
-        same += f" --seed {options.seed}" if options.damage.random else ""
-        print(f'To restore: logsnr restore MODEL {arguments.out} --operator "{options.damage}"{same} --out DIR')
+        same = ["--mask", str(options.mask)] if options.mask else []
+        same += ["--seed", str(options.seed)] if options.damage.random else []
+        words = ["MODEL", str(arguments.out), "--operator", str(options.damage), *same, "--out", "DIR"]
+        print(f"To restore: logsnr restore {shlex.join(words)}")
     return refusals(refused)

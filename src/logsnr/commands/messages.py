@@ -44,7 +44,7 @@ def writing(out: Path) -> Iterator[None]:
     except BrokenPipeError:  # of what is printed, not of the file
         raise
     except OSError as error:
-        raise LogsnrError(f"{out} can't be written: {error}.") from error
+        raise LogsnrError(f"{out} can't be written: {error.strerror or error}.") from error
 
 
 def refusals(lines: Sequence[str]) -> int:

@@ -22,7 +22,7 @@ class RestoreArguments:
 
     model: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
     """A run folder, a model folder, or a repo of the Hub."""
-    inputs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IN…")]]
+    inputs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IN…", help_behavior_hint="")]]
     """Picture files, and folders, in which pictures are found at any depth."""
     options: Annotated[RestoreOptions, tyro.conf.arg(name="")]
     out: Path

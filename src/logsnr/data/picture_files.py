@@ -17,7 +17,7 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,9 @@ def read_picture(path: Path) -> Picture:
     written back."""
     try:
         data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}.") from error
+    try:
         decoded = decode(data, path.name)
     except DataError:
         raise
@@ -115,16 +118,17 @@ def read_mask(path: Path) -> Tensor:
     return (seen if picture.alpha is None else seen * picture.alpha[0]) <= 0.5
 
 
-def picture_files(inputs: Sequence[Path]) -> dict[str, Path]:
+def picture_files(inputs: Sequence[Path], record: str) -> dict[str, Path]:
     """The files among `inputs`, and the pictures below the folders among them, at any depth and in order: by the name
-    that what is made of each is given, a path within a folder where it lay deeper.
+    that what is made of each is given, a path within a folder where it lay deeper. A folder below with a file called
+    `record` holds results, and is left out.
 
     Raises DataError where there is none, or two would have one name.
     """
     found: dict[str, Path] = {}
     for given in inputs:
         if given.is_dir():
-            images = find_images(given).images
+            images = [name for name in find_images(given).images if not _made(given, name, record)]
             if not images:
                 raise DataError(f"No pictures in {given}. Files with these endings count: {' '.join(EXTENSIONS)}.")
             named = {name: given / name for name in images}
@@ -139,6 +143,10 @@ def picture_files(inputs: Sequence[Path]) -> dict[str, Path]:
             )
         found |= named
     return found
+
+
+def _made(folder: Path, name: str, record: str) -> bool:
+    return any((folder / parent / record).is_file() for parent in PurePath(name).parents if parent.name)
 
 
 def _kind_and_profile(data: bytes) -> tuple[str, bytes | None]:

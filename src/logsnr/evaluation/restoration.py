@@ -328,7 +328,8 @@ def _in_words(figures: dict[str, Any], paths: list[Path]) -> str:
         f"Coverage should be {100 * nominal:.0f} %. ± is one standard error, over images.",
     ]
     if fit is not None:
-        lines.append(f"The model's draws miss their measurements by {fit:.2f} of the noise; 1 is right.")
+        cause = ": too few steps, or a method or a model that doesn't explain them" if fit > 1.3 else ""
+        lines.append(f"The model's draws miss their measurements by {fit:.2f} of the noise; 1 is right{cause}.")
     return "\n".join([*lines, f"Look at {paths[0]} and {paths[1]}."])
 
 

@@ -110,11 +110,20 @@ def _anything(found: Mapping[str, Any], out: Path) -> bool:
     return any((out / name).exists() for entry in found["files"].values() for name in entry["written"])
 
 
+def _change(key: str, before: Any, now: Any) -> str:
+    if key == "model":
+        return "by another model"
+    if key == "mask" and before and now:
+        return "--mask was another picture"
+    was, given = ("not given" if value is None else value for value in (before, now))
+    return f"--{key.replace('_', '-')} was {was}, and is {given}"
+
+
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, form: Any) -> None:
     differs = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if form == _FORMAT and not differs:
         return
-    changes = ", ".join(f"{key} was {before.get(key)}, and is {now.get(key)}" for key in differs)
+    changes = ", ".join(_change(key, before.get(key), now.get(key)) for key in differs)
     raise ConfigError(
         f"--out {out} holds what another command made ({changes or 'by another version'}). Name a new --out."
     )

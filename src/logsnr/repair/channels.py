@@ -65,22 +65,22 @@ def meet(picture: Picture, damage: Damage, channels: int, name: str) -> Meeting:
     if channels == 1:
         return Meeting(
             damage,
-            _flat(color, f"{name}: the model is of gray pictures"),
+            _flat(color, f"{name}: the model is of gray pictures", "take a model of RGB pictures"),
             lambda x: (x.expand(written, -1, -1), kept(x)),
         )
     if "gray" in damage.names:
-        return Meeting(damage, _flat(color, f"{name}: the operator says gray"), lambda x: (x, kept(x)))
+        return Meeting(
+            damage, _flat(color, f"{name}: the operator says gray", "leave gray out"), lambda x: (x, kept(x))
+        )
     if written == 1:
         damage = replace(damage, steps=(Step("gray"), *damage.steps))
     return Meeting(damage, color, lambda x: (_as_gray(x, written), kept(x)))
 
 
-def _flat(color: Tensor, because: str) -> Tensor:
+def _flat(color: Tensor, because: str, otherwise: str) -> Tensor:
     """The one channel of a picture that is gray, whatever its file has."""
     if not torch.equal(color, color[:1].expand_as(color)):
-        raise DataError(
-            f"{because}, and this one has colours. Save it as gray, or take a model of RGB pictures and leave gray out."
-        )
+        raise DataError(f"{because}, and this one has colours. Save it as gray, or {otherwise}.")
     return color[:1]
 
 

@@ -21,6 +21,9 @@ from logsnr.repair.plan import Restoration, explaining
 from logsnr.settings.damage import Damage
 
 DRAWS = 64
+_ADJOINT = 1e-4
+_OFF, _SPREAD = 0.3, (0.8, 1.25)
+"""What is good: see `compare`."""
 _QUIET = 2e-3
 """The sigma at which the pipeline takes a measurement without noise."""
 
@@ -34,12 +37,15 @@ def check(restoration: Restoration) -> str:
     if not operator.linear:
         return f"Check: {options.damage} isn't linear, so no exact answer is known, and nothing was compared."
     wrong = operator.adjoint_error()
-    adjoint = f"the adjoint of {options.damage} is right" + (f" to {wrong:.0e} of its size" if wrong else "")
+    adjoint = f"the adjoint of {options.damage} is off by {wrong:.0e} of its size; " if wrong > _ADJOINT else ""
     mean_error, spread = compare(restoration, operator)
+    good = mean_error < _OFF and _SPREAD[0] <= spread <= _SPREAD[1]
+    cure = "more --steps" + ("" if options.method == "moment" else ", or --method moment")
     return (
-        f"Check, on Gaussian pictures of {size} whose answer is known: {adjoint}; the mean of {DRAWS} draws by "
-        f"{options.method} is {mean_error:.2f} posterior standard deviations off (of as many exact draws, "
-        f"{1 / math.sqrt(DRAWS):.2f}), and their standard deviation is {spread:.2f} times the exact one."
+        f"Check: {'good' if good else f'not good, try {cure}'}. On Gaussian pictures of {size} whose answer is known, "
+        f"{adjoint}the mean of {DRAWS} draws by {options.method} is {mean_error:.2f} posterior standard deviations off "
+        f"(of as many exact draws {1 / math.sqrt(DRAWS):.2f}, good below {_OFF}), and their standard deviation is "
+        f"{spread:.2f} times the exact one (good from {_SPREAD[0]} to {_SPREAD[1]})."
     )
 
 

@@ -13,9 +13,10 @@ from tqdm import tqdm
 from logsnr.base.errors import ConfigError, DataError
 from logsnr.base.files import digest_of, locked
 from logsnr.base.seeds import sample_seed
-from logsnr.data.picture_files import Picture, picture_files, read_mask, read_picture, write_picture
+from logsnr.data.picture_files import Picture, picture_files, read_picture, write_picture
 from logsnr.folders.made_files import MadeFiles, require_apart
 from logsnr.repair.channels import resized
+from logsnr.repair.masks import mask_digest, mask_for
 from logsnr.repair.operators import make_operator
 from logsnr.settings.restore import DegradeOptions
 
@@ -30,8 +31,8 @@ def degrade(inputs: Sequence[Path], options: DegradeOptions, out: Path) -> tuple
     done again. Returns how many are there, and a line for each that can't be done.
     """
     require_apart(out, inputs)
-    files = picture_files(inputs)
-    mask = None if options.mask is None else read_mask(options.mask)
+    files = picture_files(inputs, RECORD)
+    mask = None if options.mask is None else mask_for(options.mask, options.damage, files)
     request = {"operator": str(options.damage), "mask": mask_digest(mask), "seed": options.seed}
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, "written"):
@@ -48,7 +49,7 @@ def _each(
     made: MadeFiles,
     written: Mapping[str, Sequence[str]],
 ) -> tuple[int, list[str]]:
-    done, refused = 0, []
+    done, made_now, refused = 0, 0, []
     for name, path in tqdm(files.items(), unit="picture", delay=2, dynamic_ncols=True):
         digest = digest_of(path.read_bytes())
         if not made.is_done(name, digest):
@@ -61,7 +62,10 @@ def _each(
             made.begin({name: digest}, written)
             write_picture(made.out / written[name][0], color, alpha, replace(picture, format="PNG"))
             made.finish({name: {"size": picture.size}})
+            made_now += 1
         done += 1
+    if done == len(files) and not made_now:
+        tqdm.write(f"All {done} were done before.")
     return done, refused
 
 
@@ -72,8 +76,3 @@ def _measured(
     operator = make_operator(options.damage, (channels, height, width), mask, options.seed)
     color = operator.measure(picture.color[None], [torch.Generator().manual_seed(noise)])[0]
     return color, None if picture.alpha is None else resized(picture.alpha, color)
-
-
-def mask_digest(mask: Tensor | None) -> str | None:
-    """A hash of a mask, which says whether it is the one that was used before."""
-    return None if mask is None else digest_of(str(tuple(mask.shape)).encode(), mask.numpy().tobytes())

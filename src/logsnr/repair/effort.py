@@ -15,7 +15,7 @@ from logsnr.repair.restore import draws_at_once
 
 
 def effort(restoration: Restoration) -> str:
-    """What would be done, in words; nothing is written."""
+    """What would be done, in words; nothing is written. Raises DataError where nothing can be."""
     pipeline, options = restoration.pipeline, restoration.options
     refused, tiles, sizes = [], 0, []
     largest: tuple[int, ...] = pipeline.image_shape
@@ -29,14 +29,14 @@ def effort(restoration: Restoration) -> str:
         tiles += pipeline.num_tiles(shape)
         sizes.append(f"{shape[2]}x{shape[1]}")
     at_once = draws_at_once(pipeline, options, largest)
-    each = pipeline.evaluations(options.method, options.steps) * (2 if options.guidance_scale != 1 else 1)
-    evaluations = each * tiles * options.samples
-    seconds = evaluations * seconds_each(restoration, min(at_once, max(1, tiles * options.samples)))
+    if not sizes:
+        raise DataError("\n".join([f"none of {len(refused)} files can be restored:", *refused]))
+    drawn = tiles * options.samples
+    seconds = drawn * restoration.evaluations * seconds_each(restoration, min(at_once, drawn))
     lines = [
         f"Would restore {len(sizes)} of {len(restoration.files)} files ({listed(dict.fromkeys(sizes))}) into "
         f"{restoration.out}, by {options.method} from {options.damage}.",
-        f"{evaluations:,} evaluations of the network at most: {each} for a draw, {options.samples} for a picture, "
-        f"{tiles} tiles of {pipeline.image_shape[2]}x{pipeline.image_shape[1]} in all.",
+        f"{restoration.work(drawn)}.",
         f"About {in_words(seconds)}, by one evaluation on {pipeline.unet.device.type}, and "
         f"{at_once * pipeline.memory(options.method) / 2**20:,.0f} MiB of memory for {at_once} at once.",
     ]

@@ -65,9 +65,7 @@ def _made(step: Step, shape: Shape, noise_std: float, mask: Tensor | None, seed:
     if step.name == "mask":
         return Mask(_given(mask, shape), noise_std)
     if step.name == "gray" and shape[0] != 3:
-        raise ConfigError(
-            f"{WHERE}: gray needs a model of RGB pictures, and this is {_in_words(shape)}. Leave gray out."
-        )
+        raise ConfigError(f"{WHERE}: gray needs pictures in RGB, and this is {_in_words(shape)}. Leave gray out.")
     if step.name in ("down", "bicubic") and (shape[1] % step.values[0] or shape[2] % step.values[0]):
         factor = int(step.values[0])
         raise ConfigError(
@@ -85,13 +83,19 @@ def _given(mask: Tensor | None, shape: Shape) -> Tensor:
             f"mask must have the picture's size, {shape[2]}x{shape[1]}, and has {mask.shape[1]}x{mask.shape[0]}. "
             "Paint it over a copy of that picture."
         )
+    require_hole(mask)
+    return mask.expand(shape)
+
+
+def require_hole(mask: Tensor) -> None:
+    """Raise ConfigError where a mask, True where a pixel is known, hides nothing or all."""
     hidden = int((~mask).sum())
     if hidden in (0, mask.numel()):
+        what, why = ("all", "") if hidden else ("none", ", or transparent where you painted")
         raise ConfigError(
-            f"mask must hide some pixels and show others, and hides {'all' if hidden else 'none'}. White is hidden and "
-            "to be repaired, black is kept."
+            f"mask must hide some pixels and show others, and hides {what}. White is hidden and to be repaired, black "
+            f"is kept: is it inverted{why}?"
         )
-    return mask.expand(shape)
 
 
 def _missing(shape: Shape, values: tuple[float, ...], noise_std: float, seed: int) -> Operator:

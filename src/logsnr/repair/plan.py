@@ -18,14 +18,17 @@ from torch import Tensor
 
 from logsnr.base.errors import ConfigError, DataError, LogsnrError, ModelError
 from logsnr.base.files import digest_of
-from logsnr.data.picture_files import Picture, picture_files, read_mask, read_picture
+from logsnr.data.picture_files import Picture, picture_files, read_picture
 from logsnr.folders.made_files import require_apart
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
 from logsnr.pipelines.restoration_operators import Composition, Mask, Operator
 from logsnr.repair.channels import Meeting, meet
-from logsnr.repair.degrade import mask_digest
+from logsnr.repair.masks import mask_digest, mask_for
 from logsnr.repair.operators import make_operator
 from logsnr.settings.restore import RestoreOptions
+
+RECORD = "restore.json"
+"""What was asked for, what is done and how well it fits; in the folder of the results."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,22 @@ class Restoration:
             "model": _fingerprint(self.pipeline),
         }
 
+    @property
+    def evaluations(self) -> int:
+        """Of the network for a draw of a tile, at most; a gradient counts as one more."""
+        options = self.options
+        each = self.pipeline.evaluations(options.method, options.steps)
+        return each * (2 if options.guidance_scale != 1 else 1)
+
+    def work(self, tiles: int) -> str:
+        """What so many tiles are, in words; those of all draws of all pictures."""
+        samples, (_, height, width) = self.options.samples, self.pipeline.image_shape
+        return (
+            f"{tiles * self.evaluations:,} evaluations of the network at most, {self.evaluations:,} a draw x {samples} "
+            f"draw{'s' * (samples > 1)} a picture x {tiles // samples} tile{'s' * (tiles != samples)} of "
+            f"{width}x{height}"
+        )
+
     def job(self, name: str) -> Job:
         """That file, read. Raises DataError or ConfigError where it can't be restored."""
         path = self.files[name]
@@ -115,9 +134,13 @@ def plan(model: Any, inputs: Sequence[Path], options: RestoreOptions, out: Path)
     """What is to be done. `model` is what `logsnr.load` gives. Raises ModelError, DataError or ConfigError where it
     can't be begun."""
     require_apart(out, inputs)
-    files = picture_files(inputs)
-    mask = None if options.mask is None else read_mask(options.mask)
-    return Restoration(restorer(model, options), options, files, mask, out)
+    files = picture_files(inputs, RECORD)
+    mask = None if options.mask is None else mask_for(options.mask, options.damage, files, options.damage.factor)
+    pipeline = restorer(model, options)
+    if options.class_label is not None:
+        with explaining():
+            pipeline._labels(label_of(pipeline, options.class_label), 1.0, 1, torch.device("cpu"))
+    return Restoration(pipeline, options, files, mask, out)
 
 
 def restorer(model: Any, options: RestoreOptions) -> RestorationPipeline:

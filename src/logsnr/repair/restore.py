@@ -7,8 +7,8 @@ on the others.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,39 +24,49 @@ from logsnr.data.picture_files import Picture, write_picture
 from logsnr.folders.made_files import MadeFiles
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
 from logsnr.pipelines.restoration_methods import make_method
-from logsnr.repair.plan import Job, Restoration, explaining, label_of
+from logsnr.repair.plan import RECORD, Job, Restoration, explaining, label_of
 from logsnr.settings.restore import RestoreOptions
 
-RECORD = "restore.json"
-"""What was asked for, what is done and how well it fits; in the folder of the results."""
 STD_WHITE = 0.25
 """The standard deviation, of pictures in [0, 1], that is white in its map: a map holds a quarter of its values."""
+FIT_BAD, FIT_LOW = 1.3, 0.7
+"""From here up a picture doesn't explain its file, from here down it follows it too closely or noise was cut off."""
 MOST_AT_ONCE = 32
 """Draws in a batch."""
 _COPIES_KEPT = 32
 """Pictures in float32 that a method keeps of each that it draws: the solver's directions, and what it has of them."""
 
 
-def restore(restoration: Restoration, say: Callable[[str], None] = tqdm.write) -> tuple[int, list[str]]:
-    """Restore the files that aren't done, with a progress bar, and `say` a line of each. Returns how many are done in
-    all, and a line for each that can't be."""
+def _say(line: str) -> None:
+    """Above the bar, and at once on a pipe too."""
+    tqdm.write(line)
+    sys.stdout.flush()
+
+
+def restore(restoration: Restoration, say: Callable[[str], None] = _say) -> tuple[int, list[str]]:
+    """Restore the files that aren't done, with a progress bar on a terminal, and `say` how much work it is, then a line
+    of each. Returns how many are done in all, and a line for each that can't be."""
     options, out = restoration.options, restoration.out
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, "written"):
         made = MadeFiles(out, RECORD, restoration.request)
         made.require_free(restoration.written)
-        work = {name: _pixels(path) * options.samples for name, path in restoration.files.items()}
         refused: list[str] = []
         done = {name for name, path in restoration.files.items() if made.is_done(name, digest_of(path.read_bytes()))}
-        total = sum(pixels for name, pixels in work.items() if name not in done)
-        with tqdm(total=total, delay=1, dynamic_ncols=True, bar_format=_BAR) as bar:
-            waiting = [name for name in restoration.files if name not in done]
+        waiting = [name for name in restoration.files if name not in done]
+        work = {name: _tiles(restoration, name) * options.samples for name in waiting}
+        total = sum(work.values())
+        if total:
+            say(f"Restoring {len(waiting)} of {len(restoration.files)} pictures: {restoration.work(total)}.")
+        if not waiting:
+            say(f"All {len(done)} were done before.")
+        with tqdm(total=total, disable=None if total else True, dynamic_ncols=True, bar_format=_BAR) as bar:
             for jobs in _batches(restoration, waiting, refused):
                 share = sum(work[job.name] for job in jobs)
                 for line in _restore_together(restoration, jobs, made, bar, share):
                     say(line)
                 done |= {job.name for job in jobs}
-                bar.set_description(f"{len(done)} of {len(work)} pictures")
+                bar.set_description(f"{len(done)} of {len(restoration.files)} pictures")
         return len(done), refused
 
 
@@ -89,7 +99,7 @@ def _restore_together(
         bar.update(begun + part * share - bar.n)
 
     made.begin({job.name: job.digest for job in jobs}, restoration.written)
-    drawn = draw(restoration.pipeline, jobs, options, advance)
+    drawn = draw(restoration, jobs, advance)
     facts = {}
     tensors = (drawn.images.cpu(), drawn.mean.cpu(), drawn.std.cpu(), drawn.fit.tolist())
     for job, images, mean, std, fit in zip(jobs, *tensors, strict=True):
@@ -110,7 +120,7 @@ def _restore_together(
                 else {}
             ),
         }
-        yield f"{job.name}: {width}x{height}{_fit_in_words(fit)}"
+        yield f"{job.name}: {width}x{height}{fit_in_words(fit)}"
     made.finish(facts)
     advance(1)
 
@@ -120,22 +130,37 @@ _MAP = Picture(torch.zeros(1, 1, 1), None, "PNG", 16, None, True)
 """The map of the standard deviation: a gray PNG of 16 bits."""
 
 
-def draw(
-    pipeline: RestorationPipeline, jobs: Sequence[Job], options: RestoreOptions, advance: Callable[[float], None]
-) -> Any:
-    """Draws for pictures of one size, as the pipeline returns them; `advance` is told the share that is done. Raises
-    ModelError."""
-    method, at_once = make_method(options.method), draws_at_once(pipeline, options, jobs[0].operator.shape)
-    batches = -(-len(jobs) * options.samples // at_once)
-    expected = batches * method.ticks(method.steps if options.steps is None else options.steps)
-    steps = 0
+def draw(restoration: Restoration, jobs: Sequence[Job], advance: Callable[[float], None]) -> Any:
+    """Draws for pictures of one size, as the pipeline returns them; `advance` is told the share that is done, after
+    each evaluation of the network too. Raises ModelError."""
+    pipeline, options, shape = restoration.pipeline, restoration.options, jobs[0].operator.shape
+    method, at_once = make_method(options.method), draws_at_once(pipeline, options, shape)
+    draws = len(jobs) * options.samples
+    expected = -(-draws // at_once) * method.ticks(method.steps if options.steps is None else options.steps)
+    most_each = draws * pipeline.num_tiles(shape) * restoration.evaluations / expected
+    steps, seen = 0, 0
 
-    def count(*_: Any) -> dict[str, Any]:
-        nonlocal steps
-        steps += 1
+    def step(*_: Any) -> dict[str, Any]:
+        nonlocal steps, seen
+        steps, seen = steps + 1, 0
         advance(min(1.0, steps / expected))
         return {}
 
+    def evaluated(_: Any, given: Any, __: Any) -> None:
+        nonlocal seen
+        seen += len(given[0])
+        advance(min(1.0, (steps + min(1.0, seen / most_each)) / expected))
+
+    hook = pipeline.unet.register_forward_hook(evaluated)
+    try:
+        return _drawn(pipeline, jobs, options, at_once, step)
+    finally:
+        hook.remove()
+
+
+def _drawn(
+    pipeline: RestorationPipeline, jobs: Sequence[Job], options: RestoreOptions, at_once: int, step: Callable[..., Any]
+) -> Any:
     with explaining():
         return pipeline(
             torch.stack([job.measurement for job in jobs]),
@@ -149,7 +174,7 @@ def draw(
             strength=options.strength,
             batch_size=at_once,
             output_type="pt",
-            callback_on_step_end=count,
+            callback_on_step_end=step,
         )
 
 
@@ -164,15 +189,26 @@ def draws_at_once(pipeline: RestorationPipeline, options: RestoreOptions, shape:
     return int(max(1, min(MOST_AT_ONCE // copies, free // 2 // (pipeline.memory(options.method) + whole))))
 
 
-def _pixels(path: Path) -> int:
-    """How many a picture has; of what can't be opened one."""
+def _tiles(restoration: Restoration, name: str) -> int:
+    """How many the result has; 0 of what can't be opened or is too small."""
+    factor = restoration.options.damage.factor
     try:
-        with Image.open(path) as image:
-            return image.width * image.height
+        with Image.open(restoration.files[name]) as image:
+            return restoration.pipeline.num_tiles((1, image.height * factor, image.width * factor))
     except Exception:  # it is read again, and refused with a reason, in its turn
-        return 1
+        return 0
 
 
-def _fit_in_words(fit: Sequence[float]) -> str:
-    known = [f"{each:.2f}" for each in fit if not math.isnan(each)]
-    return f", fit {listed(known)} (about 1 is right)" if known else ""
+def fit_in_words(fit: Sequence[float]) -> str:
+    """How well draws fit, NaN without noise, after a comma; the bounds are those of docs/believe.md."""
+    known = [each for each in fit if not math.isnan(each)]
+    if not known:
+        return ""
+    mean, words = sum(known) / len(known), f", fit {listed(f'{each:.2f}' for each in known)}"
+    if mean >= FIT_BAD:
+        return f"{words}: it doesn't explain the file. More --steps, or another operator, or more noise"
+    if mean <= FIT_LOW:
+        return (
+            f"{words}: below 1 is usual where noise was cut off at black or white, else the noise is less than stated"
+        )
+    return f"{words} (about 1 is right)"

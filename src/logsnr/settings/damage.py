@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -176,8 +177,9 @@ class Damage:
         return any(name in _RANDOM for name in self.names)
 
 
-def read_damage(text: str) -> Damage:
-    """Damage in words, such as `blur 2.0 + noise 0.05`. `KINDS` has the words.
+def read_damage(text: str, of_files: bool = False) -> Damage:
+    """Damage in words, such as `blur 2.0 + noise 0.05`. `KINDS` has the words; an error offers those alone that leave a
+    picture where it is `of_files`.
 
     Raises ConfigError, which names the word, its rule, what was given, and the cure.
     """
@@ -200,7 +202,7 @@ def read_damage(text: str) -> Damage:
         elif name in KINDS:
             steps.append(Step(name, _values(name, KINDS[name].values, KINDS[name].example, numbers)))
         else:
-            known = [*KINDS, "noise"]
+            known = [*(word for word, kind in KINDS.items() if kind.picture or not of_files), "noise"]
             raise ConfigError(
                 f"{WHERE}: there is no damage {word!r}.{did_you_mean(name, known)} There are: {', '.join(known)}."
             )
@@ -230,9 +232,19 @@ def _value(name: str, rule: Value, word: str) -> float:
     if math.isfinite(value) and rule.fits(value):
         return value
     cure = ""
-    if 1 < value < 256:
+    if (meant := _meant(word)) is not None and rule.fits(meant):
+        cure = f" Write {meant:g}."
+    elif 1 < value < 256:
         cure = rule.cure.format(value=value, percent=value / 100, of_255=value / 255)
     raise ConfigError(f"{WHERE}: the {rule.meaning} of {name} must be {rule.rule}, and is {word!r}.{cure}")
+
+
+def _meant(word: str) -> float | None:
+    """0.05 of `0,05` and of `5%`; None of what is neither."""
+    plain = re.fullmatch(r"(\d*)[.,]?(\d*)(%?)", word)
+    if plain is None or not ("," in word or plain[3]) or not plain[1] + plain[2]:
+        return None
+    return float(f"{plain[1] or 0}.{plain[2] or 0}") / (100 if plain[3] else 1)
 
 
 def _require_order(steps: list[Step], text: str) -> None:

@@ -121,7 +121,7 @@ class EvaluateOptions:
     restore_method: str | None = None
     """How they are repaired: moment, particles, diffpir, dps, gibbs or repaint; when not given, moment."""
     restore_steps: int | None = None
-    """Steps of that method; its own number when not given."""
+    """Steps of that method; when not given moment 20, particles 50, diffpir 20, dps 100, gibbs 200, repaint 20."""
     restore_images: int = 32
     """Held-out images that are damaged and repaired, at most."""
     restore_draws: int = 19
