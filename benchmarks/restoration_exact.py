@@ -93,7 +93,6 @@ def gaussian(count: int, only: list[str]) -> None:
         ("gibbs", "gibbs", {}, (200, 1000)),
         ("diffpir", "diffpir", {}, (20, 100)),
         ("dps", "dps", {}, (20, 100)),
-        ("repaint", "repaint", {}, (20, 100)),
     ]
     print("# Repair of Gaussian data: how far draws are from the exact posterior\n")
     print(f"W2 over the posterior's standard deviation, of {count:,} draws.")
@@ -120,16 +119,11 @@ def gaussian(count: int, only: list[str]) -> None:
             continue
         for steps in numbers:
             found, begun = [], time.perf_counter()
-            for (operator, y, centre, spread), task in zip(problems, tasks, strict=True):
-                if name == "repaint":  # which needs a mask of the picture's own pixels
-                    found.append("–")
-                    continue
+            for operator, y, centre, spread in problems:
                 drawn = draws(denoise, operator, y, count, name, steps, options)
                 found.append(f"{distance(drawn, centre, spread):.3f}")
-                del task
-            if name != "repaint":
-                seconds = time.perf_counter() - begun
-                print(f"| {label} | {steps:,} | {' | '.join(found)} | {seconds:.0f} |", flush=True)
+            seconds = time.perf_counter() - begun
+            print(f"| {label} | {steps:,} | {' | '.join(found)} | {seconds:.0f} |", flush=True)
 
 
 def distance(drawn: Tensor, mean: Tensor, covariance: Tensor) -> float:

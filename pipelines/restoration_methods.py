@@ -11,7 +11,8 @@ spaced timesteps spend most of their steps where nothing is decided; so do few s
 with next to none.
 
 The errors named below are of `benchmarks/restoration_exact.py`: the distance (W2) of the draws' distribution from the
-exact one, in standard deviations of the latter, on a Gaussian of 16 dimensions with its exact network.
+exact one, in standard deviations of the latter, on a Gaussian of 16 dimensions with its exact network; for inpainting,
+blur and down-scaling. As many exact draws have .04.
 
 This file stands alone: it is copied beside the pipelines that use it.
 """
@@ -332,8 +333,8 @@ def _scaled(rows: Tensor, factors: Tensor) -> Tensor:
 class Moment:
     """Moment matching (MMPS; Rozet et al. 2024, arXiv 2405.13712). For linear operators; the default.
 
-    Exact on a Gaussian in the limit of many steps and iterations. Of several modes one chain can pick those of the
-    wrong weight: see `particles`.
+    Exact on a Gaussian in the limit of many steps and iterations: .06, .08, .05 in 20 steps, .03, .04, .04 in 100. Of
+    several modes one chain can pick those of the wrong weight: see `particles`.
 
     num_iterations: most iterations of the solver in a step, each of which costs a gradient.
     tolerance: it stops when this share of the residual is left.
@@ -366,8 +367,9 @@ class Particles:
     """Twisted sequential Monte Carlo (TDS; Wu et al. 2023, arXiv 2306.17775), proposal and twist by moment matching.
 
     Each draw is one of `num_particles`, which are weighted in each step by how well they explain y, and chosen anew
-    when few of them carry the weight. Exact in the limit of many particles where p(x_0 | x_t) is normal: for several
-    modes. On trained networks few particles outlive, which is said; a draw is then no better than one of `moment`.
+    when few of them carry the weight. Exact in the limit of many particles and steps: .04 in 100 steps with 16, and the
+    only method for several modes (benchmarks/restoration_mixture.md). On trained networks few particles outlive, which
+    is said; a draw is then no better than one of `moment`.
 
     num_particles: for each draw, at that many times the cost.
     num_iterations, tolerance: of the solver, as in `moment`.
@@ -460,9 +462,9 @@ class DiffPir:
         ε̂   = (x_t - α_t x̂_0) / σ_t
         x_s  = α_s x̂_0 + σ_s (sqrt(1 - ζ) ε̂ + sqrt(ζ) n)
 
-    Biased: r_t isn't the uncertainty of D, and what is drawn varies less than what is possible. With ζ = 1 a step
-    remembers nothing but x̂_0, so that steps of more noise than the data have variance are wasted: it begins where
-    σ_t / α_t is 5, from what y alone suggests.
+    Biased, .43, .36 and .34 in 20 steps, .31 in 100: r_t isn't the uncertainty of D, and what is drawn varies less than
+    what is possible. With ζ = 1 a step remembers nothing but x̂_0, so that steps of more noise than the data have
+    variance are wasted: it begins where σ_t / α_t is 5, from what y alone suggests.
 
     lambda_: λ; more stays nearer to D.
     zeta: ζ in [0, 1], the share of the noise that is new in each step.
@@ -502,7 +504,8 @@ class Dps:
 
     Each step of the reverse SDE is followed by one against the gradient of |y - A(D(x_t))|, whose length is
     `step_size` times that of the noise at hand, times the share of it that the step takes away: so it doesn't grow with
-    the number of steps. Biased; for few evaluations, and where nothing else can be had.
+    the number of steps. Biased, .26, .37 and .13 in 20 steps, .24, .16 and .32 in 100; for few evaluations, and where
+    nothing else can be had.
     """
 
     step_size: float = 0.5
@@ -595,6 +598,8 @@ class Gibbs:
     N(y; A z, σ² I - ρ² A Aᵀ), which with what the coupling adds is that of x:
 
         z | x, y ~ N(x + ρ²/σ² Aᵀ (y - A x), ρ² I - ρ⁴/σ² AᵀA)
+
+    In 1,000 steps .04; in 200 .28 where pixels are hidden, for ρ is small beside what they can be, else .04.
 
     rho: of the first round, of pictures in [0, 1].
     num_inner_steps: evaluations of the network in a round.
