@@ -341,7 +341,9 @@ def enter(environment: Mapping[str, str | None]) -> None:
             os.environ[name] = value
     importlib.reload(constants)
     hf_api.api.endpoint = constants.ENDPOINT
+    while dynamic_modules_utils.HF_MODULES_CACHE in sys.path:  # or what is loaded next is looked for in the old place
+        sys.path.remove(dynamic_modules_utils.HF_MODULES_CACHE)
     dynamic_modules_utils.HF_MODULES_CACHE = os.environ.get("HF_MODULES_CACHE", f"{constants.HF_HOME}/modules")
     for name in [name for name in sys.modules if name.split(".")[0] == "diffusers_modules"]:
-        del sys.modules[name]  # a package of the folder before would look there for what is loaded next
+        del sys.modules[name]
     close_session()
