@@ -220,7 +220,7 @@ class RestorationPipeline(DiffusionPipeline):
                 )
                 drawn.append(chosen.draw(problem, levels))
         pictures = (torch.cat(drawn) / 2 + 0.5).clamp(0, 1)
-        fit = _fit(operator, pictures, y[rows.to(device)])
+        fit = operator.fit(pictures, y[rows.to(device)]).cpu()
         output = _output(pictures.unflatten(0, (len(y), num_samples)), fit.view(len(y), num_samples), output_type)
         self.maybe_free_model_hooks()  # type: ignore[no-untyped-call]
         return output if return_dict else output.to_tuple()
@@ -557,16 +557,6 @@ def _free_memory(device: torch.device) -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):  # systems that don't say
         return 2**31
-
-
-def _fit(operator: Operator, pictures: Tensor, measurement: Tensor) -> Tensor:
-    if operator.noise_std == 0:
-        return torch.full((len(pictures),), math.nan)
-    shown = operator.observed()
-    masked = shown is not None and operator.measurement_shape == operator.shape
-    count = int(shown.sum()) if masked and shown is not None else measurement[0].numel()
-    square = (measurement - operator.apply(pictures)).flatten(1).square().sum(1) / max(1, count)
-    return (square.sqrt() / operator.noise_std).cpu()
 
 
 def _output(pictures: Tensor, fit: Tensor, output_type: str) -> RestorationOutput:

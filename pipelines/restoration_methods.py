@@ -74,6 +74,8 @@ class Measured(Protocol):
     noise_std: float
     linear: bool
 
+    @property
+    def num_measured(self) -> int: ...
     def apply(self, sample: Tensor) -> Tensor: ...
     def adjoint(self, measurement: Tensor) -> Tensor: ...
     def solve(self, z: Tensor, measurement: Tensor, rho: float) -> Tensor: ...
@@ -259,7 +261,7 @@ def _corrected(
         if twist:
             # log det by the trace, of one probe: exact where A C Aᵀ is a multiple of the identity
             probe = problem.normal(right.shape).sign()
-            count = _number_measured(operator, right)
+            count = operator.num_measured
             trace = (probe * spread(probe)[1]).flatten(1).sum(1) - problem.sigma**2 * (right[0].numel() - count)
             log_determinant = count * (trace / count).clamp(min=problem.sigma**2).log()
     if twist:
@@ -280,12 +282,6 @@ def _preconditioner(problem: Problem, level: Level) -> Callable[[Tensor], Tensor
         return (v - operator.apply(explained)) / problem.sigma**2
 
     return precondition
-
-
-def _number_measured(operator: Measured, measurement: Tensor) -> int:
-    shown = operator.observed()
-    masked = shown is not None and tuple(shown.shape) == tuple(measurement.shape[1:])
-    return int(shown.sum()) if masked and shown is not None else measurement[0].numel()
 
 
 def _residuals(

@@ -130,6 +130,21 @@ class Operator:
             raise ValueError("log_likelihood needs noise: noise_std is 0.")
         return -(measurement - self.apply(sample)).flatten(1).square().sum(1) / (2 * self.noise_std**2)
 
+    @property
+    def num_measured(self) -> int:
+        """Values of a measurement that say something: of a mask, those of known pixels."""
+        shown = self.observed()
+        masked = shown is not None and self.measurement_shape == self.shape
+        return int(shown.sum()) if masked and shown is not None else math.prod(self.measurement_shape)
+
+    def fit(self, sample: Tensor, measurement: Tensor) -> Tensor:
+        """The root mean square of y - A x in units of `noise_std`, (n,): about 1 where x explains y; NaN without
+        noise."""
+        if self.noise_std == 0:
+            return torch.full((len(sample),), math.nan)
+        square = (measurement - self.apply(sample)).flatten(1).square().sum(1) / max(1, self.num_measured)
+        return square.sqrt() / self.noise_std
+
     def adjoint_error(self, generator: torch.Generator | None = None) -> float:
         """|<A x, y> - <x, Aᵀ y>| / (|A x| |y|) for random x and y: round-off where `adjoint` is right."""
         generator = generator or torch.Generator().manual_seed(0)

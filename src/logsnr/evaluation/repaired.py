@@ -103,22 +103,13 @@ def kept(folder: Path, bits: int | None, cases: Sequence[Case], repair: Callable
             if bits is not None:
                 made = made.mul(most).round().to(torch.uint8 if bits == 8 else torch.uint16)
             with replacing_file(path) as temporary:
-                save_file({"samples": made, "fit": _fit(case, made.float().div(most))}, temporary)
+                save_file(
+                    {"samples": made, "fit": case.operator.fit(made.float().div(most), case.measurement)}, temporary
+                )
         found = load_file(path)
         draws.append(found["samples"].float().div(most))
         fits.append(found["fit"])
     return Repairs(torch.stack(draws), torch.stack(fits))
-
-
-def _fit(case: Case, draws: Tensor) -> Tensor:
-    if case.operator.noise_std == 0:
-        return torch.full((len(draws),), torch.nan)
-    residual = (case.measurement - case.operator.apply(draws)).flatten(1)
-    seen = residual[0].numel()
-    observed = case.operator.observed()
-    if observed is not None and tuple(observed.shape) == case.operator.measurement_shape:
-        seen = int(observed.sum())
-    return residual.square().sum(1).div(seen).sqrt() / case.operator.noise_std
 
 
 def by_network(pipeline: Any, method: str, steps: int | None, draws: int) -> Callable[[Case], Tensor]:
