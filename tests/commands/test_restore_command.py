@@ -100,7 +100,7 @@ def test_size_depth_and_format_are_kept(colour: Path, damaged: Path, tmp_path: P
     assert {name: t for name, t in stamps(out).items() if name != ".lock"} == {
         n: t for n, t in before.items() if n != ".lock"
     }
-    assert "--method was diffpir, and is repaint" in logsnr(*argv, "--method", "repaint").message
+    assert "--method was diffpir, and is gibbs" in logsnr(*argv, "--method", "gibbs").message
 
 
 def test_cut_off_it_goes_on_and_ends_the_same(colour: Path, tmp_path: Path, logsnr: Run) -> None:
@@ -187,10 +187,11 @@ def test_refusals(colour: Path, gray: Path, tmp_path: Path, logsnr: Run) -> None
         ((gray, "a.png", *noisy, "--class-label", "7"), "--class-label has 7, which is no class. Classes: 0 to 1."),
         ((colour, "b.png", *noisy, "--dry-run"), "none of 1 files can be restored:"),
         ((gray, "a.png", *noisy), "a.png: the model is of gray pictures, and this one has colours. Save it as gray"),
-        ((gray, "a.png", "--operator", "gray", "--out", "out"), "a.png: the model is of gray pictures"),
+        ((gray, "a.png", "--operator", "gray", "--out", "out"), "--operator: gray needs a model of RGB pictures, and"),
         ((colour, "a.png", "--operator", "gray", "--out", "out"), "a.png: the operator says gray, and this one has"),
         ((colour, "b.png", *noisy), "b.png can't be read"),
-        ((colour, "a.png", "--operator", "jpeg 10", "--out", "out"), "needs a linear operator"),
+        ((colour, "a.png", "--operator", "jpeg 10", "--out", "out"), "--method must be diffpir, dps or gibbs for jpeg"),
+        ((colour, "a.png", *noisy, "--method", "repaint"), "--method repaint is for mask, missing and box alone, and"),
         ((tmp_path / "nothing", "a.png", *noisy), "nothing"),
     ]:
         assert words in logsnr("restore", *argv).message, words

@@ -180,6 +180,11 @@ def plan(model: Any, inputs: Sequence[Path], options: RestoreOptions, out: Path)
     require_apart(out, inputs)
     mask = None if options.mask is None else mask_for(options.mask, options.damage, files, options.damage.factor)
     pipeline = restorer(model, options)
+    if "gray" in options.damage.names and (channels := pipeline.image_shape[0]) != 3:
+        raise ConfigError(
+            f"operator: gray needs a model of RGB pictures, and those of this one have {channels} "
+            f"channel{'s' * (channels > 1)}. Leave gray out."
+        )
     if options.class_label is not None:
         with explaining():
             pipeline._labels(label_of(pipeline, options.class_label), 1.0, 1, torch.device("cpu"))

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from logsnr.base.errors import ConfigError, DataError
 from logsnr.base.files import locked
 from logsnr.base.seeds import sample_seed
-from logsnr.base.words import listed
+from logsnr.base.words import LISTED, listed
 from logsnr.data.picture_files import Picture, write_picture
 from logsnr.folders.made_files import MadeFiles
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
@@ -54,7 +54,8 @@ def restore(restoration: Restoration, say: Callable[[str], None] = _say) -> tupl
         work = {name: restoration.pipeline.num_tiles(shape) * options.samples for name, shape in found.shapes.items()}
         total = sum(work.values())
         if total:
-            say("\n  ".join([f"Restoring {found.count}: {restoration.work(total)}.", *refused]))
+            more = [f"and {len(refused) - LISTED} more"] if len(refused) > LISTED else []
+            say("\n  ".join([f"Restoring {found.count}: {restoration.work(total)}.", *refused[:LISTED], *more]))
         elif done:
             say(f"All {done} were done before.")
         with tqdm(total=total, disable=None if total else True, dynamic_ncols=True, bar_format=_BAR) as bar:
