@@ -73,7 +73,8 @@ def test_size_depth_and_format_are_kept(colour: Path, damaged: Path, tmp_path: P
     end = logsnr(*argv)
     assert end.status == 1
     assert f"7 pictures in {out}, restored by diffpir from noise 0.1." in end.output
-    assert "Restoring 8 of 8 pictures: 56 evaluations of the network at most, 2 a draw x 2 draws a" in end.output
+    assert "Restoring 7 of 8 pictures (1 can't be restored): 56 evaluations of the network at most, 2 a" in end.output
+    assert end.output.index("small.png is 9x4") < end.output.index("a.jpg: 17x12")
     assert "a.jpg: 17x12, fit " in end.output
     assert "small.png is 9x4, smaller than the 8x8 of the model. Lay it on a larger canvas" in end.message
     written = {name for file in FILES for name in names_of(file, 2)}
@@ -99,17 +100,17 @@ def test_size_depth_and_format_are_kept(colour: Path, damaged: Path, tmp_path: P
     assert {name: t for name, t in stamps(out).items() if name != ".lock"} == {
         n: t for n, t in before.items() if n != ".lock"
     }
-    assert "--method was diffpir, and is repaint" in logsnr(*argv, "--method", "repaint").message
+    assert "--method was diffpir, and is gibbs" in logsnr(*argv, "--method", "gibbs").message
 
 
 def test_cut_off_it_goes_on_and_ends_the_same(colour: Path, tmp_path: Path, logsnr: Run) -> None:
     (tmp_path / "in").mkdir()
-    for k in range(4):
+    for k in range(6):
         Image.fromarray(noise(20, 20 + k, 3)).save(tmp_path / "in" / f"{k}.png")
     argv = ["restore", colour, "in", "--operator", "noise 0.1", "--method", "diffpir", "--steps", "20", "--out"]
     assert logsnr(*argv, "whole").status == 0
 
-    for number, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
+    for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
         command = Command(tmp_path / "log.txt", [str(word) for word in [*argv, "cut"]])
         done = len(list((tmp_path / "cut").glob("*.png")))
         command.wait_until(lambda done=done: len(list((tmp_path / "cut").glob("*.png"))) > done)  # type: ignore[misc]
@@ -117,12 +118,16 @@ def test_cut_off_it_goes_on_and_ends_the_same(colour: Path, tmp_path: Path, logs
         end = command.wait()
         assert end.status == status
         assert "Traceback" not in end.output
-    assert "Interrupted. What is finished is kept; the same command goes on." in end.output
+        said = "Interrupted. What is finished is kept; the same command goes on." in end.output
+        assert said == (number != signal.SIGKILL)
     kept = stamps(tmp_path / "cut")
-    assert 2 <= sum(name.endswith(".png") for name in kept) < 4
-    assert logsnr(*argv, "cut").status == 0
+    assert 3 <= sum(name.endswith(".png") for name in kept) < 6
+    done = sum(entry["done"] for entry in json.loads((tmp_path / "cut" / "restore.json").read_text())["files"].values())
+    words = f"{6 - done} of 6 pictures ({done} were done before)"
+    assert f"Would restore {words} into cut, " in logsnr(*argv, "cut", "--dry-run").output
+    assert f"Restoring {words}: " in logsnr(*argv, "cut").output
     assert stamps(tmp_path / "cut")["0.png"] == kept["0.png"]
-    for k in range(4):
+    for k in range(6):
         assert (tmp_path / "cut" / f"{k}.png").read_bytes() == (tmp_path / "whole" / f"{k}.png").read_bytes()
 
 
@@ -162,7 +167,7 @@ def test_dry_run_and_check_write_nothing(gray: Path, tmp_path: Path, logsnr: Run
     argv = ("restore", gray, "a.png", "--operator", "blur 1 + noise 0.1", "--steps", "5", "--class-label", "1")
     end = logsnr(*argv, "--guidance-scale", "2", "--out", "out", "--dry-run", "--check")
     assert end.status == 0
-    assert "Would restore 1 of 1 files (20x8) into out, by moment from blur 1 + noise 0.1." in end.output
+    assert "Would restore 1 of 1 picture into out, 20x8, by moment from blur 1 + noise 0.1." in end.output
     assert "a draw x 1 draw a picture x 3 tiles of 8x8." in end.output
     assert "Check: " in end.output
     assert " On Gaussian pictures of 1x8x8 whose answer is known, the mean of 64 draws by moment" in end.output
@@ -182,14 +187,40 @@ def test_refusals(colour: Path, gray: Path, tmp_path: Path, logsnr: Run) -> None
         ((gray, "a.png", *noisy, "--class-label", "7"), "--class-label has 7, which is no class. Classes: 0 to 1."),
         ((colour, "b.png", *noisy, "--dry-run"), "none of 1 files can be restored:"),
         ((gray, "a.png", *noisy), "a.png: the model is of gray pictures, and this one has colours. Save it as gray"),
-        ((gray, "a.png", "--operator", "gray", "--out", "out"), "a.png: the model is of gray pictures"),
+        ((gray, "a.png", "--operator", "gray", "--out", "out"), "--operator: gray needs a model of RGB pictures, and"),
         ((colour, "a.png", "--operator", "gray", "--out", "out"), "a.png: the operator says gray, and this one has"),
         ((colour, "b.png", *noisy), "b.png can't be read"),
-        ((colour, "a.png", "--operator", "jpeg 10", "--out", "out"), "needs a linear operator"),
+        ((colour, "a.png", "--operator", "jpeg 10", "--out", "out"), "--method must be diffpir, dps or gibbs for jpeg"),
+        ((colour, "a.png", *noisy, "--method", "repaint"), "--method repaint is for mask, missing and box alone, and"),
         ((tmp_path / "nothing", "a.png", *noisy), "nothing"),
     ]:
         assert words in logsnr("restore", *argv).message, words
     assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_done(colour: Path, tmp_path: Path, logsnr: Run) -> None:
+    folder = tmp_path / "in"
+    (folder / "folder.png").mkdir(parents=True)
+    Image.fromarray(noise(8, 8, 3)).save(folder / "a.png")
+    (folder / "empty.png").touch()
+    (folder / "link.png").symlink_to(tmp_path / "gone.png")
+    for command in (("restore", colour, "in", *QUICK), ("degrade", "in")):
+        out = f"{command[0]}d"
+        end = logsnr(*command, "--operator", "noise 0.1", "--out", out)
+        assert f"1 picture in {out}, " in end.output
+        assert end.message.splitlines() == [
+            "error: 2 pictures weren't done:",
+            "  in/empty.png can't be read: empty file. Mend it, or give another.",
+            f"  in/link.png can't be read: it is a link to {tmp_path / 'gone.png'}, which isn't there. "
+            "Mend it, or give another.",
+        ]
+    end = logsnr("restore", colour, "in", "--operator", "noise 0.1", "--out", "other", "--dry-run")
+    assert "in/link.png can't be read" in end.output
+    long = "x" * 300
+    for argv in (("restore", colour, long), ("degrade", long)):
+        end = logsnr(*argv, "--operator", "none", "--out", "other")
+        assert f"error: {long} can't be read: File name too long. Mend it" in end.message
+    assert not (tmp_path / "other").exists()
 
 
 def test_results_below_a_folder_are_no_pictures_to_restore(colour: Path, tmp_path: Path, logsnr: Run) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from logsnr.repair.exact_gaussian import STD, GaussianUNet, draw_prior, exact_posterior, spectrum
+from logsnr.repair.exact_gaussian import STD, draw_prior, exact_network, exact_posterior, spectrum
 from logsnr.repair.operators import make_operator
+from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.settings.damage import read_damage
 
 SHAPE = (1, 4, 6)
@@ -28,7 +29,9 @@ def test_pixels_have_the_stated_standard_deviation() -> None:
 
 @pytest.mark.parametrize("target", ["epsilon", "sample", "v_prediction", "x0_minus_noise"])
 def test_the_network_is_the_posterior_mean(target: str) -> None:
-    network = GaussianUNet([0.9, 0.3], target, sample_size=(4, 6))
+    scheduler = CosineBetaScheduler(prediction_type=target)
+    scheduler.alphas_cumprod = torch.tensor([0.9, 0.3], dtype=torch.float64)
+    network = exact_network(SHAPE, scheduler)
     x = torch.randn(3, *SHAPE, dtype=torch.float64)
     a, s = 0.3**0.5, 0.7**0.5
     prior = 4 * covariance()

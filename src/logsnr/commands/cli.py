@@ -68,5 +68,6 @@ def run(argv: list[str]) -> int:
             raise
         print(f"error: {_TOO_LITTLE_MEMORY}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as stopped:
+        (number,) = stopped.args or (signal.SIGINT,)
+        return 128 + int(number)

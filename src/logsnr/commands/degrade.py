@@ -39,8 +39,8 @@ def main(argv: list[str]) -> int:
         with writing(arguments.out), interruptible():
             done, refused = degrade(arguments.inputs, arguments.options, arguments.out)
     options = arguments.options
-    print(f"{done} picture{'' if done == 1 else 's'} in {arguments.out}, damaged by {options.damage}.")
     if done:
+        print(f"{done} picture{'' if done == 1 else 's'} in {arguments.out}, damaged by {options.damage}.")
         same = ["--mask", str(options.mask)] if options.mask else []
         same += ["--seed", str(options.seed)] if options.damage.random else []
         words = ["MODEL", str(arguments.out), "--operator", str(options.damage), *same, "--out", "DIR"]

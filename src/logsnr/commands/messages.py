@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from logsnr.base.errors import LogsnrError
@@ -14,12 +16,20 @@ from logsnr.base.errors import LogsnrError
 
 @contextlib.contextmanager
 def interruptible(kept: str = "What is finished is kept; the same command goes on.") -> Iterator[None]:
-    """On Ctrl-C, say what is kept of the work in this block."""
+    """On Ctrl-C, and on SIGTERM, by which batch systems end what runs, say what is kept of the work in this block. Both
+    are a KeyboardInterrupt; that of SIGTERM holds its number."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     except KeyboardInterrupt:
         print(f"Interrupted. {kept}", file=sys.stderr)
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -60,5 +60,6 @@ def _main(arguments: RestoreArguments) -> int:
         return 0
     with writing(out), interruptible():
         done, refused = restore(restoration)
-    print(f"{done} picture{'' if done == 1 else 's'} in {out}, restored by {options.method} from {options.damage}.")
+    if done:
+        print(f"{done} picture{'' if done == 1 else 's'} in {out}, restored by {options.method} from {options.damage}.")
     return refusals(refused)

@@ -10,12 +10,13 @@ Pillow writes gray pictures of 16 bits alone, so PNG and TIFF of 16 bits are wri
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -62,19 +63,22 @@ class Picture:
         return f"{self.color.shape[2]}x{self.color.shape[1]}"
 
 
+def read_content(path: Path) -> bytes:
+    """What a file holds. Raises DataError, with the reason and the cure, where it can't be read."""
+    with _reading(path):
+        return path.read_bytes()
+
+
 def read_picture(path: Path) -> Picture:
     """The picture in a file, upright. Raises DataError, with the reason and the cure, where it can't be restored or
     written back."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}.") from error
+    data = read_content(path)
     try:
         decoded = decode(data, path.name)
     except DataError:
         raise
     except Exception as error:  # a damaged file may bring about whatever Pillow raises
-        raise DataError(f"{path} can't be read: {one_line(error)}.") from error
+        raise DataError(f"{path} can't be read: {one_line(error)}. {_CURE}") from error
     kind, profile = _kind_and_profile(data)
     if kind not in _WRITTEN:
         raise DataError(f"{path} is a {kind}, which holds 256 colours at most. Save it as PNG.")
@@ -127,12 +131,16 @@ def picture_files(inputs: Sequence[Path], record: str) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for given in inputs:
-        if given.is_dir():
+        with _reading(given):
+            folder, file = given.is_dir(), given.is_file()
+            if folder:
+                os.scandir(given).close()
+        if folder:
             images = [name for name in find_images(given).images if not _made(given, name, record)]
             if not images:
                 raise DataError(f"No pictures in {given}. Files with these endings count: {' '.join(EXTENSIONS)}.")
             named = {name: given / name for name in images}
-        elif given.is_file():
+        elif file:
             named = {given.name: given}
         else:
             raise DataError(f"There is no file or folder {given}.")
@@ -143,6 +151,20 @@ def picture_files(inputs: Sequence[Path], record: str) -> dict[str, Path]:
             )
         found |= named
     return found
+
+
+_CURE = "Mend it, or give another."
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise DataError where the system refuses to read the file or folder."""
+    try:
+        yield
+    except OSError as error:
+        link = isinstance(error, FileNotFoundError) and os.path.islink(path)
+        reason = f"it is a link to {path.readlink()}, which isn't there" if link else error.strerror
+        raise DataError(f"{path} can't be read: {reason}. {_CURE}") from error
 
 
 def _made(folder: Path, name: str, record: str) -> bool:

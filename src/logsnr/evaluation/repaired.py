@@ -25,7 +25,7 @@ from logsnr.base.files import digest_of, replacing_file
 from logsnr.base.seeds import sample_seed
 from logsnr.data.images import ImageData
 from logsnr.evaluation.wiener import FittedGaussian, fit_gaussian, number_to_fit
-from logsnr.models.gaussian import GaussianNetwork
+from logsnr.models.gaussian import Directions, GaussianNetwork
 from logsnr.pipelines.restoration_operators import Operator
 from logsnr.repair.operators import make_operator
 from logsnr.schedulers.scheduling_beta import BetaScheduler
@@ -156,13 +156,8 @@ def exact_network(gaussian: FittedGaussian, schedule: BetaScheduler) -> Gaussian
     """The network of that Gaussian, which sees images in [-1, 1]."""
     channels, size, _ = gaussian.shape
     network: GaussianNetwork = GaussianNetwork(size, channels, channels)
-    return network.of(
-        2 * gaussian.mean - 1,
-        gaussian.basis,
-        4 * gaussian.variances,
-        4 * gaussian.rest,
-        schedule.alphas_cumprod,
-    )
+    covariance = Directions(gaussian.basis, 4 * gaussian.variances, 4 * gaussian.rest)
+    return network.of((2 * gaussian.mean - 1).view(gaussian.shape), covariance, schedule.alphas_cumprod)
 
 
 def gaussian_of(data: ImageData) -> FittedGaussian:

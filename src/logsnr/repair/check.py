@@ -15,7 +15,7 @@ from torch import Tensor
 
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
 from logsnr.pipelines.restoration_operators import Operator
-from logsnr.repair.exact_gaussian import GaussianUNet, draw_prior, exact_posterior
+from logsnr.repair.exact_gaussian import draw_prior, exact_network, exact_posterior
 from logsnr.repair.operators import make_operator
 from logsnr.repair.plan import Restoration, explaining
 from logsnr.settings.damage import Damage
@@ -53,14 +53,7 @@ def compare(restoration: Restoration, operator: Operator) -> tuple[float, float]
     """Root mean square error of the mean of `DRAWS` draws, in exact posterior standard deviations, and the ratio of
     their standard deviation to the exact one."""
     options, scheduler = restoration.options, restoration.pipeline.scheduler
-    channels, height, width = operator.shape
-    network = GaussianUNet(
-        alphas_cumprod=scheduler.alphas_cumprod.tolist(),
-        prediction_type=scheduler.config["prediction_type"],
-        in_channels=channels,
-        out_channels=channels,
-        sample_size=(height, width),
-    )
+    network: Any = exact_network(operator.shape, scheduler)
     generator = torch.Generator().manual_seed(options.seed)
     measurement = operator.measure(draw_prior(operator.shape, generator), generator)
     noise_std = max(operator.noise_std, _QUIET)

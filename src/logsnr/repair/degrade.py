@@ -13,7 +13,7 @@ from tqdm import tqdm
 from logsnr.base.errors import ConfigError, DataError
 from logsnr.base.files import digest_of, locked
 from logsnr.base.seeds import sample_seed
-from logsnr.data.picture_files import Picture, picture_files, read_picture, write_picture
+from logsnr.data.picture_files import Picture, picture_files, read_content, read_picture, write_picture
 from logsnr.folders.made_files import MadeFiles, require_apart
 from logsnr.repair.channels import resized
 from logsnr.repair.masks import mask_digest, mask_for
@@ -30,8 +30,8 @@ def degrade(inputs: Sequence[Path], options: DegradeOptions, out: Path) -> tuple
     A PNG of 8 or 16 bits as the picture has: any other format could add damage of its own. What is done already isn't
     done again. Returns how many are there, and a line for each that can't be done.
     """
-    require_apart(out, inputs)
     files = picture_files(inputs, RECORD)
+    require_apart(out, inputs)
     mask = None if options.mask is None else mask_for(options.mask, options.damage, files)
     request = {"operator": str(options.damage), "mask": mask_digest(mask), "seed": options.seed}
     out.mkdir(parents=True, exist_ok=True)
@@ -51,18 +51,20 @@ def _each(
 ) -> tuple[int, list[str]]:
     done, made_now, refused = 0, 0, []
     for name, path in tqdm(files.items(), unit="picture", delay=2, dynamic_ncols=True):
-        digest = digest_of(path.read_bytes())
-        if not made.is_done(name, digest):
-            try:
-                picture = read_picture(path)
-                color, alpha = _measured(picture, options, mask, sample_seed(options.seed, 0, name))
-            except (ConfigError, DataError) as error:
-                refused.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+        try:
+            digest = digest_of(read_content(path))
+            if made.is_done(name, digest):
+                done += 1
                 continue
-            made.begin({name: digest}, written)
-            write_picture(made.out / written[name][0], color, alpha, replace(picture, format="PNG"))
-            made.finish({name: {"size": picture.size}})
-            made_now += 1
+            picture = read_picture(path)
+            color, alpha = _measured(picture, options, mask, sample_seed(options.seed, 0, name))
+        except (ConfigError, DataError) as error:
+            refused.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+            continue
+        made.begin({name: digest}, written)
+        write_picture(made.out / written[name][0], color, alpha, replace(picture, format="PNG"))
+        made.finish({name: {"size": picture.size}})
+        made_now += 1
         done += 1
     if done == len(files) and not made_now:
         tqdm.write(f"All {done} were done before.")

@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from logsnr.base.errors import ConfigError, DataError
+from logsnr.base.errors import DataError
 from logsnr.base.words import listed
 from logsnr.pipelines.restoration_methods import make_method
 from logsnr.repair.plan import Restoration
@@ -15,27 +15,24 @@ from logsnr.repair.restore import draws_at_once
 
 
 def effort(restoration: Restoration) -> str:
-    """What would be done, in words; nothing is written. Raises DataError where nothing can be."""
-    pipeline, options = restoration.pipeline, restoration.options
-    refused, tiles, sizes = [], 0, []
-    largest: tuple[int, ...] = pipeline.image_shape
-    for name in restoration.files:
-        try:
-            shape = restoration.job(name).operator.shape
-        except (DataError, ConfigError) as error:
-            refused.append(f"  {error}")
-            continue
-        largest = max(largest, shape, key=math.prod)
-        tiles += pipeline.num_tiles(shape)
-        sizes.append(f"{shape[2]}x{shape[1]}")
-    at_once = draws_at_once(pipeline, options, largest)
-    if not sizes:
-        raise DataError("\n".join([f"none of {len(refused)} files can be restored:", *refused]))
-    drawn = tiles * options.samples
+    """What would be done, in words; nothing is written. Raises DataError where no file can be restored, and ConfigError
+    where `out` holds what this can't be written beside."""
+    pipeline, options, found = restoration.pipeline, restoration.options, restoration.find(restoration.made())
+    refused = [f"  {line}" for line in found.refused]
+    if not found.shapes:
+        if not found.done:
+            raise DataError("\n".join([f"none of {len(refused)} files can be restored:", *refused]))
+        return "\n".join(
+            [f"All {len(found.done)} were done before.", *(["Can't be done:", *refused] if refused else [])]
+        )
+    shapes = list(found.shapes.values())
+    at_once = draws_at_once(pipeline, options, max(pipeline.image_shape, *shapes, key=math.prod))
+    drawn = sum(map(pipeline.num_tiles, shapes)) * options.samples
+    sizes = dict.fromkeys(f"{width}x{height}" for _, height, width in shapes)
     seconds = drawn * restoration.evaluations * seconds_each(restoration, min(at_once, drawn))
     lines = [
-        f"Would restore {len(sizes)} of {len(restoration.files)} files ({listed(dict.fromkeys(sizes))}) into "
-        f"{restoration.out}, by {options.method} from {options.damage}.",
+        f"Would restore {found.count} into {restoration.out}, {listed(sizes)}, by {options.method} from "
+        f"{options.damage}.",
         f"{restoration.work(drawn)}.",
         f"About {in_words(seconds)}, by one evaluation on {pipeline.unet.device.type}, and "
         f"{at_once * pipeline.memory(options.method) / 2**20:,.0f} MiB of memory for {at_once} at once.",

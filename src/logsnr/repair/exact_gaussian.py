@@ -2,9 +2,7 @@
 
 Pictures x_0 in [0, 1] have mean 1/2 and the covariance C = F* S F, with F the orthonormal Fourier transform of each
 channel and a spectrum S that falls as that of photographs does (Field 1987: power like 1/|k|²). On [-1, 1] the mean is
-0 and the spectrum 4 S, so that what a network should say is, at each frequency,
-
-    E[x_0 | x_t] = 4 S α_t / (4 S α_t² + σ_t²) x_t.
+0 and the spectrum 4 S; what a network should say then is known (`logsnr.models.gaussian`).
 
 A draw from p(x_0 | y) is what minimises |A x - y - σ n|² + σ² |C^(-1/2) (x - 1/2) - n'|² for normal n and n' (perturb
 and optimise; Papandreou and Yuille, "Gaussian sampling by local perturbations", NeurIPS 2010). The mean is that of
@@ -16,11 +14,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor
 
+from logsnr.models.gaussian import Frequencies, GaussianNetwork
 from logsnr.pipelines.restoration_operators import Operator
 
 STD = 0.2
@@ -35,41 +31,13 @@ def spectrum(height: int, width: int) -> Tensor:
     return variance
 
 
-class GaussianUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # stock's own two bases disagree
-    """The network that is exactly right for Gaussian pictures, with the config and the call of `UNet2DModel`.
-
-    alphas_cumprod: ᾱ_t of the chain. prediction_type: what it predicts. in_channels, sample_size: of the pictures.
-    """
-
-    @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(
-        self,
-        alphas_cumprod: list[float],
-        prediction_type: str = "epsilon",
-        in_channels: int = 1,
-        sample_size: tuple[int, int] = (32, 32),
-        out_channels: int = 1,
-        num_class_embeds: int | None = None,
-        class_embed_type: str | None = None,
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.register_buffer("alpha_bar", torch.tensor(alphas_cumprod, dtype=torch.float64))
-        self.register_buffer("power", 4 * spectrum(*sample_size))
-        self.anchor = torch.nn.Parameter(torch.zeros(()))  # whose dtype and device are the network's
-
-    def forward(
-        self, sample: Tensor, timestep: Any, class_labels: Tensor | None = None, return_dict: bool = True
-    ) -> Any:
-        """`sample` (n, channels, height, width) at timesteps, one or (n,) -> the prediction, in the same shape."""
-        t = torch.as_tensor(timestep, device=sample.device).long().view(-1, 1, 1, 1)
-        a, s = self.alpha_bar[t].sqrt(), (1 - self.alpha_bar[t]).sqrt()
-        x = sample.double()
-        gain = self.power * a / (self.power * a**2 + s**2)
-        x_0 = torch.fft.ifft2(gain * torch.fft.fft2(x)).real
-        eps = (x - a * x_0) / s
-        predicted = {"epsilon": eps, "sample": x_0, "v_prediction": a * eps - s * x_0, "x0_minus_noise": x_0 - eps}
-        output = predicted[self.config["prediction_type"]].to(sample.dtype)
-        return UNet2DOutput(sample=output) if return_dict else (output,)
+def exact_network(shape: tuple[int, ...], scheduler: Any) -> GaussianNetwork:
+    """The network of such pictures, (channels, height, width), which predicts what `scheduler` expects."""
+    channels, height, width = shape
+    network: GaussianNetwork = GaussianNetwork(
+        (height, width), channels, channels, prediction_type=scheduler.config["prediction_type"]
+    )
+    return network.of(torch.zeros(shape), Frequencies(4 * spectrum(height, width)), scheduler.alphas_cumprod)
 
 
 class _White(Operator):
@@ -77,10 +45,11 @@ class _White(Operator):
 
     def __init__(self, operator: Operator) -> None:
         super().__init__(operator.shape, operator.measurement_shape, operator.noise_std)
-        self._operator, self._root = operator, spectrum(*operator.shape[1:]).sqrt()
+        self._operator, self._covariance = operator, Frequencies(spectrum(*operator.shape[1:]))
 
     def color(self, white: Tensor) -> Tensor:
-        return _filtered(white, self._root)
+        colored: Tensor = self._covariance(torch.sqrt, white)
+        return colored
 
     def apply(self, sample: Tensor) -> Tensor:
         return self._operator.apply(self.color(sample))
@@ -92,13 +61,8 @@ class _White(Operator):
 def draw_prior(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """A Gaussian picture: (1, *shape), float64 around 1/2."""
     white = torch.randn(1, *shape, generator=generator, dtype=torch.float64)
-    return 0.5 + _filtered(white, spectrum(*shape[1:]).sqrt())
-
-
-def _filtered(pictures: Tensor, gain: Tensor) -> Tensor:
-    """Pictures whose frequencies are multiplied by `gain`, (height, width)."""
-    filtered: Tensor = torch.fft.ifft2(gain.to(pictures) * torch.fft.fft2(pictures)).real
-    return filtered
+    colored: Tensor = Frequencies(spectrum(*shape[1:]))(torch.sqrt, white)
+    return 0.5 + colored
 
 
 def exact_posterior(

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from logsnr.base.errors import ConfigError, DataError, LogsnrError, ModelError
 from logsnr.base.files import digest_of
-from logsnr.data.picture_files import Picture, picture_files, read_picture
-from logsnr.folders.made_files import require_apart
+from logsnr.data.picture_files import Picture, picture_files, read_content, read_picture
+from logsnr.folders.made_files import MadeFiles, require_apart
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
 from logsnr.pipelines.restoration_operators import Composition, Mask, Operator
 from logsnr.repair.channels import Meeting, meet
@@ -52,6 +53,28 @@ class Job:
                 break
             shown = outer.apply(shown)
         return shown[0]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the files turn out to be.
+
+    shapes: of those that are to be restored, the restored pictures' (channels, height, width), by name.
+    done: names of those that were restored before. refused: a line for each that can't be.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    done: Sequence[str]
+    refused: Sequence[str]
+
+    @property
+    def count(self) -> str:
+        """How many are to be restored, and what of the others, in words."""
+        number = len(self.shapes) + len(self.done) + len(self.refused)
+        done = f"{len(self.done)} {'was' if len(self.done) == 1 else 'were'} done before" if self.done else ""
+        refused = f"{len(self.refused)} can't be restored" if self.refused else ""
+        others = ", ".join(filter(None, (done, refused)))
+        return f"{len(self.shapes)} of {number} picture{'' if number == 1 else 's'}{f' ({others})' if others else ''}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +129,30 @@ class Restoration:
             f"{width}x{height}"
         )
 
+    def made(self) -> MadeFiles:
+        """The record of what is in `out`. Raises ConfigError where another command made it, or somebody else's files
+        would be written over."""
+        made = MadeFiles(self.out, RECORD, self.request)
+        made.require_free(self.written)
+        return made
+
+    def find(self, made: MadeFiles) -> Found:
+        """Read all files that aren't done, to know which can be restored."""
+        shapes, done, refused = {}, [], []
+        for name, path in tqdm(self.files.items(), "reading", unit="picture", leave=False, delay=2, dynamic_ncols=True):
+            try:
+                if made.is_done(name, digest_of(read_content(path))):
+                    done.append(name)
+                else:
+                    shapes[name] = self.job(name).operator.shape
+            except (DataError, ConfigError) as error:
+                refused.append(str(error))
+        return Found(shapes, done, refused)
+
     def job(self, name: str) -> Job:
         """That file, read. Raises DataError or ConfigError where it can't be restored."""
         path = self.files[name]
-        digest, picture = digest_of(path.read_bytes()), read_picture(path)
+        digest, picture = digest_of(read_content(path)), read_picture(path)
         channels, *least = self.pipeline.image_shape
         meeting = meet(picture, self.options.damage, channels, str(path))
         factor = meeting.damage.factor
@@ -133,10 +176,15 @@ class Restoration:
 def plan(model: Any, inputs: Sequence[Path], options: RestoreOptions, out: Path) -> Restoration:
     """What is to be done. `model` is what `logsnr.load` gives. Raises ModelError, DataError or ConfigError where it
     can't be begun."""
-    require_apart(out, inputs)
     files = picture_files(inputs, RECORD)
+    require_apart(out, inputs)
     mask = None if options.mask is None else mask_for(options.mask, options.damage, files, options.damage.factor)
     pipeline = restorer(model, options)
+    if "gray" in options.damage.names and (channels := pipeline.image_shape[0]) != 3:
+        raise ConfigError(
+            f"operator: gray needs a model of RGB pictures, and those of this one have {channels} "
+            f"channel{'s' * (channels > 1)}. Leave gray out."
+        )
     if options.class_label is not None:
         with explaining():
             pipeline._labels(label_of(pipeline, options.class_label), 1.0, 1, torch.device("cpu"))

@@ -13,18 +13,17 @@ from typing import Any
 
 import psutil
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from logsnr.base.errors import ConfigError, DataError
-from logsnr.base.files import digest_of, locked
+from logsnr.base.files import locked
 from logsnr.base.seeds import sample_seed
-from logsnr.base.words import listed
+from logsnr.base.words import LISTED, listed
 from logsnr.data.picture_files import Picture, write_picture
 from logsnr.folders.made_files import MadeFiles
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
 from logsnr.pipelines.restoration_methods import make_method
-from logsnr.repair.plan import RECORD, Job, Restoration, explaining, label_of
+from logsnr.repair.plan import Job, Restoration, explaining, label_of
 from logsnr.settings.restore import RestoreOptions
 
 STD_WHITE = 0.25
@@ -49,36 +48,36 @@ def restore(restoration: Restoration, say: Callable[[str], None] = _say) -> tupl
     options, out = restoration.options, restoration.out
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, "written"):
-        made = MadeFiles(out, RECORD, restoration.request)
-        made.require_free(restoration.written)
-        refused: list[str] = []
-        done = {name for name, path in restoration.files.items() if made.is_done(name, digest_of(path.read_bytes()))}
-        waiting = [name for name in restoration.files if name not in done]
-        work = {name: _tiles(restoration, name) * options.samples for name in waiting}
+        made = restoration.made()
+        found = restoration.find(made)
+        done, refused = len(found.done), list(found.refused)
+        work = {name: restoration.pipeline.num_tiles(shape) * options.samples for name, shape in found.shapes.items()}
         total = sum(work.values())
         if total:
-            say(f"Restoring {len(waiting)} of {len(restoration.files)} pictures: {restoration.work(total)}.")
-        if not waiting:
-            say(f"All {len(done)} were done before.")
+            more = [f"and {len(refused) - LISTED} more"] if len(refused) > LISTED else []
+            say("\n  ".join([f"Restoring {found.count}: {restoration.work(total)}.", *refused[:LISTED], *more]))
+        elif done:
+            say(f"All {done} were done before.")
         with tqdm(total=total, disable=None if total else True, dynamic_ncols=True, bar_format=_BAR) as bar:
-            for jobs in _batches(restoration, waiting, refused):
+            for jobs in _batches(restoration, list(work), refused):
                 share = sum(work[job.name] for job in jobs)
                 for line in _restore_together(restoration, jobs, made, bar, share):
                     say(line)
-                done |= {job.name for job in jobs}
-                bar.set_description(f"{len(done)} of {len(restoration.files)} pictures")
-        return len(done), refused
+                done += len(jobs)
+                bar.set_description(f"{done} of {len(work) + len(found.done)} pictures")
+        return done, refused
 
 
 def _batches(restoration: Restoration, names: Sequence[str], refused: list[str]) -> Iterator[list[Job]]:
-    """Files of one size together, as many as are drawn at once; what can't be restored goes into `refused`."""
+    """Files of one size together, as many as are drawn at once; what was changed since it was found, and can't be
+    restored any more, goes into `refused`."""
     together: dict[Any, list[Job]] = {}
     own = tuple(restoration.pipeline.image_shape)
     at_once = draws_at_once(restoration.pipeline, restoration.options, own)
     for name in names:
         try:
             job = restoration.job(name)
-        except (DataError, ConfigError, OSError) as error:
+        except (DataError, ConfigError) as error:
             refused.append(str(error))
             continue
         alike = together.setdefault((job.operator.shape, str(job.meeting.damage)), [])
@@ -187,16 +186,6 @@ def draws_at_once(pipeline: RestorationPipeline, options: RestoreOptions, shape:
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     whole = copies * _COPIES_KEPT * 4 * math.prod(shape)
     return int(max(1, min(MOST_AT_ONCE // copies, free // 2 // (pipeline.memory(options.method) + whole))))
-
-
-def _tiles(restoration: Restoration, name: str) -> int:
-    """How many the result has; 0 of what can't be opened or is too small."""
-    factor = restoration.options.damage.factor
-    try:
-        with Image.open(restoration.files[name]) as image:
-            return restoration.pipeline.num_tiles((1, image.height * factor, image.width * factor))
-    except Exception:  # it is read again, and refused with a reason, in its turn
-        return 0
 
 
 def fit_in_words(fit: Sequence[float]) -> str:

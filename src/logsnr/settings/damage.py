@@ -49,6 +49,7 @@ class Kind:
     values: tuple[Value, ...] = ()
     picture: bool = True
     """Whether what is measured is a picture again, which other damage can follow and a file can hold."""
+    linear: bool = True
 
 
 _PERCENT = " {value:g} % is {percent:g}."
@@ -111,6 +112,7 @@ KINDS: Mapping[str, Kind] = {
         "is saved as JPEG of that quality",
         "jpeg 10",
         (Value("quality", "a whole number from 1 to 100", 1, 100, True, False),),
+        linear=False,
     ),
     "clip": Kind(
         "cuts off what is darker than the first or brighter than the second value",
@@ -119,6 +121,7 @@ KINDS: Mapping[str, Kind] = {
             Value("darkest", "from 0 to below 1", 0, 1, open_low=False),
             Value("brightest", _MEASURES, 0, 1),
         ),
+        linear=False,
     ),
 }
 """By their words."""
@@ -170,6 +173,16 @@ class Damage:
     def no_picture(self) -> str | None:
         """The word of the step that measures what is no picture; None where there is none."""
         return next((name for name in self.names if not KINDS[name].picture), None)
+
+    @property
+    def not_linear(self) -> str | None:
+        """The word of the first step that isn't linear; None where there is none."""
+        return next((name for name in self.names if not KINDS[name].linear), None)
+
+    @property
+    def hides(self) -> bool:
+        """Whether it hides pixels and does nothing else to them but noise."""
+        return bool(self.steps) and set(self.names) <= {"mask", "missing", "box"}
 
     @property
     def random(self) -> bool:

@@ -82,6 +82,15 @@ class RestoreOptions:
                 f"method must be one of {', '.join(METHODS)}, and is {self.method!r}."
                 f"{did_you_mean(self.method, METHODS)}"
             )
+        if self.method in ("moment", "particles") and (step := self.damage.not_linear):
+            raise ConfigError(
+                f"method must be diffpir, dps or gibbs for {step}, which isn't linear, and is {self.method!r}."
+            )
+        if self.method == "repaint" and not self.damage.hides:
+            raise ConfigError(
+                f'method repaint is for mask, missing and box alone, and operator is "{self.damage}". Take moment or '
+                "diffpir."
+            )
         for name in ("samples", "steps", "batch_size"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, "at least 1", value)
