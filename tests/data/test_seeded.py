@@ -129,6 +129,46 @@ def test_which_of_equal_classes_is_held_out_is_chance() -> None:
     assert pitches.max() > 100 > pitches.min()
 
 
+def parts(data: SeededData[Phrases]) -> tuple[np.ndarray, np.ndarray]:
+    train, held_out = ([b.clean[:, 0].numpy() for b in data.in_order(part, 99)] for part in ("train", "held_out"))
+    return np.concatenate(train), np.concatenate([np.empty(0, np.int64), *held_out])
+
+
+@given(st.lists(st.integers(0, 30), min_size=2, max_size=60), st.floats(0, 0.5))
+def test_a_group_is_held_out_as_a_whole_and_one_is_trained_on(groups: list[int], fraction: float) -> None:
+    of = np.array(groups)
+    data = SeededData(Phrases(len(of)), fraction, groups=of)
+    train, held_out = parts(data)
+    assert not set(of[train]) & set(of[held_out])
+    assert len(train) > 0
+    assert sorted([*train, *held_out]) == list(range(len(of)))
+    assert np.array_equal(parts(SeededData(Phrases(len(of)), fraction, groups=1000 - 7 * of))[1], held_out)
+
+    wanted = SeededData(Phrases(len(of)), fraction).num_held_out
+    sizes = Counter(of[train].tolist()).values()
+    if len(sizes) > 1:  # then no further group would bring their number nearer
+        assert min(abs(len(held_out) + size - wanted) for size in sizes) >= abs(len(held_out) - wanted)
+    assert len(held_out) <= 2 * wanted
+
+
+@given(st.integers(2, 60), st.floats(0, 1), st.randoms())
+def test_groups_of_one_change_nothing(count: int, fraction: float, random: Any) -> None:
+    groups = random.sample(range(-1000, 1000), count)
+    plain, data = (SeededData(Phrases(count), fraction, groups=given) for given in (None, np.array(groups)))
+    assert plain.fingerprint == data.fingerprint
+
+
+def test_large_groups_are_not_held_out_sooner_than_small_ones() -> None:
+    """Half of the examples are in groups of five, so half of those held out should be."""
+    groups = np.concatenate([np.arange(200) // 5, np.arange(200, 400)])
+    shares = []
+    for shift in range(40):  # another 40 groups of five each time
+        held_out = parts(SeededData(Phrases(400), 0.1, groups=np.roll(groups, 5 * shift)))[1]
+        assert len(held_out) == 40
+        shares.append((np.roll(groups, 5 * shift)[held_out] < 40).mean())
+    assert abs(np.mean(shares) - 0.5) < 0.1
+
+
 def test_in_order_nothing_is_augmented_and_a_limit_takes_the_same_few() -> None:
     data = SeededData(Phrases(30), 0)
     batches = list(data.in_order("train", 8))

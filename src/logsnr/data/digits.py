@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from logsnr.base.errors import DataError
 from logsnr.base.words import one_line
-from logsnr.data.labels import encode, refuse_columns
+from logsnr.data.labels import encode
+from logsnr.data.listing import refuse_columns
 from logsnr.data.pixels import Decoded
 from logsnr.data.source import OpenedSource
 from logsnr.settings.image import DataConfig

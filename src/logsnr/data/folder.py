@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import unicodedata
 from collections import Counter
@@ -15,10 +13,12 @@ import numpy as np
 
 from logsnr.base.errors import DataError
 from logsnr.base.words import listed
-from logsnr.data.labels import WITHOUT_LABELS, encode, in_order, label_column, refuse_columns
+from logsnr.data.labels import WITHOUT_LABELS, encode, in_order, label_column
+from logsnr.data.listing import Listing, listing_of, read_listing, refuse_columns
 from logsnr.data.pixels import Decoded, decode
-from logsnr.data.source import Labels, OpenedSource, Origin, stamp
+from logsnr.data.source import Labels, OpenedSource, Origin, Source, stamp
 from logsnr.settings.image import DataConfig
+from logsnr.settings.picture import PictureConfig
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _TRAINING = {"train", "training", "trn", "tr", "imagestr"}
@@ -51,37 +51,91 @@ class _Files:
         return decode(content, self.names[index])
 
 
-def open_folder(root: Path, config: DataConfig, labelled: bool) -> OpenedSource:
+@dataclass(frozen=True)
+class Folder:
+    """A folder of images, before anything is known of their labels or captions."""
+
+    root: Path
+    found: Found
+    listing: Listing | None
+
+    @property
+    def names(self) -> list[str]:
+        """The images that count, each once: those of the list, in its order, or those that were found."""
+        return self.found.images if self.listing is None else list(dict.fromkeys(self.listing.files))
+
+    @property
+    def images(self) -> Source:
+        """These images."""
+        return _Files(self.root, self.names)
+
+
+def read_folder(root: Path, config: PictureConfig) -> Folder:
     """The images below `root`. Raises `DataError` where there are none, or it is unclear what they are."""
     if _made_here(root):
         raise DataError(f"{root} is a folder that logsnr made, of a run or a model, and holds no data.")
-    listings = [root / name for name in ("metadata.csv", "metadata.jsonl") if (root / name).is_file()]
-    if len(listings) == 2:
-        raise DataError(f"{root} has both a metadata.csv and a metadata.jsonl. Remove one.")
-    if listings:
-        return _open_listing(root, listings[0], config, labelled)
-    refuse_columns(config, f"{root} is a folder of images without metadata.csv or metadata.jsonl")
-
+    listing = listing_of(root)
+    if listing is None:
+        refuse_columns(config, f"{root} is a folder of images without metadata.csv or metadata.jsonl")
     found = find_images(root)
-    names = found.images
-    if not names:
+    if listing is not None:
+        return Folder(root, found, read_listing(listing, found.images, config))
+    if not found.images:
         endings = " ".join(EXTENSIONS)
         raise DataError(f"No images in {root}. Files with these endings count: {endings}.{_other_files(found)}")
-    top = [name for name in names if "/" not in name]
-    folders = sorted({name.split("/")[0] for name in names if "/" in name})
-    _refuse_splits(root, folders)
+    _refuse_splits(root, _subfolders(found.images))
+    return Folder(root, found, None)
+
+
+def open_folder(root: Path, config: DataConfig, labelled: bool) -> OpenedSource:
+    """The images below `root`, and their labels. Raises `DataError` where either is unclear."""
+    folder = read_folder(root, config)
+    if folder.listing is not None:
+        return _open_listed(folder, folder.listing, config, labelled)
+    names, notes = folder.names, folder.found.notes
+    folders = _subfolders(names)
     if not labelled or not folders:
-        return OpenedSource(_Files(root, names), None, found.notes)
-    if top:
+        return OpenedSource(folder.images, None, notes)
+    if top := [name for name in names if "/" not in name]:
         raise DataError(
             f"{root} has {len(top)} images at the top, which have no class, and {len(names) - len(top)} in "
             f"sub-folders. Move them into sub-folders, or {WITHOUT_LABELS}."
         )
-    of_folder = {folder: _in_words(folder) for folder in folders}
+    of_folder = {folder: in_words(folder) for folder in folders}
     classes = in_order(set(of_folder.values()))
     position = {folder: classes.index(name) for folder, name in of_folder.items()}
     values = np.array([position[name.split("/")[0]] for name in names], np.int64)
-    return OpenedSource(_Files(root, names), Labels(values, classes), found.notes)
+    return OpenedSource(folder.images, Labels(values, classes), notes)
+
+
+def _open_listed(folder: Folder, listing: Listing, config: DataConfig, labelled: bool) -> OpenedSource:
+    column = label_column(listing.columns, config, str(listing.path)) if labelled else None
+    rows = _first_rows(listing, None if column is None else listing.columns[column])
+    more = len(listing.files) - len(rows)
+    again = [f"{listing.path.name} names {more} file{'' if more == 1 else 's'} again: each counts once"] if more else []
+    notes = [*again, *listing.left_out(folder.found.images)]
+    if column is None:
+        return OpenedSource(folder.images, None, notes)
+    values = [listing.columns[column][row] for row in rows]
+    return OpenedSource(folder.images, encode(values, column, folder.images), notes)
+
+
+def _first_rows(listing: Listing, labels: list[Any] | None) -> list[int]:
+    """The rows that name a file for the first time. Raises `DataError` where a later one gives it another label."""
+    first: dict[str, int] = {}
+    for row, name in enumerate(listing.files):
+        known = first.setdefault(name, row)
+        if labels is not None and labels[known] != labels[row]:
+            raise DataError(
+                f"{listing.path} gives {name} two labels, {labels[known]!r} in entry {known + 1} and {labels[row]!r} "
+                f"in entry {row + 1}. Keep one, or {WITHOUT_LABELS}."
+            )
+    return list(first.values())
+
+
+def _subfolders(names: list[str]) -> list[str]:
+    """The folders at the top that have images in them."""
+    return sorted({name.split("/")[0] for name in names if "/" in name})
 
 
 def _made_here(folder: Path) -> bool:
@@ -91,9 +145,9 @@ def _made_here(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any((folder / name).is_dir() for name in ("checkpoints", "model"))
 
 
-def _in_words(folder: str) -> str:
-    """The name of a folder as a class: letters and accents composed, and of bytes that are no text a sign for each."""
-    text = folder.encode(errors="surrogateescape").decode(errors="replace")
+def in_words(name: str) -> str:
+    """A name as text: letters and accents composed, and of bytes that are no text a sign for each."""
+    text = name.encode(errors="surrogateescape").decode(errors="replace")
     return unicodedata.normalize("NFC", text)
 
 
@@ -117,6 +171,8 @@ class Found:
     """Paths with forward slashes, sorted."""
     others: Counter[str] = field(default_factory=Counter)
     """Endings of other files, and how many have them."""
+    texts: list[str] = field(default_factory=list)
+    """Those of them that end in .txt: their paths, sorted."""
     made_here: list[str] = field(default_factory=list)
     """Folders of runs and models."""
 
@@ -155,95 +211,8 @@ def find_images(root: Path) -> Found:
         shown = [name for name in files if not name.startswith(".")]
         images = [name for name in shown if name.lower().endswith(EXTENSIONS)]
         found.images += [way + name for name in images]
+        found.texts += [way + name for name in shown if name.lower().endswith(".txt")]
         found.others.update(Path(name).suffix.lower() for name in set(shown) - set(images))
     found.images.sort()
+    found.texts.sort()
     return found
-
-
-# Lists
-
-
-def _open_listing(root: Path, listing: Path, config: DataConfig, labelled: bool) -> OpenedSource:
-    rows = _read_csv(listing) if listing.suffix == ".csv" else _read_jsonl(listing)
-    columns: dict[str, list[Any]] = {key: [] for row in rows for key in row}
-    for key, values in columns.items():
-        values += [row.get(key) for row in rows]
-    if config.image_column not in (None, "file_name"):
-        raise DataError(
-            f"data.image_column must be file_name (or not given) with {listing}, and is {config.image_column}."
-        )
-    files = columns.pop("file_name", None)
-    if not rows or files is None:
-        raise DataError(
-            f"{listing} must have a column file_name and rows; its columns: {', '.join(columns) or 'none'}."
-        )
-    if bad := [i for i, name in enumerate(files) if not isinstance(name, str)]:
-        raise DataError(f"{listing} has no file_name in entry {bad[0] + 1}.")
-    found = find_images(root)
-    names = _as_stored(files, found.images)
-    column = label_column(columns, config, str(listing)) if labelled else None
-    rows_kept = _first_rows(names, None if column is None else columns[column], listing)
-    images = _Files(root, [names[row] for row in rows_kept])
-    notes = _listing_notes(names, images.names, found.images, listing)
-    if column is None:
-        return OpenedSource(images, None, notes)
-    return OpenedSource(images, encode([columns[column][row] for row in rows_kept], column, images), notes)
-
-
-def _as_stored(names: list[str], stored: list[str]) -> list[str]:
-    """The names as the folder has them: accents may be composed in one of the two and decomposed in the other."""
-    there = set(stored)
-    composed = {unicodedata.normalize("NFC", name): name for name in stored}
-    return [
-        name if name in there else composed.get(unicodedata.normalize("NFC", Path(name).as_posix()), name)
-        for name in names
-    ]
-
-
-def _first_rows(names: list[str], labels: list[Any] | None, listing: Path) -> list[int]:
-    """The rows that name a file for the first time. Raises `DataError` where a later one gives it another label."""
-    first: dict[str, int] = {}
-    for row, name in enumerate(names):
-        known = first.setdefault(name, row)
-        if labels is not None and labels[known] != labels[row]:
-            raise DataError(
-                f"{listing} gives {name} two labels, {labels[known]!r} in entry {known + 1} and {labels[row]!r} in "
-                f"entry {row + 1}. Keep one, or {WITHOUT_LABELS}."
-            )
-    return list(first.values())
-
-
-def _listing_notes(named: list[str], kept: list[str], stored: list[str], listing: Path) -> list[str]:
-    notes = []
-    if more := len(named) - len(kept):
-        notes.append(f"{listing.name} names {more} file{'' if more == 1 else 's'} again: each counts once")
-    if unnamed := sorted(set(stored) - set(kept)):
-        notes.append(f"left out {len(unnamed)} images that {listing.name} doesn't name: {listed(unnamed)}")
-    return notes
-
-
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, restkey=""))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} can't be read as CSV in UTF-8: {error}.") from None
-    if bad := [i for i, row in enumerate(rows) if "" in row]:
-        raise DataError(f"{path} has more values than columns in entry {bad[0] + 1}, or a column without a name.")
-    return [{key: value or None for key, value in row.items()} for row in rows]
-
-
-def _read_jsonl(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    try:
-        # by line feeds alone: a text may hold other characters that end lines, such as U+2028
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-            if line.strip():
-                rows.append(json.loads(line))
-                if not isinstance(rows[-1], dict):
-                    raise DataError(f"{path} must hold an object in each line, and line {number} is {line[:40]}.")
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not JSON in line {number}: {error}.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not in UTF-8: {error}.") from None
-    return rows

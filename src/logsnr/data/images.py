@@ -18,9 +18,10 @@ from logsnr.data.kept_pixels import Reading
 from logsnr.data.pixels import Pixels
 from logsnr.data.scan import FittedImages, scan
 from logsnr.data.seeded import Example, SeededData
-from logsnr.data.source import Labels
+from logsnr.data.source import Labels, OpenedSource
 from logsnr.data.sources import open_source
 from logsnr.settings.image import DataConfig
+from logsnr.settings.picture import PictureConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class ImageExamples:
     """Sentences about what the source has beside them."""
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -123,19 +124,22 @@ class ImageExamples:
     @property
     def summary(self) -> str:
         """Size, kind, depth and classes, and what was enlarged or left out."""
+        return self.described("no classes" if self.class_names is None else f"{len(self.class_names)} classes")
+
+    def described(self, condition: str) -> str:
+        """The summary, with these words for what they are conditioned on."""
         kind = {1: "gray", 3: "RGB", 4: "RGBA"}[self.channels]
-        classes = "no classes" if self.class_names is None else f"{len(self.class_names)} classes"
         since = f" (since {self.deep_image} is)" if self.deep_image else ""
         enlarged = f"; {_count(self.num_enlarged, 'smaller image')} enlarged" if self.num_enlarged else ""
         skipped = f"; {_count(len(self.skipped), 'unreadable file')} skipped" if self.skipped else ""
         return (
-            f"{self.resolution}x{self.resolution}, {kind}, {self.bits} bit{since}, {classes}"
+            f"{self.resolution}x{self.resolution}, {kind}, {self.bits} bit{since}, {condition}"
             f"{'' if self.in_memory else ', read from disk in every epoch'}{enlarged}{skipped}"
         )
 
     def read(self, index: int, seed: int | None) -> Example:
         """The image at `index`, mirrored if that is wanted and the last bit of `seed` says so."""
-        place = int(self._places[index])
+        place = int(self.places[index])
         kept = self.reading.image(place) if self.in_memory else self.images.read(place)
         assert not isinstance(kept, str)
         pixels = _deepened(kept) if self.bits == 16 else kept
@@ -152,8 +156,8 @@ class ImageExamples:
         return {} if self.labels is None else {"class_labels": int(self.labels[index])}
 
     @functools.cached_property
-    def _places(self) -> NDArray[np.int64]:
-        """Where each is in the source."""
+    def places(self) -> NDArray[np.int64]:
+        """Where in the source each image is that could be read."""
         return np.flatnonzero(self.reading.depths)
 
 
@@ -168,7 +172,13 @@ def open_images(config: DataConfig, labelled: bool = True) -> ImageData:
     processes (0: in this one), so that a damaged file stops the run before it has begun. Raises `DataError` for
     anything in the data that can't be used as asked.
     """
-    source = open_source(config, labelled)
+    examples = read_source(open_source(config, labelled), config)
+    workers = 0 if examples.in_memory else config.num_workers
+    return SeededData(examples, config.held_out_fraction, workers, classes=examples.labels)
+
+
+def read_source(source: OpenedSource, config: PictureConfig) -> ImageExamples:
+    """Reads and checks all images of an opened source. Raises `DataError` where they can't be used as asked."""
     if len(source.images) < 2:
         raise DataError(
             f"{config.source} has {_count(len(source.images), 'image')}, and at least 2 are needed: one to "
@@ -179,9 +189,7 @@ def open_images(config: DataConfig, labelled: bool = True) -> ImageData:
     _require_readable(reading, config)
     names, labels = _classes(source.labels, reading)
     notes = [*source.notes, *_empty_classes(source.labels, names)]
-    examples = ImageExamples(images, reading, config.horizontal_flip, names, labels, notes)
-    workers = 0 if examples.in_memory else config.num_workers
-    return SeededData(examples, config.held_out_fraction, workers, classes=labels)
+    return ImageExamples(images, reading, config.horizontal_flip, names, labels, notes)
 
 
 def class_counts(data: ImageData) -> list[int] | None:
@@ -193,7 +201,7 @@ def class_counts(data: ImageData) -> list[int] | None:
     return [counts[label] for label in range(len(names))]
 
 
-def _require_readable(reading: Reading, config: DataConfig) -> None:
+def _require_readable(reading: Reading, config: PictureConfig) -> None:
     unreadable, count = reading.reasons, len(reading.names)
     if unreadable and not config.skip_unreadable:
         raise DataError(

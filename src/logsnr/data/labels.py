@@ -62,9 +62,3 @@ def in_order(names: set[str]) -> list[str]:
     """Whole numbers in their order, other names in that of the alphabet."""
     as_numbers = all(re.fullmatch(r"-?\d+", name) for name in names)
     return sorted(names, key=(lambda name: (int(name), name)) if as_numbers else None)
-
-
-def refuse_columns(config: DataConfig, why: str) -> None:
-    for setting, value in (("image_column", config.image_column), ("label_column", config.label_column)):
-        if value is not None:
-            raise DataError(f"data.{setting} is {value}, but {why}, so there are no columns. Leave it out.")

@@ -165,6 +165,9 @@ class SeededData(Generic[Kind]):
         num_workers: processes that read the examples; 0 reads them in this one, which is right for what is in memory.
         classes: int64, (examples,), the class of each: each then has its share of both parts, to within rounding, and
             keeps one to train on.
+        groups: int64, (examples,), the group of each: a group is held out or trained on as a whole. As many examples
+            are held out as were asked for, as nearly as whole groups come to that: none where the smallest group is
+            too large. One group at least is trained on. Not together with `classes`.
     """
 
     num_held_out: int
@@ -175,14 +178,19 @@ class SeededData(Generic[Kind]):
         held_out_fraction: float,
         num_workers: int = 0,
         classes: NDArray[np.int64] | None = None,
+        groups: NDArray[np.int64] | None = None,
     ) -> None:
+        assert classes is None or groups is None
         self._examples, self._num_workers = examples, num_workers
         count = len(examples)
         order = permutation(_SPLIT_SEED, count, "split")
         least = 2 if count >= 10 else 1  # of one alone nothing could be said with an error
         wanted = min(max(least, round(count * held_out_fraction)), count - 1) if held_out_fraction else 0
-        chosen = np.zeros(count, bool)
-        chosen[order[:wanted] if classes is None else _by_class(order, classes, wanted)] = True
+        if groups is None:
+            chosen = np.zeros(count, bool)
+            chosen[order[:wanted] if classes is None else _by_class(order, classes, wanted)] = True
+        else:
+            chosen = _by_group(order, groups, wanted)
         held_out, train = np.flatnonzero(chosen), np.flatnonzero(~chosen)
         self.num_held_out = len(held_out)
         self._indices: dict[Split, NDArray[np.int64]] = {"train": train, "held_out": held_out}
@@ -301,6 +309,27 @@ def _by_class(order: NDArray[np.int64], classes: NDArray[np.int64], wanted: int)
     rank = np.empty(len(order), np.int64)
     rank[by_class] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return order[rank < taken[of_class]]
+
+
+def _by_group(order: NDArray[np.int64], groups: NDArray[np.int64], wanted: int) -> NDArray[np.bool_]:
+    """Which examples are held out: those of the first groups that fit, and of one more if that comes nearer.
+
+    A group has the place in `order` of one of its examples, so that large ones don't come sooner than small ones.
+    """
+    _, first, of_group, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    in_turn = np.argsort(place[first]).tolist()
+    taken = np.zeros(len(sizes), bool)
+    missing, left = wanted, len(sizes) - 1
+    for group in in_turn:
+        if left and sizes[group] <= missing:
+            taken[group] = True
+            missing, left = missing - int(sizes[group]), left - 1
+    if left and missing:
+        smallest = min((group for group in in_turn if not taken[group]), key=lambda group: int(sizes[group]))
+        taken[smallest] = sizes[smallest] - missing <= missing
+    return taken[of_group]
 
 
 class _Selection(NamedTuple):

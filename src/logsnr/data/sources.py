@@ -19,11 +19,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from logsnr.base.errors import DataError
 from logsnr.data.digits import idx_file, open_idx, open_mnist_5k
 from logsnr.data.folder import open_folder
 from logsnr.data.source import OpenedSource
-from logsnr.data.tables import open_hub, open_saved_table
+from logsnr.data.tables import open_table, table_labels
 from logsnr.settings.image import BUNDLED, DataConfig
 
 
@@ -32,15 +31,12 @@ def open_source(config: DataConfig, labelled: bool) -> OpenedSource:
 
     Raises `DataError` where there are none or they are unclear.
     """
-    path = Path(config.source).expanduser()
     if config.source == BUNDLED:
         return open_mnist_5k(config, labelled)
-    if path.is_dir():
-        if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
-            return open_saved_table(path, config, labelled)
-        if (idx := idx_file(path, "images-idx3")) is not None:
-            return open_idx(path, idx, config, labelled)
-        return open_folder(path, config, labelled)
-    if path.exists():
-        raise DataError(f"data.source must be a folder, and {config.source} is a file. Unpack it if it is an archive.")
-    return open_hub(config, labelled)
+    table = open_table(config)
+    if table is not None:
+        return OpenedSource(table.images, table_labels(table, config) if labelled else None)
+    path = Path(config.source).expanduser()
+    if (idx := idx_file(path, "images-idx3")) is not None:
+        return open_idx(path, idx, config, labelled)
+    return open_folder(path, config, labelled)

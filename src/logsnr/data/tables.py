@@ -14,17 +14,19 @@ from logsnr.base.errors import DataError
 from logsnr.base.words import one_line
 from logsnr.data.labels import WITHOUT_LABELS, encode, label_column, refuse_nulls
 from logsnr.data.pixels import Decoded, decode
-from logsnr.data.source import Labels, OpenedSource, Origin, stamp
+from logsnr.data.source import Labels, Origin, Source, stamp
 from logsnr.settings.image import DataConfig
+from logsnr.settings.picture import PictureConfig
 
 _WITHOUT_OWNER = {
     *("beans", "cats_vs_dogs", "cifar10", "cifar100", "fashion_mnist", "food101", "imagenet-1k", "mnist", "svhn"),
 }
 """Data sets that the Hub knows by names of old, without an owner."""
+_SCALAR = re.compile(r"u?int|(large_)?string|bool")
 
 
 @dataclass(frozen=True)
-class _Table:
+class _Images:
     place: str
     rows: Any
     """datasets.Dataset with the one column `image`, not decoded: {"bytes": ..., "path": ...}."""
@@ -65,7 +67,43 @@ class _Table:
         return decode(content, self.name(index))
 
 
-def open_saved_table(path: Path, config: DataConfig, labelled: bool) -> OpenedSource:
+@dataclass(frozen=True)
+class Table:
+    """A table of the library datasets, before anything is known of labels or captions."""
+
+    source: str
+    """As the settings name it."""
+    rows: Any
+    """datasets.Dataset, all columns."""
+    images: Source
+
+    @property
+    def described(self) -> str:
+        """Its columns, each with the kind of what it holds."""
+        return _described(self.rows)
+
+    def column(self, name: str) -> list[Any]:
+        """The values of a column; images in it aren't decoded."""
+        values: list[Any] = self.rows.select_columns([name]).with_format("arrow")[:][name].to_pylist()
+        return values
+
+
+def open_table(config: PictureConfig) -> Table | None:
+    """The table that `config.source` names; None where it is a folder that `save_to_disk` didn't make.
+
+    Raises `DataError` where it is neither a folder nor a data set of the Hub, or where the images are unclear.
+    """
+    path = Path(config.source).expanduser()
+    if path.is_dir():
+        if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
+            return _find_images(_saved(path), f"table {path.resolve()}", config)
+        return None
+    if path.exists():
+        raise DataError(f"data.source must be a folder, and {config.source} is a file. Unpack it if it is an archive.")
+    return _find_images(_of_hub(config.source), f"Hub {config.source}", config)
+
+
+def _saved(path: Path) -> Any:
     import datasets
 
     try:
@@ -75,12 +113,11 @@ def open_saved_table(path: Path, config: DataConfig, labelled: bool) -> OpenedSo
     if isinstance(table, datasets.DatasetDict):
         if "train" not in table:
             raise DataError(f"{path} must have a split train; it has {', '.join(table)}. Name one: {path}/<split>.")
-        table = table["train"]
-    return _open_table(table, f"table {path.resolve()}", config, labelled)
+        return table["train"]
+    return table
 
 
-def open_hub(config: DataConfig, labelled: bool) -> OpenedSource:
-    source = config.source
+def _of_hub(source: str) -> Any:
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", source) is None:
         raise DataError(
             f"data.source is {source}: no folder of that name, and not a Hub id. Name a folder with --data.source."
@@ -93,40 +130,53 @@ def open_hub(config: DataConfig, labelled: bool) -> OpenedSource:
     import datasets
 
     try:
-        table = datasets.load_dataset(source, split="train")
+        return datasets.load_dataset(source, split="train")
     except Exception as error:  # the Hub, the network and the files can each fail in many ways
         raise DataError(
             f"data.source is {source}: no folder of that name, and the Hub gave no data set of that id with a split "
             f"train: {one_line(error)} ({type(error).__name__}). Name a folder with --data.source."
         ) from None
-    return _open_table(table, f"Hub {source}", config, labelled)
 
 
-def _open_table(table: Any, place: str, config: DataConfig, labelled: bool) -> OpenedSource:
+def _find_images(rows: Any, place: str, config: PictureConfig) -> Table:
     import datasets
 
-    table = table.with_format(None)
-    features = table.features
-    kinds = {name: getattr(f, "dtype", None) if isinstance(f, datasets.Value) else None for name, f in features.items()}
-    listing = ", ".join(f"{name} ({kinds[name] or type(feature).__name__})" for name, feature in features.items())
-
-    pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    image_column = config.image_column or (pictures[0] if len(pictures) == 1 else None)
-    if image_column is None:
+    rows = rows.with_format(None)
+    pictures = [name for name, feature in rows.features.items() if isinstance(feature, datasets.Image)]
+    column = config.image_column or (pictures[0] if len(pictures) == 1 else None)
+    if column is None:
         raise DataError(
             f"{config.source} has {len(pictures)} image columns, one is needed: name it with --data.image-column. "
-            f"Its columns: {listing}."
+            f"Its columns: {_described(rows)}."
         )
-    if image_column not in pictures:
-        problem = "doesn't hold images" if image_column in features else "doesn't exist"
-        raise DataError(f"data.image_column is {image_column}, which {problem} in {config.source}. Columns: {listing}.")
-    rows = table.select_columns([image_column]).rename_columns(
-        {image_column: "image"} if image_column != "image" else {}
-    )
-    images = _Table(f"{place} {image_column}", rows.cast_column("image", datasets.Image(decode=False)))
-    if not labelled:
-        return OpenedSource(images, None)
+    if column not in pictures:
+        problem = "doesn't hold images" if column in rows.features else "doesn't exist"
+        raise DataError(
+            f"data.image_column is {column}, which {problem} in {config.source}. Columns: {_described(rows)}."
+        )
+    cells = rows.select_columns([column]).rename_columns({column: "image"} if column != "image" else {})
+    images = _Images(f"{place} {column}", cells.cast_column("image", datasets.Image(decode=False)))
+    return Table(config.source, rows, images)
 
+
+def _kinds(rows: Any) -> dict[str, str | None]:
+    """Of each column the type of its values; None where they aren't of one plain type."""
+    import datasets
+
+    features = rows.features.items()
+    return {name: getattr(f, "dtype", None) if isinstance(f, datasets.Value) else None for name, f in features}
+
+
+def _described(rows: Any) -> str:
+    kinds = _kinds(rows)
+    return ", ".join(f"{name} ({kinds[name] or type(feature).__name__})" for name, feature in rows.features.items())
+
+
+def table_labels(table: Table, config: DataConfig) -> Labels | None:
+    """The labels of a table, by the rule of `logsnr.data.sources`. Raises `DataError` where they are unclear."""
+    import datasets
+
+    features = table.rows.features
     enumerated = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     column = config.label_column or (enumerated[0] if len(enumerated) == 1 else None)
     if column is None and len(enumerated) > 1:
@@ -135,12 +185,10 @@ def _open_table(table: Any, place: str, config: DataConfig, labelled: bool) -> O
             f"--data.label-column, or {WITHOUT_LABELS}."
         )
     if column is not None and column in enumerated:
-        values = [None if value == -1 else value for value in table.select_columns([column])[:][column]]  # -1: unknown
-        names = list(features[column].names)
-        refuse_nulls(values, column, images)
-        return OpenedSource(images, Labels(np.array(values, np.int64), names))
-    scalars = [name for name, kind in kinds.items() if kind and re.match(r"u?int|(large_)?string|bool", kind)]
-    column = label_column(table.select_columns(scalars)[:] if scalars else {}, config, f"{config.source} ({listing})")
-    return OpenedSource(
-        images, None if column is None else encode(table.select_columns([column])[:][column], column, images)
-    )
+        values = [None if value == -1 else value for value in table.column(column)]  # -1: unknown
+        refuse_nulls(values, column, table.images)
+        return Labels(np.array(values, np.int64), list(features[column].names))
+    kinds = _kinds(table.rows).items()
+    scalars = {name: table.column(name) for name, kind in kinds if kind and _SCALAR.match(kind)}
+    column = label_column(scalars, config, f"{config.source} ({table.described})")
+    return None if column is None else encode(scalars[column], column, table.images)
