@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # for editors and type checkers, what `_HOMES` is at run time
     from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline as PixelDiffusionPipeline
     from logsnr.pipelines.pipeline_restoration import RestorationOutput as RestorationOutput
     from logsnr.pipelines.pipeline_restoration import RestorationPipeline as RestorationPipeline
+    from logsnr.pipelines.pipeline_text_to_image import TextToImagePipeline as TextToImagePipeline
     from logsnr.sampling.sample import sample as sample
     from logsnr.schedulers.scheduling_beta import BetaScheduler as BetaScheduler
     from logsnr.schedulers.scheduling_beta import ConstantBetaScheduler as ConstantBetaScheduler
@@ -101,6 +102,7 @@ _HOMES = {
     "logsnr.objectives.weighted": ("WeightedObjective",),
     "logsnr.pipelines.pipeline_pixel": ("PixelDiffusionPipeline",),
     "logsnr.pipelines.pipeline_restoration": ("RestorationOutput", "RestorationPipeline"),
+    "logsnr.pipelines.pipeline_text_to_image": ("TextToImagePipeline",),
     "logsnr.sampling.sample": ("sample",),
     "logsnr.schedulers.scheduling_beta": (
         "BetaScheduler",

@@ -128,7 +128,7 @@ def test_learned_variance_is_the_conditional_one_and_is_not_guided() -> None:
     null, label = torch.tensor([3, 3]), torch.tensor([1, 2])
     pipe._guidance_scale = 2.0
     with torch.no_grad():
-        guided = pipe._predict(x, t, torch.cat([null, label]))
+        guided = pipe._predict(x, t, {"class_labels": torch.cat([null, label])})
         of_null, of_label = (pipe.unet(x, t, class_labels=y).sample for y in (null, label))
     torch.testing.assert_close(guided[:, :1], of_null[:, :1] + 2 * (of_label - of_null)[:, :1])
     torch.testing.assert_close(guided[:, 1:], of_label[:, 1:])

@@ -12,7 +12,7 @@ from tiny import FACTORIES
 from travelling import PIPELINES, TOP, load_alone
 
 TRAVEL = """
-import sys
+import json, sys
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,10 @@ made, *_ = pipe(**call, return_dict=False)
 same(made, pipe(**call, return_dict=True)[0])
 pipe.save_pretrained(folder / "saved")
 for k, source in enumerate(("saved", "again")):
-    loaded = DiffusionPipeline.from_pretrained(folder / source, trust_remote_code=True)
+    index = json.loads((folder / source / "model_index.json").read_text())
+    (own,) = (path.stem for path in (folder / source).glob(f"{file.stem}_*.py"))
+    named = {} if isinstance(index["_class_name"], list) else {"custom_pipeline": own}  # a stock form, with it beside
+    loaded = DiffusionPipeline.from_pretrained(folder / source, trust_remote_code=True, **named)
     assert type(loaded).__name__ == type(pipe).__name__, type(loaded)
     assert type(loaded).__module__.startswith("diffusers_modules."), type(loaded).__module__
     loaded.set_progress_bar_config(disable=True)

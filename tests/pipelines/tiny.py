@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from tiny_prompted import tiny_prompted_unet, tiny_text_encoder, tiny_tokenizer
 from tiny_unet import tiny_unet
 
 Made = tuple[Any, dict[str, Any]]
@@ -30,7 +32,18 @@ def restoration(pipeline_class: Any) -> Made:
     return pipeline, call | {"num_samples": 2, "num_inference_steps": 3, "generator": 3, "output_type": "np"}
 
 
-FACTORIES: dict[str, Callable[[Any], Made]] = {"pipeline_pixel": pixel, "pipeline_restoration": restoration}
+def text_to_image(pipeline_class: Any) -> Made:
+    """Of two prompts, away from a third."""
+    pipeline = pipeline_class(tiny_prompted_unet(), DDPMScheduler(), tiny_tokenizer(), tiny_text_encoder())
+    call = {"prompt": ["a red fox", "green grass"], "negative_prompt": "a cat", "guidance_scale": 2.0, "generator": 3}
+    return pipeline, call | {"num_inference_steps": 3, "output_type": "np"}
+
+
+FACTORIES: dict[str, Callable[[Any], Made]] = {
+    "pipeline_pixel": pixel,
+    "pipeline_restoration": restoration,
+    "pipeline_text_to_image": text_to_image,
+}
 """By the stem of the file: its class -> a pipeline, and arguments of a call that gives an array or equal values."""
 
 

@@ -6,8 +6,9 @@ what it loaded, and loads that. What it pushed is loaded here, with logsnr.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -125,21 +126,20 @@ def push_stock(pipe: PixelDiffusionPipeline, repo: str, folder: Path) -> None:
 
 def second_edition(folder: Path, patch: pytest.MonkeyPatch) -> list[ModuleType]:
     """The pipeline's and the schedulers' file as another version of ours could have them."""
+    package = ModuleType("second")
+    package.__path__ = [str(folder)]
+    patch.setitem(sys.modules, "second", package)
+    shutil.copyfile(ROOT / "pipelines" / "pixel_sampling.py", folder / "pixel_sampling.py")
     modules = []
     for path, head in [
-        ("pipelines/pipeline_pixel.py", "class PixelDiffusionPipeline(DiffusionPipeline):\n"),
+        ("pipelines/pipeline_pixel.py", "class PixelDiffusionPipeline(PixelSampling, DiffusionPipeline):\n"),
         ("schedulers/scheduling_beta.py", "class CosineBetaScheduler(BetaScheduler):\n"),
     ]:
         text = (ROOT / path).read_text()
         assert head in text
         copy = folder / Path(path).name
         copy.write_text(text.replace(head, f'{head}    edition = "second"\n'))
-        spec = importlib.util.spec_from_file_location(f"second_{copy.stem}", copy)
-        assert spec is not None
-        assert spec.loader is not None
-        modules.append(importlib.util.module_from_spec(spec))
-        patch.setitem(sys.modules, spec.name, modules[-1])
-        spec.loader.exec_module(modules[-1])
+        modules.append(importlib.import_module(f"second.{copy.stem}"))
     return modules
 
 
@@ -171,7 +171,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
         second_commit = HfApi().repo_info("ada/edition").sha
         classes.push_to_hub("ada/edition")
 
-        (stem,) = (Path(path).stem for path in hub.repo("ada/plain").files() if path.endswith(".py"))
+        (stem,) = (Path(path).stem for path in hub.repo("ada/plain").files() if path.startswith("pipeline_"))
         (tmp / "out").mkdir()
         (tmp / "site").mkdir()
         printed = run_stock_python(

@@ -383,7 +383,7 @@ def test_what_cannot_be_published(conditional: Path, tmp_path: Path, logsnr_at_h
     shutil.rmtree(unfinished / "model")
     edited = tmp_path / "edited"
     shutil.copytree(conditional, edited)
-    (pipeline_file,) = (edited / "model").glob("*.py")
+    (pipeline_file,) = (edited / "model").glob("pipeline_*.py")
     pipeline_file.write_text(pipeline_file.read_text() + "\n# and more\n")
     leaky = tmp_path / "leaky"
     shutil.copytree(conditional, leaky)

@@ -2,6 +2,7 @@
 
     RUN/model/   model_index.json        the pipeline's class, and for each component its library and class
                  pipeline_pixel_….py     the pipeline's code, where it travels: the name is made of the content
+                 pixel_sampling_….py     what that code loads from beside itself
                  unet/                   config.json, *.safetensors, and code where the class isn't one of diffusers':
                                          the component that learned, by the name that its kind of data gives it
                  scheduler/              scheduler_config.json, and code where its class isn't one of diffusers'
@@ -161,12 +162,15 @@ def pipeline_code(folder: Path) -> Path | None:
 
 
 def code_files(folder: Path) -> list[Path]:
-    """The files of code that a loader may want: those that model_index.json names, and the pipeline's own."""
+    """The files of code that a loader may want: those that model_index.json names, the pipeline's own, and those that
+    it loads from beside itself."""
     index = read_json_object(folder / INDEX)
     named = {value[0] for value in index.values() if isinstance(value, list)}
     files = [folder, *(folder / name for name in components(folder))]
     own = pipeline_code(folder)
-    return [path for place in files for path in sorted(place.glob("*.py")) if path.stem in named or path == own]
+    beside = [] if own is None else re.findall(r"^from \.(\w+) import ", own.read_text(encoding="utf-8"), re.MULTILINE)
+    needed = [own, *(folder / f"{stem}.py" for stem in beside)]
+    return [path for place in files for path in sorted(place.glob("*.py")) if path.stem in named or path in needed]
 
 
 def read_patterns(folder: Path) -> list[str]:

@@ -1,0 +1,422 @@
+"""What pipelines of pixels share: the walk from noise to images, other schedulers, and the files that travel.
+
+Sampling starts from x_T ~ N(0, σ_init² I), σ_init = `scheduler.init_noise_sigma`, and goes through
+`scheduler.timesteps`:
+
+    model_output = predict(scheduler.scale_model_input(x, t), t)
+    x            = scheduler.step(model_output, t, x)
+
+Noise and scheduler work in float32 (float64 with a float64 unet); the unet sees its own dtype.
+
+This file stands alone: it is copied beside the pipelines that use it.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import difflib
+import hashlib
+import inspect
+import itertools
+import json
+import numbers
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import diffusers
+import numpy as np
+import torch
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+
+Seed = int | torch.Generator
+Callback = Callable[..., dict[str, Any]] | PipelineCallback | MultiPipelineCallbacks
+PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_EMPTY_FORM = "This model card has been automatically generated."
+_TRAVELS_WITH = {"torch", "numpy", "PIL", "diffusers", "transformers", *sys.stdlib_module_names}
+# What belongs to the trained model and not to the solver. `from_config` drops keys left at their default, and the
+# defaults differ (beta_start is 1e-4 in DDPM and 8.5e-4 in LCM); these are therefore always handed on.
+_PROCESS_KEYS = {
+    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr"),
+    *("prediction_type", "variance_type", "clip_sample", "clip_sample_range"),
+}
+
+
+class PixelSampling:
+    """The part of a `DiffusionPipeline` that draws images from a network under a condition, by any scheduler."""
+
+    unet: Any  # a model and a SchedulerMixin, whose configs diffusers types as plain dictionaries
+    scheduler: Any
+    progress_bar: Any
+    maybe_free_model_hooks: Any
+    _execution_device: Any
+    _callback_tensor_inputs = ["sample", "model_output"]
+    _guidance_scale = 1.0
+    _num_timesteps = 0
+    _own_module: str
+    _set_aside: dict[str, Any]  # the model's values of what a swap has set by itself
+
+    @property
+    def guidance_scale(self) -> float:
+        """w of the running or last call."""
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        """Network evaluations of the running or last call."""
+        return self._num_timesteps
+
+    def _keep_own_scheduler(self, scheduler: SchedulerMixin) -> None:
+        """Remember what a swap can come back to."""
+        self._own_module = type(scheduler).__module__
+        self._set_aside = {}
+
+    # -- Sampling ------------------------------------------------------------------------------------------------
+
+    def _draw(
+        self,
+        batch: int,
+        condition: dict[str, torch.Tensor],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        generator: Seed | list[Seed] | None,
+        eta: float | None,
+        timesteps: list[int] | None,
+        output_type: str,
+        callback_on_step_end: Callback | None,
+        callback_on_step_end_tensor_inputs: list[str] | None,
+    ) -> Any:
+        """Images of the output type. `condition`: keyword of the unet -> one row an image without guidance, two with
+        it, those of the null condition first."""
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        tensor_inputs = ["sample"] if callback_on_step_end_tensor_inputs is None else callback_on_step_end_tensor_inputs
+        if unknown := [name for name in tensor_inputs if name not in self._callback_tensor_inputs]:
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs must be among {self._callback_tensor_inputs}, and has {unknown}."
+            )
+        channels, size = self.unet.config.in_channels, self.unet.config.sample_size
+        if size is None:
+            raise ValueError("unet.config.sample_size must be the height and width of the images, and is None.")
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f'output_type must be "pil", "np" or "pt", and is {output_type!r}.')
+        if output_type == "pil" and channels not in PIL_MODES:
+            raise ValueError(f'output_type "pil" needs 1, 3 or 4 channels, and there are {channels}. Use "np" or "pt".')
+        device = self._execution_device
+        generators = _generators(generator, batch)
+        step_arguments = self._set_timesteps(num_inference_steps, timesteps, eta, device)
+        if "generator" in inspect.signature(self.scheduler.step).parameters:
+            step_arguments["generator"] = generators
+
+        shape = (batch, channels, *((size, size) if isinstance(size, int) else size))
+        dtype = torch.promote_types(self.unet.dtype, torch.float32)
+        sample = randn_tensor(shape, generators, device, dtype) * self.scheduler.init_noise_sigma
+        if self.scheduler.config.get("noise_sampler_seed", 0) is None:
+            self.scheduler.noise_sampler_seed = _brownian_seeds(generators, batch)
+        self._guidance_scale, self._num_timesteps = guidance_scale, len(self.scheduler.timesteps)
+        for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            model_output = self._predict(sample, t, condition)
+            sample = self.scheduler.step(model_output, t, sample, **step_arguments, return_dict=False)[0]
+            if callback_on_step_end is not None:
+                tensors = {"sample": sample, "model_output": model_output}
+                returned = callback_on_step_end(self, i, t, {name: tensors[name] for name in tensor_inputs})
+                sample = returned.pop("sample", sample)
+
+        images = _images(sample, output_type)
+        self.maybe_free_model_hooks()
+        return images
+
+    def _predict(self, sample: torch.Tensor, t: torch.Tensor, condition: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The model output at timestep t that the scheduler's step takes, guided where there are two rows an image."""
+        x = self.scheduler.scale_model_input(sample, t).to(self.unet.dtype)
+        guided = any(len(rows) != len(x) for rows in condition.values())
+        output = self.unet(torch.cat([x, x]) if guided else x, t, **condition).sample.to(sample.dtype)
+        output = output[:, : self._step_channels(self.scheduler)]
+        if not guided:
+            return torch.as_tensor(output)
+        null, conditional = output.chunk(2)
+        mixed: torch.Tensor = null + self._guidance_scale * (conditional - null)
+        mixed[:, sample.shape[1] :] = conditional[:, sample.shape[1] :]  # learned variance: the conditional's
+        return mixed
+
+    def _step_channels(self, scheduler: Any) -> int:
+        """How many of the unet's output channels the step of this scheduler takes."""
+        return int(self.unet.config.out_channels)
+
+    def _set_timesteps(
+        self, num_inference_steps: int, timesteps: list[int] | None, eta: float | None, device: torch.device
+    ) -> dict[str, Any]:
+        """Prepare the scheduler; return the arguments that its `step` needs (eta, where it goes there)."""
+        name, total = type(self.scheduler).__name__, self.scheduler.config["num_train_timesteps"]
+        accepted = inspect.signature(self.scheduler.set_timesteps).parameters
+        arguments: dict[str, Any] = {"device": device}
+        if eta is not None and not 0 <= eta <= 1:
+            raise ValueError(f"eta must be in [0, 1], and is {eta}.")
+        if timesteps is None:
+            if isinstance(num_inference_steps, bool) or not 1 <= num_inference_steps <= total:
+                raise ValueError(f"num_inference_steps must be in 1..{total}, and is {num_inference_steps}.")
+            arguments["num_inference_steps"] = num_inference_steps
+        else:
+            if "timesteps" not in accepted:
+                raise ValueError(f"timesteps can't be given to {name}. Use num_inference_steps, or another scheduler.")
+            chosen = [int(t) for t in timesteps]
+            falling = all(a > b for a, b in itertools.pairwise(chosen))
+            if not (chosen and falling and chosen == list(timesteps) and total > chosen[0] and chosen[-1] >= 0):
+                raise ValueError(f"timesteps must be strictly descending integers in [0, {total}), and is {timesteps}.")
+            arguments["timesteps"] = chosen
+        in_step = "eta" not in accepted and "eta" in inspect.signature(self.scheduler.step).parameters
+        if eta is not None and "eta" in accepted:
+            arguments["eta"] = eta
+        elif eta and not in_step:
+            raise ValueError(f"eta can't be given to {name}, whose noise is fixed, and is {eta}. Leave it out.")
+        self.scheduler.set_timesteps(**arguments)
+        return {"eta": eta} if eta is not None and in_step else {}
+
+    # -- Other schedulers ----------------------------------------------------------------------------------------
+
+    def swap_scheduler(self, target: str | type[SchedulerMixin], **options: Any) -> Self:
+        """Sample with another scheduler from now on; returns the pipeline itself.
+
+        target: a class; or the name of a class of diffusers, or of the module of the pipeline's own scheduler, with
+            or without the ending "Scheduler".
+        options: arguments of its constructor, beside those taken over from the present scheduler.
+
+        Raises `ValueError` and changes nothing where the target would use another noise schedule (its
+        `alphas_cumprod` must equal the present one bit for bit), or doesn't come through a dry run of four steps with
+        this model's prediction type and number of output channels. A model with zero terminal SNR (last beta 1)
+        may need `rescale_betas_zero_snr`: it is set where the dry run asks for it, and 1e-6 is granted.
+
+        Stock solvers of the ODE get `clip_sample=False` unless an option says otherwise; a later swap to one that
+        clips finds the model's own value again.
+        """
+        cls = self._scheduler_class(target)
+        parameters = inspect.signature(cls).parameters
+        # Stock DDIM steps with the clipped x_0 and the eps from before clipping, which no other solver does: guided,
+        # its images converge 0.6 away from theirs (RMSE in [-1, 1], where half of the pixels are clipped). Clipping
+        # both (`use_clipped_model_output` of its step) leaves 0.04, for most solvers can't clip; 0.004 without.
+        # Stock's own pipelines never ask for both. Ancestral ones, ours too, clip in a consistent way, and keep it.
+        solves_ode = is_stock(cls) and "variance_type" not in parameters
+        unclipped = {"clip_sample": False} if solves_ode and "clip_sample" in parameters else {}
+        scheduler = self._build_scheduler(cls, unclipped | options)
+        own = {**self.scheduler.config, **self._set_aside}
+        self._set_aside = {key: own[key] for key in unclipped.keys() - options.keys() if key in own}
+        self.scheduler = scheduler
+        return self
+
+    def _scheduler_class(self, target: str | type[SchedulerMixin]) -> type[SchedulerMixin]:
+        if isinstance(target, type):
+            return target
+        homes = [diffusers.schedulers, *(sys.modules[m] for m in {self._own_module, type(self.scheduler).__module__})]
+        for name in (target, f"{target}Scheduler"):
+            for home in homes:
+                found = getattr(home, name, None)
+                if isinstance(found, type) and (issubclass(found, SchedulerMixin) or home is diffusers.schedulers):
+                    return found
+        known = {
+            name.removesuffix("Scheduler")
+            for home in homes
+            for name, cls in ((n, getattr(home, n, None)) for n in dir(home))
+            if isinstance(cls, type) and issubclass(cls, SchedulerMixin) and not inspect.isabstract(cls)
+            if "trained_betas" in inspect.signature(cls).parameters
+        }
+        close = difflib.get_close_matches(target, known, n=3)
+        hint = f"Did you mean {' or '.join(close)}? " if close else ""
+        raise ValueError(f"target {target!r} is no scheduler. {hint}There are: {', '.join(sorted(known))}.")
+
+    def _build_scheduler(self, cls: type[SchedulerMixin], options: dict[str, Any]) -> Any:
+        """A scheduler of class `cls` for this model. Raises `ValueError` with the reason where there is none."""
+        config = {**self.scheduler.config, **self._set_aside}
+        defaults = set(config.pop("_use_default_values", ())) - _PROCESS_KEYS
+        config = {key: value for key, value in config.items() if key not in defaults}
+        zero_snr = float(getattr(self.scheduler, "betas", torch.zeros(1))[-1]) == 1
+        if zero_snr and config.get("trained_betas") is not None and config["trained_betas"][-1] == 1:
+            config.pop("rescale_betas_zero_snr", None)  # they are rescaled already; again would move them by 3e-7
+        attempts = [options]
+        if zero_snr and "rescale_betas_zero_snr" in inspect.signature(cls).parameters:
+            attempts += [{"rescale_betas_zero_snr": True, **options}]
+        for attempt in attempts:
+            scheduler, reason = self._try_scheduler(cls, config, attempt, zero_snr)
+            if reason is None:
+                return scheduler
+        raise ValueError(f"target {cls.__name__} can't sample this model: {reason}")
+
+    def _try_scheduler(
+        self, cls: type[Any], config: dict[str, Any], options: dict[str, Any], zero_snr: bool
+    ) -> tuple[Any, str | None]:
+        """The scheduler, and why it is refused, or None."""
+        parameters = inspect.signature(cls).parameters
+        aside: dict[str, Any] = {}  # stock warns of keys that it doesn't know, and a later swap may need them
+        if cls.extract_init_dict.__func__ is DDPMScheduler.extract_init_dict.__func__:
+            aside = {k: v for k, v in config.items() if k not in parameters and not k.startswith("_")}
+            config = {k: v for k, v in config.items() if k not in aside}
+        try:
+            scheduler, unused = cls.from_config(config, return_unused_kwargs=True, **options)
+            scheduler.register_to_config(**aside)
+        except Exception as error:  # whatever a class of others raises is the reason
+            return None, f"it can't be made from this model's configuration ({type(error).__name__}: {error})."
+        if unknown := [name for name in options if name in unused]:
+            return None, f"it has no option {', '.join(unknown)}."
+        ours, its = (getattr(s, "alphas_cumprod", None) for s in (self.scheduler, scheduler))
+        if not isinstance(ours, torch.Tensor):
+            return None, f"the present {type(self.scheduler).__name__} has no alphas_cumprod to compare with."
+        if not isinstance(its, torch.Tensor):
+            return None, "it has no alphas_cumprod, so it would use a noise schedule of its own."
+        if its.shape != ours.shape or not torch.allclose(its.cpu(), ours.cpu(), rtol=0, atol=1e-6 if zero_snr else 0):
+            return None, "it would use another noise schedule (its alphas_cumprod differs)."
+        probe = copy.deepcopy(scheduler)
+        if zero_snr and "timestep_spacing" in parameters:
+            probe = cls.from_config(config, **{**options, "timestep_spacing": "trailing"})  # begins at T - 1
+        try:
+            rms = self._dry_run(probe)
+        except Exception as error:
+            what = f"prediction_type {scheduler.config['prediction_type']!r}, {self._step_channels(scheduler)} channels"
+            return None, f"a dry run ({what}) ended in {type(error).__name__}: {error}"
+        if not rms < 1:  # nor NaN
+            cure = "" if zero_snr else " Try another timestep_spacing, such as 'leading' (an option of swap_scheduler)."
+            return None, f"a dry run of four steps diverged (x_0 = 0 came out with root mean square {rms:.3g}).{cure}"
+        return scheduler, None
+
+    def _dry_run(self, scheduler: Any) -> float:
+        """Root mean square after four steps on the data x_0 = 0, whose exact denoiser is ε = x_t / s_t; 0 is right.
+
+        Whatever raises, overflows or takes the target for another one shows here. Inverse schedulers (ascending
+        timesteps) go to the noise instead, and need only stay finite. The global generator is left as it was.
+        """
+        channels, out_channels = self.unet.config.in_channels, self._step_channels(scheduler)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            scheduler.set_timesteps(min(4, len(self.scheduler.alphas_cumprod)))
+            if not bool(torch.isfinite(torch.as_tensor(getattr(scheduler, "sigmas", 0.0))).all()):
+                return float("inf")  # DPMSolverSDE would search an infinite interval for ever
+            sample = torch.randn(1, channels, 8, 8) * scheduler.init_noise_sigma
+            for t in scheduler.timesteps:
+                x = scheduler.scale_model_input(sample, t)
+                alpha_bar = self.scheduler.alphas_cumprod[round(float(t))].cpu()
+                a, eps = alpha_bar.sqrt(), x / (1 - alpha_bar).sqrt()
+                targets = {"sample": 0 * x, "v_prediction": a * eps, "x0_minus_noise": -eps}
+                output = torch.zeros(1, out_channels, 8, 8)
+                output[:, :channels] = targets.get(scheduler.config["prediction_type"], eps)
+                sample = scheduler.step(output, t, sample, return_dict=False)[0]
+        inverse = scheduler.timesteps[0] < scheduler.timesteps[-1]
+        return float(0 * sample.sum() if inverse else sample.square().mean().sqrt())
+
+    # -- Folders that travel -------------------------------------------------------------------------------------
+
+    def _upload_folder(self, working_dir: str | os.PathLike[Any], repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        """The last step of `push_to_hub`: a repo without a card gets one of ours in place of diffusers' empty form."""
+        card = Path(working_dir) / "README.md"
+        if card.is_file() and _EMPTY_FORM in card.read_text(encoding="utf-8"):
+            card.write_text(self._card(repo_id), encoding="utf-8")
+        return super()._upload_folder(working_dir, repo_id, *args, **kwargs)  # type: ignore[misc]
+
+    def _card(self, repo_id: str) -> str:
+        """What a repo of this name says of the model, in Markdown."""
+        raise NotImplementedError
+
+
+# -- Folders that travel -----------------------------------------------------------------------------------------------
+
+
+def is_stock(cls: type) -> bool:
+    """Whether diffusers has this class."""
+    return getattr(diffusers, cls.__name__, None) is cls
+
+
+def warn_of_ddpm(cls: type, reason: str, cure: str) -> None:
+    """Say that another scheduler is written than the pipeline's own."""
+    warnings.warn(f"{cls.__name__} is saved as DDPMScheduler with the same betas: {reason}; {cure}.", stacklevel=2)
+
+
+def sources(cls: type) -> dict[str, bytes] | None:
+    """The file of a class and those that it loads from beside itself, by their names in a model folder; its own first.
+
+    Names are made of the content, since the loader keeps the files of all repos in one place. None where a file imports
+    anything but torch, numpy, PIL, diffusers, transformers and the standard library.
+    """
+    if cls.__module__ == "__main__":
+        return None
+    try:
+        own = Path(inspect.getsourcefile(cls) or "")
+        text = own.read_bytes().decode()
+        beside = re.findall(r"^from \.(\w+) import ", text, re.MULTILINE)
+        helpers = {stem: (own.parent / f"{stem}.py").read_bytes().decode() for stem in beside}
+    except (TypeError, OSError):
+        return None
+    if not imported(text) <= _TRAVELS_WITH | {f".{stem}" for stem in beside}:
+        return None
+    if not all(imported(helper) <= _TRAVELS_WITH for helper in helpers.values()):
+        return None
+    files = {}
+    for stem, helper in helpers.items():
+        name = _named(stem, helper)
+        files[f"{name}.py"] = helper.encode()
+        text = re.sub(rf"^from \.{stem} import ", f"from .{name} import ", text, flags=re.MULTILINE)
+    return {f"{_named(own.stem, text)}.py": text.encode(), **files}
+
+
+def imported(text: str) -> set[str]:
+    """The packages that a file imports, and with a dot before them the files beside it."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            name = node.module or ""
+            found.add("." * node.level + name if node.level else name.split(".")[0])
+    return found
+
+
+def _named(stem: str, text: str) -> str:
+    return f"{re.sub(r'_[0-9a-f]{8}$', '', stem)}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def rewrite_json(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Write what `change` makes of the object in a JSON file."""
+    content = change(json.loads(path.read_text(encoding="utf-8")))
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+# -- In and out --------------------------------------------------------------------------------------------------------
+
+
+def _generators(generator: Seed | list[Seed] | None, batch: int) -> torch.Generator | list[torch.Generator] | None:
+    if generator is None or isinstance(generator, torch.Generator):
+        return generator
+    seeds: list[Any] = list(generator) if isinstance(generator, list | tuple) else [generator] * batch
+    if len(seeds) != batch:
+        raise ValueError(f"generator must be one, or one for each of {batch} images, and is a list of {len(seeds)}.")
+    if wrong := [s for s in seeds if isinstance(s, bool) or not isinstance(s, torch.Generator | numbers.Integral)]:
+        raise ValueError(f"generator must be a torch.Generator, an int seed or a list of them, and has {wrong[0]!r}.")
+    if not isinstance(generator, list | tuple):
+        seeds = [int(seed) + k for k, seed in enumerate(seeds)]
+    return [s if isinstance(s, torch.Generator) else torch.Generator().manual_seed(int(s)) for s in seeds]
+
+
+def _brownian_seeds(generators: torch.Generator | list[torch.Generator] | None, batch: int) -> list[int] | None:
+    """DPMSolverSDE draws one Brownian path an image from a seed; it has no generator argument."""
+    if generators is None:
+        return None
+    each = generators if isinstance(generators, list) else [generators] * batch
+    return [int(torch.randint(2**62, (), generator=g, device=g.device)) for g in each]
+
+
+def _images(sample: torch.Tensor, output_type: str) -> Any:
+    """(B, C, H, W) in [-1, 1] to the output type."""
+    images = (sample / 2 + 0.5).clamp(0, 1)
+    if output_type == "pt":
+        return images
+    array = images.cpu().permute(0, 2, 3, 1).numpy()
+    if output_type == "np":
+        return array
+    pixels = (array * 255).round().astype(np.uint8)
+    return [Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p, PIL_MODES[p.shape[-1]]) for p in pixels]
