@@ -18,6 +18,7 @@ This file is copied, with the one that it loads, into the folders that it saves.
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import warnings
 from pathlib import Path
@@ -67,6 +68,7 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
     scheduler: any scheduler of the model's own noise schedule; see `swap_scheduler`.
     tokenizer: of transformers, with a padding token.
     text_encoder: of transformers; the first that it returns is (n, 77, width) for n prompts, of the unet's width.
+    prompts: some that it knows how to draw, for whoever has no idea; kept beside model_index.json, in prompts.json.
     """
 
     model_cpu_offload_seq: Any = "text_encoder->unet"
@@ -77,6 +79,7 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
         scheduler: SchedulerMixin,
         tokenizer: PreTrainedTokenizerBase,
         text_encoder: PreTrainedModel,
+        prompts: list[str] | None = None,
     ) -> None:
         super().__init__()
         config: Any = unet.config
@@ -114,6 +117,7 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
             )
         self.register_modules(unet=unet, scheduler=scheduler, tokenizer=tokenizer, text_encoder=text_encoder)  # type: ignore[no-untyped-call]
         self._keep_own_scheduler(scheduler)
+        self.prompts = prompts
 
     # -- Sampling ------------------------------------------------------------------------------------------------
 
@@ -291,7 +295,11 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
             backend.no_truncation()
             backend.no_padding()
         written = type(self)(
-            unet=stock.unet, scheduler=stock.scheduler, tokenizer=self.tokenizer, text_encoder=self.text_encoder
+            unet=stock.unet,
+            scheduler=stock.scheduler,
+            tokenizer=self.tokenizer,
+            text_encoder=self.text_encoder,
+            prompts=self.prompts,
         )
         DiffusionPipeline.save_pretrained(written, save_directory, *args, **kwargs)
 
@@ -305,6 +313,9 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
         super().save_config(folder)
         for name, content in files.items():
             (folder / name).write_bytes(content)
+        if self.prompts is not None:
+            text = json.dumps(self.prompts, indent=2, ensure_ascii=False)
+            (folder / "prompts.json").write_text(text + "\n", encoding="utf-8")
         index: dict[str, Any] = {"_class_name": "IFPipeline", "_diffusers_version": diffusers.__version__}
         index |= {name: list(self.config[name]) for name in ("unet", "scheduler", "tokenizer", "text_encoder")}
         if index["tokenizer"][1] == "TokenizersBackend":  # its name of old, which every version of transformers has

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.sampling.sample import Request
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.settings.options import EvaluateOptions
+from logsnr.tasks.image import IMAGES
 
 
 def pipeline(classes: int | None = None) -> PixelDiffusionPipeline:
@@ -35,22 +37,26 @@ def data(counts: list[int] | None = None, bits: int = 8) -> SeededData[ArrayExam
     return SeededData(ArrayExamples(clean, conditions, bits=bits), held_out_fraction=0.0)
 
 
+def asked(data: SeededData[ArrayExamples], num: int) -> Mapping[str, list[Any]]:
+    return asked_like_the_data(IMAGES, data, "train", num)
+
+
 def test_labels_come_in_the_proportions_of_the_data() -> None:
     counts = [500, 300, 0, 150, 50]
     of_a_thousand = data(counts)
     for num in (40, 400, 4000):
-        drawn = np.bincount(asked_like_the_data(of_a_thousand, num)["class_labels"], minlength=5)
+        drawn = np.bincount(asked(of_a_thousand, num)["class_labels"], minlength=5)
         assert drawn[2] == 0
         assert np.abs(drawn - np.array(counts) / 1000 * num).max() < 3
-    asked = [asked_like_the_data(of_a_thousand, num)["class_labels"] for num in (400, 4000)]
-    assert asked[1][:400] == asked[0]
-    assert asked_like_the_data(data(), 3) == {}
+    few, many = (asked(of_a_thousand, num)["class_labels"] for num in (400, 4000))
+    assert many[:400] == few
+    assert asked(data(), 3) == {}
 
 
 def test_images_are_those_of_the_pipeline_and_their_seeds(tmp_path: Path) -> None:
     options, unequal = EvaluateOptions(steps=3, seed=7, batch_size=4, guidance_scale=2.0, eta=0.5), data([10, 30])
     found = generate(pipeline(2), tmp_path, "model", unequal, options, 9)
-    labels = [int(label) for label in asked_like_the_data(unequal, 9)["class_labels"]]
+    labels = [int(label) for label in asked(unequal, 9)["class_labels"]]
     for k in (0, 5, 8):
         given: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 2.0, "eta": 0.5, "output_type": "pt"}
         image = pipeline(2)(class_labels=[labels[k]], generator=7 + k, **given)

@@ -94,7 +94,7 @@ def published(names: list[str] | None = NAMES, metrics: dict[str, Any] | None = 
         names_code=names is not None,
         repairs="pipeline_restoration_01234567",
         samples=SampleOptions(num=16, guidance_scale=2.0 if names else None),
-        shown_classes=names,
+        shown=names,
         training=training(metrics),
         curve=None,
         license="apache-2.0",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from logsnr.base.errors import ConfigError
 from logsnr.settings.choice import Choice
-from logsnr.settings.condition import ClassLabelConfig, ConditionConfig, NoConditionConfig
+from logsnr.settings.condition import CaptionConfig, ClassLabelConfig, ConditionConfig, NoConditionConfig
 from logsnr.settings.image import DataConfig, ModelConfig
 from logsnr.settings.kind import kind_named
 from logsnr.settings.objective import (
@@ -30,10 +30,12 @@ from logsnr.settings.objective import (
     WeightingConfig,
 )
 from logsnr.settings.options import EvaluateOptions, SampleOptions, TuneOptions
+from logsnr.settings.picture import PictureConfig
 from logsnr.settings.presets import presets
 from logsnr.settings.registry import known, resolve
 from logsnr.settings.run import FORMAT, RunConfig, TrainConfig, differences, from_record, to_json, to_record
 from logsnr.settings.schedule import LearnedSchedule, ScheduleConfig
+from logsnr.settings.text_to_image import CaptionedDataConfig, PromptedModelConfig
 from logsnr.tasks.parts import Parts
 
 UNIONS: list[type[Choice]] = [ScheduleConfig, ObjectiveConfig, WeightingConfig, ConditionConfig]
@@ -66,11 +68,13 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
 def section(cls: type[Any]) -> st.SearchStrategy[Any]:
     hints = typing.get_type_hints(cls)
     fields = {f.name: values(hints[f.name]) for f in dataclasses.fields(cls) if f.init}
-    if cls is DataConfig:
+    if issubclass(cls, PictureConfig):
         fields |= {"resolution": st.integers(1, 64).map(lambda n: 8 * n), "held_out_fraction": st.floats(0.001, 0.5)}
-    if cls is ModelConfig:
+    if cls is CaptionedDataConfig:
+        fields |= {"captions": st.just("found")}
+    if cls in (ModelConfig, PromptedModelConfig):
         fields |= {"norm_num_groups": st.sampled_from([1, 2, 4, 8]), "attention_levels": st.just((0,))}
-        fields |= {"attention_head_dim": st.integers(1, 8)}
+        fields |= {"attention_head_dim": st.sampled_from([1, 2, 4, 8])}
     if issubclass(cls, ScheduleConfig):
         fields |= {"zero_terminal_snr": st.just(False), "num_train_timesteps": st.integers(100, 10**6)}
     return st.builds(cls, **fields)
@@ -100,8 +104,9 @@ def test_what_is_written_is_what_is_read(member: type[Any], data: st.DataObject)
     if not go_together(objective, schedule):
         schedule = replace(schedule, variance_type="learned_range")
     condition = made if isinstance(made, ConditionConfig) else ClassLabelConfig()
-    sections = [data.draw(section(cls)) for cls in (DataConfig, ModelConfig, TrainConfig)]
-    config = RunConfig(sections[0], schedule, sections[1], objective, condition, sections[2])
+    kind = kind_named("text-to-image" if condition.reads_captions else "image")
+    sections = [data.draw(section(cls)) for cls in (kind.data, kind.model, TrainConfig)]
+    config = RunConfig(sections[0], schedule, sections[1], objective, condition, sections[2], kind.name)
     again = from_record(json.loads(to_json(config)))
     assert again == config
     assert differences(config, again) == []
@@ -160,7 +165,7 @@ def test_an_unknown_key_is_named() -> None:
         ('"train"', '"trian"', r"config\.json has trian,"),
         ('"min_snr"', '"min-snr"', r"objective\.weighting\.name 'min-snr' is unknown\. Did you mean min_snr or snr\?"),
         ('"weighted"', '"weihgted"', r"objective\.name 'weihgted' is unknown\. Did you mean weighted\?"),
-        ('"kind": "image"', '"kind": "sound"', r"kind 'sound' is unknown\. Known: image\."),
+        ('"kind": "image"', '"kind": "sound"', r"kind 'sound' is unknown\. Known: image, text-to-image\."),
         ('"name": "none"', '"x": 1', "has no condition.name"),
     ]:
         made = to_json(RunConfig(condition=NoConditionConfig())) if old not in text else text
@@ -302,3 +307,10 @@ def test_a_size_that_the_network_cannot_take(resolution: int, levels: int, advic
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         RunConfig().train.seed = 1  # type: ignore[misc]
+
+
+def test_captions_are_for_those_who_have_them() -> None:
+    with pytest.raises(ConfigError, match=r"condition\.name can't be caption for kind image"):
+        RunConfig(condition=CaptionConfig())
+    with pytest.raises(ConfigError, match=r"condition\.name can't be class_label for kind text-to-image"):
+        replace(presets()["captions-32"].config, condition=ClassLabelConfig())

@@ -74,11 +74,12 @@ def _main(argv: list[str]) -> int:
     if arguments.dry_run:
         print(
             f"{parts.describe(pipeline)}, predicts {pipeline.scheduler.config.prediction_type}, "
-            f"{size_in_words(getattr(pipeline, parts.network_name))}"
+            f"{size_in_words(parts.network_of(pipeline))}"
         )
     choices = parts.choices(pipeline)
-    if choices and options.class_labels is None:
-        print(f"Classes, in turn: {listed(choices[: options.num])} (or give --class-labels)")
+    given = getattr(options, parts.option)
+    if choices and given is None:
+        print(f"In turn: {listed(choices[: options.num])} (or give --{parts.option.replace('_', '-')})")
     if arguments.dry_run:
         print(
             f"Would make {options.num} {parts.noun}s of seeds from {options.seed} in {arguments.out}, in "
@@ -86,7 +87,7 @@ def _main(argv: list[str]) -> int:
         )
         return 0
     samples = sample(pipeline, options)
-    turn = len(options.class_labels or choices)
+    turn = len(given or choices)
     with writing(arguments.out):
         print(write(samples, arguments.out, options.seed, parts, turn))
     return 0

@@ -63,11 +63,11 @@ class Unconditioned:
         return {}
 
 
-def refuse_unknown(raw: Condition, keyword: str) -> None:
-    """Raise ValueError where the condition of a batch has another keyword than the one that is known."""
-    if unknown := [name for name in raw if name != keyword]:
+def refuse_unknown(raw: Condition, *keywords: str) -> None:
+    """Raise ValueError where the condition of a batch has another keyword than those that are known."""
+    if unknown := [name for name in raw if name not in keywords]:
         raise ValueError(
-            f"A batch has the condition {unknown[0]!r}, and the denoiser's conditioner knows {keyword!r} alone."
-            f"{did_you_mean(unknown[0], [keyword])} Call it so in the batch, give the conditioner the other keyword, "
-            "or leave it out."
+            f"A batch has the condition {unknown[0]!r}, and the denoiser's conditioner knows "
+            f"{' and '.join(map(repr, keywords))} alone.{did_you_mean(unknown[0], keywords)} Call it so in the batch, "
+            "give the conditioner the other keyword, or leave it out."
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,17 @@ from logsnr.settings.text_to_image import CaptionedDataConfig
 
 Tokens: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 """`input_ids` and `attention_mask`, (texts, length) each."""
-Tokenize: TypeAlias = Callable[[list[str]], Tokens]
+
+
+class Tokenizes(Protocol):
+    """Makes tokens of texts."""
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that decides which."""
+        ...
+
+    def __call__(self, texts: list[str]) -> Tokens: ...
 
 
 class CaptionedExamples:
@@ -34,8 +44,8 @@ class CaptionedExamples:
         images: the images, without labels.
         captions: of each image, at least one.
         groups: the group of each image, where something else than its first caption says it.
-        tokenize: makes tokens of texts; called once, with all captions that differ, and with "".
-        tokens_digest: says which `tokenize` that is, and what reads its tokens: others have another digest.
+        tokenizer: makes tokens of texts; called once, with all captions that differ, and with "".
+        reader_digest: of what reads the tokens, where it is no part of what is trained.
     """
 
     noun: ClassVar[str] = ImageExamples.noun
@@ -45,18 +55,19 @@ class CaptionedExamples:
         images: ImageExamples,
         captions: list[tuple[str, ...]],
         groups: list[str] | None,
-        tokenize: Tokenize,
-        tokens_digest: str,
+        tokenizer: Tokenizes,
+        reader_digest: str = "",
     ) -> None:
         assert len(captions) == len(images)
         assert all(captions)
         assert groups is None or len(groups) == len(images)
         self.images, self.captions, self.groups = images, captions, groups
-        self._tokens_digest = tokens_digest
+        self.tokenizer, self._reader_digest = tokenizer, reader_digest
         texts = ["", *sorted({shown(text) for several in captions for text in several} - {""})]
         row = {text: index for index, text in enumerate(texts)}
         self._rows = [tuple(row[shown(text)] for text in several) for several in captions]
-        self._ids, self._mask = tokenize(texts)
+        self._ids, self._mask = tokenizer(texts)
+        self._texts = texts
         for values in (self._ids, self._mask):
             assert values.dtype == np.int64
             assert values.shape == (len(texts), self._ids.shape[1])
@@ -83,7 +94,8 @@ class CaptionedExamples:
     def fingerprint(self) -> str:
         """Hash of all pixels, captions, groups and what makes tokens of them, hexadecimal."""
         words = json.dumps([self.captions, self.groups])
-        return digest_of(self.images.fingerprint.encode(), words.encode(), self._tokens_digest.encode())
+        parts = (self.images.fingerprint, words, self.tokenizer.digest, self._reader_digest)
+        return digest_of(*(part.encode() for part in parts))
 
     @property
     def summary(self) -> str:
@@ -94,6 +106,14 @@ class CaptionedExamples:
     def caption(self, index: int) -> str:
         """The first caption of the image at `index`, as it was written."""
         return self.captions[index][0]
+
+    def text(self, condition: Mapping[str, Any]) -> str:
+        """The caption that has the tokens of a condition, as it is shown."""
+        return self._text_of[condition["input_ids"].tobytes()]
+
+    @functools.cached_property
+    def _text_of(self) -> dict[bytes, str]:
+        return {row.tobytes(): text for row, text in zip(self._ids, self._texts, strict=True)}
 
     def read(self, index: int, seed: int | None) -> Example:
         """The image at `index` under its first caption; with a seed under any of its captions, and maybe mirrored."""
@@ -119,8 +139,11 @@ CaptionedData: TypeAlias = SeededData[CaptionedExamples]
 """Images with captions, split into training and held-out ones."""
 
 
-def open_captioned_images(config: CaptionedDataConfig, tokenize: Tokenize, tokens_digest: str) -> CaptionedData:
-    """Finds, reads and checks the whole set, as `open_images` does, and makes tokens of its captions.
+def open_captioned_images(
+    config: CaptionedDataConfig, tokenizer_for: Callable[[list[str]], Tokenizes], reader_digest: str = ""
+) -> CaptionedData:
+    """Finds, reads and checks the whole set, as `open_images` does, and makes tokens of its captions, by the tokenizer
+    that is given for them.
 
     Images that belong together are held out together: those of one group, or those with the same first caption where
     `config.group_column` isn't given. Raises `DataError` for anything in the data that can't be used as asked.
@@ -129,7 +152,8 @@ def open_captioned_images(config: CaptionedDataConfig, tokenize: Tokenize, token
     images = read_source(OpenedSource(source.images, None, source.notes), config)
     captions = [source.captions[place] for place in images.places]
     groups = None if source.groups is None else [source.groups[place] for place in images.places]
-    examples = CaptionedExamples(images, captions, groups, tokenize, tokens_digest)
+    tokenizer = tokenizer_for([shown(text) for several in captions for text in several])
+    examples = CaptionedExamples(images, captions, groups, tokenizer, reader_digest)
     together = [shown(first) for first, *_ in captions] if groups is None else groups
     names, values = np.unique(np.array(together, object), return_inverse=True)
     workers = 0 if images.in_memory else config.num_workers

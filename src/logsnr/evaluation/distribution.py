@@ -116,7 +116,9 @@ def distribution(subject: Subject, extractor: FeatureExtractor, options: Evaluat
     steps = steps_of(drawing, options.steps)
     protocol = {
         "images": f"{num} generated, {len(real.features)} {part_name(options)} images",
-        "labels": "none" if not next(data.conditions("train")) else "in the proportions of the training images",
+        "labels": "none"
+        if not next(data.conditions("train"))
+        else f"in the proportions of the {part_name(options)} images",
         "guidance_scale": f"{options.guidance_scale:g}",
         "scheduler": f"{sampler_in_words(drawing.scheduler, options.eta)}, {steps} steps",
         "seeds": f"{options.seed} to {options.seed + num - 1}",

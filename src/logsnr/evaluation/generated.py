@@ -5,13 +5,14 @@
 The hash is of all that decides an image: weights, schedule, sampler, steps, guidance, labels and seed, and not how many
 there are. A drawing that was stopped goes on where it was, and one of more images begins with those that are there.
 
-What is asked for comes in the proportions of the training data: sample k is asked for what the training example is
-conditioned on at the point frac(k / golden ratio) of all, sorted, so that any number of samples has nearly those
-proportions.
+What is asked for comes in the proportions of the data that they are compared with: sample k is asked for what the
+example is conditioned on at the point frac(k / golden ratio) of all, sorted, so that any number of samples has nearly
+those proportions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from logsnr.base.files import digest_of, replacing_file
-from logsnr.data.seeded import SeededData
+from logsnr.data.seeded import SeededData, Split
 from logsnr.sampling.sample import Request, choose_scheduler, draw, sampler_in_words, steps_of
 from logsnr.settings.options import EvaluateOptions
+from logsnr.tasks.parts import Parts, parts_of_pipeline
 
 _SHARD = 256
 _GOLDEN = 0.6180339887498949
 
 
-def asked_like_the_data(data: SeededData[Any], num: int) -> dict[str, list[Any]]:
+def asked_like_the_data(parts: Parts, data: SeededData[Any], split: Split, num: int) -> Mapping[str, list[Any]]:
     """Arguments of the pipeline for the samples 0..num-1, by the rule above; none where the data have no conditions."""
-    conditions = list(data.conditions("train"))
+    conditions = list(data.conditions(split))
     if not conditions[0]:
         return {}
     conditions.sort(key=lambda condition: [np.asarray(value).tolist() for value in condition.values()])
     points = (np.arange(num) + 0.5) * _GOLDEN % 1
-    rows = (points * len(conditions)).astype(np.int64).tolist()
-    return {keyword: [conditions[row][keyword] for row in rows] for keyword in conditions[0]}
+    return parts.asked([conditions[row] for row in (points * len(conditions)).astype(np.int64).tolist()], data)
 
 
 def generate(
@@ -51,12 +52,12 @@ def generate(
     """
     choose_scheduler(pipeline, options)
     bits = data.examples.bits
-    arguments = asked_like_the_data(data, num)
+    arguments = asked_like_the_data(parts_of_pipeline(pipeline), data, options.reference, num)
     guidance = options.guidance_scale if arguments or options.guidance_scale != 1 else None
     request = Request(steps_of(pipeline, options.steps), guidance, options.eta, options.batch_size)
     decisive = (
         *(model, sampler_in_words(pipeline.scheduler, options.eta), request.steps, options.guidance_scale),
-        *(options.seed, data.fingerprint, bits),
+        *(options.seed, data.fingerprint, bits, options.reference if arguments else ""),
     )
     own = folder / f"samples-{digest_of(repr(decisive).encode())}"
     starts = range(0, num, _SHARD)

@@ -90,7 +90,7 @@ def open_subject(run: Path, source: str | None = None) -> Subject:
             f"{run} was trained on other data: then {record['data']['description']}; now {data.description} (contents "
             "or labels differ). Put the data back as they were, or say where they are: --source PATH."
         )
-    task = trained_task(config, data, getattr(pipeline, parts.network_name), schedule)
+    task = trained_task(config, data, parts.network_of(pipeline), schedule)
     return Subject(run, task, pipeline.scheduler, model_digest(find_model(run)))
 
 

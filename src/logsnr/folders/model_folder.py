@@ -31,6 +31,7 @@ from safetensors import safe_open
 
 from logsnr.base.errors import ModelError
 from logsnr.base.files import digest_of
+from logsnr.base.quiet import without_bars
 
 MODEL, STOCK = "model", "stock"
 """In a run folder: the model, and its form for stock diffusers."""
@@ -38,6 +39,8 @@ INDEX = "model_index.json"
 NETWORK = "unet"
 """The component that is trained, of images."""
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
+PROMPTS = "prompts.json"
+"""What a model that is told a text can be asked for, for whoever has no idea."""
 FEW_STEP_FOLDER = "scheduler_few_step"
 """The tables that `logsnr tune` made, as a scheduler beside the model's own."""
 FEW_STEP_CONFIG = f"{FEW_STEP_FOLDER}/scheduler_config.json"
@@ -47,7 +50,7 @@ OWN_CODE = re.compile(rf"({_OUR_PIPELINES})_[0-9a-f]{{8}}\.py")
 """The name that a pipeline's file, or one that it needs, has in the folders that it travels in."""
 REPAIR_CODE = re.compile(r"(pipeline_)?restoration(_[a-z]+)?_[0-9a-f]{8}\.py")
 """Those of them that repair with a model of another pipeline."""
-_CONFIGS = ("config.json", "scheduler_config.json")
+_CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "tokenizer.json")
 _DATA = (*_CONFIGS, "*.safetensors", "*.safetensors.index.json")
 _ALONE = "torch, numpy, PIL, diffusers, transformers and the standard library"
 _TRAVELS_WITH = {"torch", "numpy", "PIL", "diffusers", "transformers", *sys.stdlib_module_names}
@@ -83,7 +86,8 @@ def save_model(pipeline: Any, folder: Path) -> None:
     `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`. Raises ModelError if such a file doesn't stand
     alone.
     """
-    pipeline.save_pretrained(folder)
+    with without_bars():
+        pipeline.save_pretrained(folder)
     index = read_json_object(folder / INDEX)
     for path in (folder / name / file for name in components(folder) for file in _CONFIGS):
         if path.is_file() and "_name_or_path" in (config := read_json_object(path)):  # a place on this machine
@@ -177,7 +181,7 @@ def read_patterns(folder: Path) -> list[str]:
     """What makes the model whose model_index.json lies in `folder`, as patterns: JSON and safetensors, no code, no
     pickle. All that is taken from a repo of the Hub."""
     ours = [f"{name}/{file}" for name in components(folder) for file in (*_CONFIGS, "*.safetensors")]
-    return [INDEX, FEW_STEP_CONFIG, *ours]
+    return [INDEX, FEW_STEP_CONFIG, PROMPTS, *ours]
 
 
 def own_files(folder: Path | None) -> re.Pattern[str]:
@@ -186,13 +190,14 @@ def own_files(folder: Path | None) -> re.Pattern[str]:
     if folder is not None:
         places += components(folder)
         code += f"|{re.escape(named_code(folder) or INDEX)}"
-    return re.compile(rf"{re.escape(INDEX)}|{code}|({'|'.join(places)})/.*")
+    return re.compile(rf"{re.escape(INDEX)}|{re.escape(PROMPTS)}|{code}|({'|'.join(places)})/.*")
 
 
 def data_files(folder: Path) -> list[Path]:
     """All other files of a model: configurations, weights, and the tables of `logsnr tune` with what came with them."""
     parts = [path for name in components(folder) for path in _data_of(folder / name)]
-    return [folder / INDEX, *parts, *sorted((folder / FEW_STEP_FOLDER).glob("*"))]
+    beside = [folder / name for name in (INDEX, PROMPTS) if (folder / name).is_file()]
+    return [*beside, *parts, *sorted((folder / FEW_STEP_FOLDER).glob("*"))]
 
 
 def model_digest(folder: Path) -> str:

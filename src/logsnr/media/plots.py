@@ -10,8 +10,10 @@ matplotlib takes half a second to import, so only who draws a figure imports it:
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -136,8 +138,9 @@ def labelled_grid(
     width, height, padding = cell_size(cells[0].size)
     font = ImageFont.truetype(findfont("DejaVu Sans"), _LABEL_SIZE)
     row_labels, column_labels = readable(row_labels), readable(column_labels)
-    words = [label if len(label) <= _LABEL_LENGTH else f"{label[: _LABEL_LENGTH - 1]}…" for label in row_labels]
-    left = _LABEL_SIZE + math.ceil(max(font.getlength(word) for word in [*words, corner]))
+    lines = max(1, height // (_LABEL_SIZE + 4))
+    words = [textwrap.wrap(label, _LABEL_LENGTH, max_lines=lines, placeholder="…") or [""] for label in row_labels]
+    left = _LABEL_SIZE + math.ceil(max(font.getlength(line) for line in [corner, *itertools.chain(*words)]))
     top = 2 * _LABEL_SIZE if column_labels else 0
     picture = Image.new(grid.mode, (left + grid.width, top + grid.height), "white")
     picture.paste(grid, (left, top))
@@ -146,10 +149,14 @@ def labelled_grid(
         draw.text((left - _LABEL_SIZE // 2, top // 2), corner, fill=INK, font=font, anchor="rm")
     for k, word in enumerate(words):
         middle = top + padding + k * (height + padding) + height // 2
-        draw.text((left - _LABEL_SIZE // 2, middle), word, fill=INK, font=font, anchor="rm")
-    for k, word in enumerate(column_labels):
+        place = (left - _LABEL_SIZE // 2, middle)
+        if len(word) == 1:
+            draw.text(place, word[0], fill=INK, font=font, anchor="rm")
+        else:
+            draw.multiline_text(place, "\n".join(word), fill=INK, font=font, anchor="rm", align="right")
+    for k, label in enumerate(column_labels):
         middle = left + padding + k * (width + padding) + width // 2
-        draw.text((middle, top // 2), word, fill=INK, font=font, anchor="mm")
+        draw.text((middle, top // 2), label, fill=INK, font=font, anchor="mm")
     return picture
 
 

@@ -8,6 +8,7 @@ that publishing again what didn't change changes nothing.
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,13 @@ def render_stock_card(published: Published) -> str:
 def public_words(published: Published) -> set[str]:
     """Words that a card may hold whatever the author's machine is called: the templates', the classes', the repo's."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(TEMPLATES.glob("*.jinja"))]
-    texts += [published.repo_id, *published.classes, published.license or "", published.data_license or ""]
+    texts += [
+        published.repo_id,
+        *published.classes,
+        *published.prompts,
+        published.license or "",
+        published.data_license or "",
+    ]
     texts += [published.parts.noun, published.words.draws]
     return set(re.findall(r"\w+", " ".join(texts)))
 
@@ -127,7 +134,9 @@ def _render(template: str, published: Published, metadata: ModelCardData, **valu
 
 def _metadata(published: Published, origin: DataOrigin | None) -> ModelCardData:
     training, words = published.training, published.words
-    conditional = "class-conditional" if published.classes else "conditional"
+    conditional = (
+        "class-conditional" if published.classes else "text-conditional" if published.prompts else "conditional"
+    )
     results = [] if training is None or origin is None else _results(published, training.metrics, origin)
     base = (
         None
@@ -173,7 +182,10 @@ def _drawing(published: Published, steps: int) -> str:
 
 def _drawing_stock(published: Published, steps: int) -> str:
     words = published.words
-    return words.call.format(_arguments("batch_size=4", f"num_inference_steps={steps}", words.returned))
+    asked = (words.asks_stock, f"num_inference_steps={steps}", words.returned)
+    return words.call.format(
+        _arguments(*asked) if words.asks_stock == "batch_size=4" else f"\n    {_arguments(*asked)}\n"
+    )
 
 
 def _arguments(*pieces: str) -> str:
@@ -186,7 +198,9 @@ def _then(published: Published) -> str:
 
 def _brings(published: Published) -> str:
     """What the model's own code can do that stock's can't."""
-    brings = ["classes"] * bool(published.classes) + ["guidance"] * bool(published.words.asks)
+    brings = ["classes"] * bool(published.classes) + ["guidance"] * (
+        bool(published.words.asks) and not published.prompts
+    )
     brings.append(f"a seed for each {published.parts.noun}")
     if hasattr(published.pipeline, "swap_scheduler"):
         swapping = "and `swap_scheduler`, which refuses a scheduler that would use another\nnoise schedule"
@@ -220,9 +234,16 @@ def _samples_caption(published: Published) -> str:
     command = f"`logsnr sample {published.repo_id} --num {options.num}"
     if published.distilled:
         command += f" --steps {published.steps}"
+    if published.prompts:
+        prompts = "".join(f" {shlex.quote(prompt)}" for prompt in published.shown or [])
+        return (
+            f"A row a prompt, the caption of a held-out {published.parts.noun}; not chosen: seeds 0 to "
+            f"{options.num - 1}, {published.steps} steps, guidance {options.guidance_scale:g}. {command} "
+            f"--prompts{prompts}` makes them again."
+        )
     if not classes:
         return f"Not chosen: seeds 0 to {options.num - 1}, {published.steps} steps. {command}` makes them again."
-    shown = published.shown_classes or []
+    shown = published.shown or []
     which = (
         "A row a class" if len(shown) == len(classes) else f"A row a class, the first {len(shown)} of {len(classes)}"
     )
@@ -284,6 +305,11 @@ def _limits(published: Published) -> list[str]:
     if count is None or int(count[0]) < _FEW:
         few = f"Trained on few {noun}s, a" if count is not None else "A"
         limits.append(f"{few} model may draw some of its training {noun}s nearly as they were.")
+    if published.prompts:
+        limits.append(
+            f"It knows the words of its training captions, and no others. More guidance brings {noun}s nearer to the "
+            "prompt, and nearer to each other: it costs variety."
+        )
     if published.classes:
         limits.append(
             f"More guidance brings {noun}s nearer to their class, and nearer to each other: it costs variety. Whether "

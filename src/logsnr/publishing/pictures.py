@@ -34,8 +34,8 @@ class Samples:
 
     picture: Image.Image
     options: SampleOptions
-    shown_classes: list[str] | None
-    """The classes in the picture, a row each; None without classes."""
+    shown: list[str] | None
+    """The classes or prompts in the picture, a row each; None without any."""
 
 
 def draw_samples(pipeline: Any) -> Samples:
@@ -47,9 +47,8 @@ def draw_samples(pipeline: Any) -> Samples:
     if not classes:
         samples = sample(pipeline, options := SampleOptions(num=columns * min(rows, columns), steps=steps))
         return Samples(parts.medium.show(samples, columns), options, None)
-    options = SampleOptions(
-        num=columns * len(classes), steps=steps, class_labels=tuple(classes), guidance_scale=DEFAULT_GUIDANCE
-    )
+    asked: dict[str, Any] = {parts.option: tuple(classes)}
+    options = SampleOptions(num=columns * len(classes), steps=steps, guidance_scale=DEFAULT_GUIDANCE, **asked)
     samples = sample(pipeline, options)
     by_class = torch.cat([samples[k :: len(classes)] for k in range(len(classes))])
     return Samples(parts.medium.show(by_class, columns, classes), options, classes)
@@ -63,10 +62,11 @@ def draw_film(pipeline: Any) -> Image.Image:
 def sample_film(pipeline: Any) -> list[Frame]:
     """The frames of `draw_film`."""
     parts = parts_of_pipeline(pipeline)
-    alone = parts.pipeline(getattr(pipeline, parts.network_name), copy.deepcopy(pipeline.scheduler), {})
+    alone = parts.pipeline(parts.network_of(pipeline), copy.deepcopy(pipeline.scheduler), {})
     classes = parts.choices(pipeline)
     chosen = (classes[len(classes) // 5], classes[len(classes) // 2]) if classes else None
-    arguments = parts.arguments(pipeline, SampleOptions(num=_FILMED, class_labels=chosen))
+    asked: dict[str, Any] = {parts.option: chosen}
+    arguments = parts.arguments(pipeline, SampleOptions(num=_FILMED, **asked))
     steps = _steps(alone)
     request = Request(steps, DEFAULT_GUIDANCE if arguments else None, 0.0, _FILMED)
     with torch.no_grad(), tqdm(total=steps, unit="step", delay=2, dynamic_ncols=True) as bar:

@@ -52,7 +52,8 @@ class Published:
     """The name, without its ending, of the file of the pipeline that repairs with the model; None where it can't."""
     samples: SampleOptions
     """How the grid of samples was made."""
-    shown_classes: list[str] | None
+    shown: list[str] | None
+    """What its rows are asked for, classes or prompts; None where there is nothing to ask for."""
     training: Training | None
     curve: Curve | None
     """What its tables for few evaluations are worth; None where it wasn't tuned."""
@@ -83,8 +84,13 @@ class Published:
 
     @property
     def classes(self) -> list[str]:
-        """Names of all there is to ask for."""
-        return self.parts.choices(self.pipeline)
+        """Names of all classes there are to ask for."""
+        return self.parts.choices(self.pipeline) if self.parts.option == "class_labels" else []
+
+    @property
+    def prompts(self) -> list[str]:
+        """Some of the texts that it can be asked for."""
+        return self.parts.choices(self.pipeline) if self.parts.option == "prompts" else []
 
     @property
     def name(self) -> str:
@@ -99,7 +105,7 @@ class Published:
     @property
     def network(self) -> Any:
         """What was trained."""
-        return getattr(self.pipeline, self.parts.network_name)
+        return self.parts.network_of(self.pipeline)
 
     @property
     def scheduler(self) -> BetaScheduler:

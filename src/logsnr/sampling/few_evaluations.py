@@ -107,7 +107,7 @@ def stock_schedulers(pipe: Any) -> dict[str, Any]:
     """Those of `STOCK` that can sample this model, by name."""
     parts, found = parts_of_pipeline(pipe), {}
     for name, options in STOCK.items():
-        other = parts.pipeline(getattr(pipe, parts.network_name), pipe.scheduler, {})
+        other = parts.pipeline(parts.network_of(pipe), pipe.scheduler, {})
         try:
             parts.swap_scheduler(other, name, options)
             found[name] = other.scheduler

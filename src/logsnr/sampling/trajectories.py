@@ -49,7 +49,7 @@ class Paths:
         if pipeline.scheduler.config.get("variance_type") == "learned_range":
             raise ModelError("A model with learned variance has no deterministic sampler to tune yet.")
         parts = parts_of_pipeline(pipeline)
-        network = getattr(pipeline, parts.network_name).eval().requires_grad_(False)
+        network = parts.network_of(pipeline).eval().requires_grad_(False)
         config = {k: v for k, v in pipeline.scheduler.config.items() if k != "_few_step"}
         self.scheduler = few_step_scheduler(config)
         self.denoiser = Denoiser(network, self.scheduler, parts.conditioner(network))

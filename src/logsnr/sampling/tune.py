@@ -140,7 +140,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _network(pipeline: Any) -> Any:
-    return getattr(pipeline, parts_of_pipeline(pipeline).network_name)
+    return parts_of_pipeline(pipeline).network_of(pipeline)
 
 
 def _copy(source: str | Path, out: Path) -> None:

@@ -21,6 +21,8 @@ class ConditionConfig(Choice):
     """class_label: its class, where the source has labels. none: nothing. Or another installed one."""
     reads_labels: ClassVar[bool] = False
     """Whether it is made of the labels of the data."""
+    reads_captions: ClassVar[bool] = False
+    """Whether it is made of the captions of the data."""
 
     @property
     def dropout(self) -> float:
@@ -43,6 +45,26 @@ class ClassLabelConfig(ConditionConfig):
 
     def __post_init__(self) -> None:
         require(0 <= self.dropout < 1, "condition.dropout", "in [0, 1), as at 1 no class is ever seen", self.dropout)
+
+
+@dataclass(frozen=True)
+class CaptionConfig(ConditionConfig):
+    """The network is told the caption of an image, by a text encoder."""
+
+    name: Name = field(default="caption", init=False)
+    reads_captions = True
+    dropout: float = 0.1
+    """Share of the captions replaced by an empty one, which guidance needs."""
+    text_encoder: str = "minilm"
+    """What reads the captions: minilm (MiniLM-L6, 90 MB, of a package), a folder or repo of the Hub with an encoder
+    and a tokenizer of transformers, both frozen; or scratch: word pieces of the captions and a small encoder that is
+    trained along."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.dropout < 1, "condition.dropout", "in [0, 1), as at 1 no caption is ever seen", self.dropout)
+        require(
+            bool(self.text_encoder), "condition.text_encoder", "minilm, scratch, a folder or a repo", self.text_encoder
+        )
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ class Kind:
     """Settings that may name a folder, and what stands for that in public: `{"data.source": "path/to/images"}`."""
     check: Callable[[Any, Any], None]
     """Called with `data` and `model`; raises ConfigError where the two don't go together."""
+    captioned: bool = False
+    """Whether its data have captions, which its condition must read."""
     bundled: frozenset[str] = frozenset()
     """Values of the settings in `placeholders` that name no folder, even where one of that name lies."""
 

@@ -33,8 +33,11 @@ class SampleOptions:
     """Image k has seed `seed + k`."""
     class_labels: Sequence[str | int] | None = None
     """Names or numbers of classes, taken in turn; all of them when not given."""
+    prompts: Sequence[str] | None = None
+    """What to draw, in words, taken in turn; of a model that is told a text. Some held-out captions when not given."""
     guidance_scale: float | None = None
-    """1 is the plain conditional model, more is nearer to the class; 2 when not given. Needs classes."""
+    """1 is the plain conditional model, more is nearer to the class or text; 2 when not given. Needs a model with
+    classes or texts."""
     eta: float | None = None
     """Noise added again in each first-order step of the model's own scheduler, which is taken when this is given: 0
     deterministic (DDIM), 1 ancestral (DDPM)."""
@@ -52,6 +55,11 @@ class SampleOptions:
             bad = [label for label in given if not isinstance(label, str | int)]
             require(not bad, "class_labels", rule, given)
             object.__setattr__(self, "class_labels", tuple(given))
+        if self.prompts is not None:
+            rule = "a list of texts, at least one"
+            texts = not isinstance(self.prompts, str) and all(isinstance(text, str) for text in self.prompts)
+            require(texts and len(self.prompts) > 0, "prompts", rule, self.prompts)
+            object.__setattr__(self, "prompts", tuple(self.prompts))
 
 
 @dataclass(frozen=True)

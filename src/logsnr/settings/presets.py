@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from logsnr.settings.condition import ClassLabelConfig
+from logsnr.settings.condition import CaptionConfig, ClassLabelConfig
 from logsnr.settings.image import DataConfig, ModelConfig
 from logsnr.settings.objective import SigmoidWeighting, WeightedConfig
 from logsnr.settings.registry import find, known
 from logsnr.settings.run import RunConfig, TrainConfig
+from logsnr.settings.text_to_image import CaptionedDataConfig, PromptedModelConfig
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,48 @@ IMAGES_32 = Preset(
             learning_rate=1e-3,
             ema_decay=0.9995,
             checkpoint_every=500,
+            held_out_every=1000,
+            sample_every=1000,
+        ),
+    ),
+)
+
+CAPTIONS_32 = Preset(
+    "a folder of your own pictures with captions (--data.source FOLDER), 32x32 RGB; for two CPU cores",
+    RunConfig(
+        kind="text-to-image",
+        data=CaptionedDataConfig(source="captioned"),
+        model=PromptedModelConfig(block_out_channels=(32, 64, 96), attention_levels=(1, 2)),
+        objective=WeightedConfig(SigmoidWeighting()),
+        condition=CaptionConfig(),
+        train=TrainConfig(
+            num_steps=2000,
+            optimizer="muon",
+            learning_rate=5e-3,
+            checkpoint_every=250,
+            held_out_every=500,
+            sample_every=500,
+        ),
+    ),
+)
+
+CAPTIONS_64 = Preset(
+    "a folder of your own pictures with captions (--data.source FOLDER), 64x64 RGB; for one GPU",
+    RunConfig(
+        kind="text-to-image",
+        data=CaptionedDataConfig(source="captioned", resolution=64, num_workers=2),
+        model=PromptedModelConfig(
+            block_out_channels=(64, 128, 192, 256), layers_per_block=2, attention_levels=(1, 2, 3), dropout=0.1
+        ),
+        objective=WeightedConfig(SigmoidWeighting()),
+        condition=CaptionConfig(),
+        train=TrainConfig(
+            num_steps=50_000,
+            optimizer="muon",
+            learning_rate=1e-3,
+            lr_warmup_steps=500,
+            ema_decay=0.9995,
+            checkpoint_every=1000,
             held_out_every=1000,
             sample_every=1000,
         ),

@@ -117,6 +117,9 @@ class RunConfig:
         sections = (("schedule", ScheduleConfig), ("condition", ConditionConfig), ("train", TrainConfig))
         for name, cls in sections:
             require(isinstance(getattr(self, name), cls), name, f"a {cls.__name__}", getattr(self, name))
+        if self.condition.reads_captions != kind.captioned:
+            cure = "Leave it at caption" if kind.captioned else "Captions are for the presets that begin with captions"
+            raise ConfigError(f"condition.name can't be {self.condition.name} for kind {self.kind}. {cure}.")
         self.objective.check(self.schedule)
         kind.check(self.data, self.model)
 

@@ -53,7 +53,7 @@ class ImageParts(Parts):
         names = data.examples.class_names
         return {"id2label": None if names is None else {str(k): name for k, name in enumerate(names)}}
 
-    def conditioner(self, network: Any) -> Conditioner:
+    def conditioner(self, network: Any, data: ImageData | None = None) -> Conditioner:
         return conditioner_of(network)
 
     def arguments(self, pipeline: PixelDiffusionPipeline, options: SampleOptions) -> Mapping[str, list[int]]:

@@ -19,7 +19,6 @@ from logsnr.base.errors import ModelError
 from logsnr.base.warn import warn_caller
 from logsnr.folders.model_folder import FEW_STEP_CONFIG, INDEX, SCHEDULER_CONFIG, read_json_object
 from logsnr.models.locate import locate
-from logsnr.models.networks import load_network
 from logsnr.models.schedules import scheduler_class_named
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
 from logsnr.tasks.parts import parts_of_class
@@ -41,11 +40,10 @@ def load(path_or_repo: str | Path, *, revision: str | None = None) -> Any:
     index = read_json_object(folder / INDEX)
     name = index.get("_class_name")
     parts = parts_of_class(str(name[-1] if isinstance(name, list) and name else name))
-    network = load_network(folder, parts.network_name, parts.network_class, source)
     scheduler = _load_scheduler(folder, source)
     own = {name: value for name, value in index.items() if not name.startswith("_") and not _is_component(value)}
     with _explaining(f"{source}: its {INDEX}"):
-        return parts.pipeline(network, scheduler, own)
+        return parts.load(folder, scheduler, own, source)
 
 
 def _is_component(value: Any) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import abc
 import contextlib
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 from torch import nn
 
@@ -18,6 +19,7 @@ from logsnr.base.errors import ConfigError, ModelError
 from logsnr.conditions.conditioner import Conditioner, Unconditioned
 from logsnr.data.seeded import SeededData
 from logsnr.media.medium import Medium
+from logsnr.models.networks import load_network
 from logsnr.models.schedules import swapped
 from logsnr.settings.kind import kind_of_pipeline
 from logsnr.settings.options import SampleOptions
@@ -39,6 +41,8 @@ class Parts(abc.ABC):
     medium: Medium
     noun: str
     """What to call a sample."""
+    option: Literal["class_labels", "prompts"] = "class_labels"
+    """Which of `SampleOptions` names what is asked for; the other is refused."""
 
     @abc.abstractmethod
     def open_data(self, config: RunConfig) -> SeededData[Any]:
@@ -61,14 +65,30 @@ class Parts(abc.ABC):
         """What of the data belongs to the model."""
         return {}
 
-    def conditioner(self, network: Any) -> Conditioner:
-        """What the network can be conditioned on."""
+    def network_of(self, pipeline: Any) -> Any:
+        """The network that a pipeline draws with, as training has it."""
+        return getattr(pipeline, self.network_name)
+
+    def unlearned(self, config: RunConfig, network: Mapping[str, Any]) -> Any:
+        """A network with the configuration of one of a run of `config`, whose weights are yet to be filled in."""
+        return self.network_class.from_config(network)
+
+    def load(self, folder: Path, scheduler: Any, facts: Facts, source: str) -> Any:
+        """The pipeline of a model folder. Raises ModelError, naming the folder `source`, where it can't be."""
+        return self.pipeline(load_network(folder, self.network_name, self.network_class, source), scheduler, facts)
+
+    def conditioner(self, network: Any, data: SeededData[Any] | None = None) -> Conditioner:
+        """What the network can be conditioned on, on these data where there are any."""
         return Unconditioned()
 
     def arguments(self, pipeline: Any, options: SampleOptions) -> Mapping[str, list[Any]]:
         """What `options` ask to be drawn, in arguments of the pipeline, one value for each of `options.num` samples;
         empty where there is nothing to ask for. Raises ValueError or ModelError."""
         return {}
+
+    def asked(self, conditions: Sequence[Mapping[str, Any]], data: SeededData[Any]) -> Mapping[str, list[Any]]:
+        """What draws samples of these conditions of the data's examples: arguments of the pipeline, one value each."""
+        return {keyword: [condition[keyword] for condition in conditions] for keyword in conditions[0]}
 
     def choices(self, pipeline: Any) -> list[str]:
         """Names of all there is to ask for, in the order in which it is drawn where nobody asks; empty where there is

@@ -91,7 +91,7 @@ def trained_task(
 ) -> Task:
     """The task of a network that is there, under its noise schedule."""
     parts = parts_of(config.kind)
-    denoiser = Denoiser(network, schedule, parts.conditioner(network))
+    denoiser = Denoiser(network, schedule, parts.conditioner(network, data))
     context = Context(
         seed=config.train.seed,
         condition_dropout=config.condition.dropout,

@@ -35,6 +35,8 @@ class CardWords:
     """Rows of the table of settings that say what the network is like."""
     asks: str = ""
     """Arguments of the pipeline, as Python: what is asked for. Empty where there is nothing to ask for."""
+    asks_stock: str = "batch_size=4"
+    """Arguments of the form for stock diffusers, as Python: what is asked of it."""
     seeds: str = "generator=[0, 1, 2, 3]"
     """Arguments of the pipeline, as Python: the seeds of four samples."""
     returned: str = "return_dict=False"

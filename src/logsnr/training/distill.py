@@ -12,7 +12,7 @@ from pathlib import Path
 from logsnr.base.errors import ConfigError
 from logsnr.folders.model_folder import find_model, model_digest
 from logsnr.folders.run_folder import read_run
-from logsnr.settings.condition import ClassLabelConfig
+from logsnr.settings.condition import CaptionConfig, ClassLabelConfig
 from logsnr.settings.objective import ConsistencyConfig
 from logsnr.settings.run import RunConfig, TrainConfig
 
@@ -37,8 +37,8 @@ def distilled(run: Path) -> RunConfig:
     origin = ConsistencyConfig(base_digest=model_digest(find_model(run)), base_steps=base.train.num_steps)
     model = dataclasses.replace(base.model, init_from=str(run))
     condition = base.condition
-    if isinstance(condition, ClassLabelConfig):
-        condition = ClassLabelConfig()  # the share of dropped labels that the base was trained with isn't this loss's
+    if isinstance(condition, ClassLabelConfig | CaptionConfig):  # the share that the base dropped isn't this loss's
+        condition = dataclasses.replace(condition, dropout=type(condition).dropout)
     return dataclasses.replace(base, model=model, objective=origin, condition=condition, train=_shorter(base.train))
 
 

@@ -92,7 +92,7 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
             f"{run} has no checkpoint yet; the first is written at step {config.train.checkpoint_every}."
         )
     parts = parts_of(config.kind)
-    network = parts.network_class.from_config(record["network"])
+    network = parts.unlearned(config, record["network"])
     network.load_state_dict(checkpoint.ema)
     pipeline = parts.pipeline(network, _sampler(config, checkpoint, network, parts), record["data"]["facts"])
     if class_label is not None:

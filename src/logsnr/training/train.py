@@ -36,7 +36,7 @@ from logsnr.models.precision import precision_in_words, resolve_precision
 from logsnr.objectives.objective import Objective
 from logsnr.settings.presets import require_config
 from logsnr.settings.run import RunConfig
-from logsnr.tasks.task import open_task, parts_of
+from logsnr.tasks.task import Task, open_task, parts_of
 from logsnr.training.effort import Clock, note_model_step
 from logsnr.training.interrupt import Interrupt
 from logsnr.training.monitor import Log, log_held_out, log_samples
@@ -237,7 +237,7 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
         if finished:
             with together(accelerator), _said(bar, "export"):
                 if main:
-                    pipeline = task.pipeline(_averaged_network(network, ema), objective.sampler)
+                    pipeline = task.pipeline(_averaged_network(task, ema), objective.sampler)
                     folders = export_model(run, parts, pipeline)
                     note_model_step(run, done)
         bar.close()
@@ -321,9 +321,9 @@ def _averaged(network: Any, ema: EMAModel) -> Iterator[None]:
         network.train()
 
 
-def _averaged_network(network: Any, ema: EMAModel) -> Any:
+def _averaged_network(task: Task, ema: EMAModel) -> Any:
     """A new network with the averaged weights, on the CPU, without accelerate's wrapping of `forward`."""
-    averaged = type(network).from_config(portable_config(network))
+    averaged = task.parts.unlearned(task.config, portable_config(task.network))
     ema.copy_to(averaged.parameters())
     return averaged
 

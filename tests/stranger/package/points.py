@@ -66,7 +66,7 @@ class PointsParts(Parts):
         torch.manual_seed(config.train.seed)
         return PointsMLP(config.schedule.num_train_timesteps, config.model.hidden)
 
-    def conditioner(self, network: Any) -> ClassLabel:
+    def conditioner(self, network: Any, data: Any = None) -> ClassLabel:
         return ClassLabel(3, "component")
 
     def pipeline(self, network: Any, scheduler: Any, facts: Any) -> PointsPipeline:
