@@ -3,8 +3,9 @@
     python benchmarks/restoration_gallery.py RUN [RUN of RGB pictures] --out docs/repair
 
 A file a model: a row for each operator, with a held-out picture, what was measured of it, two draws, the mean of 16
-draws and their standard deviation. Pictures are taken by chance from the half with more contrast. By `moment` in 20
-steps, and `diffpir` in 50 for what isn't linear. Some minutes for each model on two cores.
+draws and their standard deviation. Pictures are taken by chance from the quarter with the most edges. By `moment` in 20
+steps; of what isn't linear JPEG by `diffpir` in 50, and clipping by `dps` in 100. Some minutes for each model on two
+cores.
 """
 
 from __future__ import annotations
@@ -49,10 +50,12 @@ def main(run: Path, out: Path) -> None:
         original = clean[row : row + 1]
         measurement = operator.measure(original, 5)
         how: dict[str, Any] = {"num_samples": 16, "generator": 0, "output_type": "pt"}
-        if operator.linear:
-            made = pipe(measurement, operator, **how)
-        else:
+        if "clip" in damage:  # its gradient is zero where it cut, and diffpir stays with what was measured
+            made = pipe(measurement, operator, "dps", num_inference_steps=100, **how)
+        elif not operator.linear:
             made = pipe(measurement, operator, "diffpir", num_inference_steps=50, **how)
+        else:
+            made = pipe(measurement, operator, **how)
         is_picture = measurement.ndim == 4 and not any(word in damage for word in ("fourier", "radon"))
         before = measurement if is_picture else operator.pinv(measurement)
         pictures = [original[0], before[0], made.images[0, 0], made.images[0, 1], made.mean[0]]
@@ -70,10 +73,10 @@ def main(run: Path, out: Path) -> None:
 
 
 def held_out(subject: Any, count: int) -> Tensor:
-    """Held-out pictures, (count, channels, height, width) in [0, 1], by chance among the half with more contrast."""
+    """Held-out pictures, (count, channels, height, width) in [0, 1], of the quarter with the most edges."""
     clean: Tensor = next(iter(subject.data.in_order("held_out", 1000))).clean / 2 + 0.5
-    contrast = clean.flatten(1).std(1)
-    rich = (contrast >= contrast.median()).nonzero().flatten()
+    edges = clean.diff(dim=2).abs().mean((1, 2, 3)) + clean.diff(dim=3).abs().mean((1, 2, 3))
+    rich = edges.argsort(descending=True)[: len(edges) // 4]
     return clean[rich[torch.randperm(len(rich), generator=torch.Generator().manual_seed(0))[:count]]]
 
 

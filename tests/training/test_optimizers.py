@@ -99,3 +99,11 @@ def test_weights_without_a_gradient_stay() -> None:
     Muon([still, moving], weight_decay=0.1).step()
     assert torch.equal(still, before)
     assert not torch.equal(moving, before)
+
+
+def test_of_a_network_with_a_trunk_the_trunk_s_first_and_last_weights_are_adamw_s() -> None:
+    network = torch.nn.ModuleDict({"trunk": tiny_unet(), "beside": torch.nn.Linear(4, 4)})
+    trunk = network["trunk"]
+    matrices = {id(weight) for weight in hidden_matrices(network, trunk)}
+    assert id(network["beside"].weight) in matrices
+    assert not {id(trunk.conv_in.weight), id(trunk.conv_out.weight)} & matrices

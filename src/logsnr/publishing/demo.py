@@ -96,10 +96,11 @@ def _restorer(pipe: Any, evaluating: AbstractContextManager[Any]) -> Restoration
 def require_images(pipeline: Any, source: str) -> None:
     """Raise LogsnrError where the page can't draw with the model: what it knows is images."""
     if not isinstance(pipeline, PixelDiffusionPipeline):
-        noun = parts_of_pipeline(pipeline).noun
+        parts = parts_of_pipeline(pipeline)
+        what = "draws them by prompt" if parts.option == "prompts" else f"is a model of {parts.noun}s"
         raise LogsnrError(
-            f"The page draws images, and {source} is a model of {noun}s ({type(pipeline).__name__}). "
-            f"`logsnr sample {source}` draws with it."
+            f"The page draws images, and {source} {what} ({type(pipeline).__name__}). `logsnr sample {source}` draws "
+            "with it."
         )
 
 

@@ -83,8 +83,10 @@ class RestoreOptions:
                 f"{did_you_mean(self.method, METHODS)}"
             )
         if self.method in ("moment", "particles") and (step := self.damage.not_linear):
+            best = "dps" if step.startswith("clip") else "diffpir"
             raise ConfigError(
-                f"method must be diffpir, dps or gibbs for {step}, which isn't linear, and is {self.method!r}."
+                f"method must be diffpir, dps or gibbs for {step}, which isn't linear, and is {self.method!r}. "
+                f"Take {best}."
             )
         if self.method == "repaint" and not self.damage.hides:
             raise ConfigError(

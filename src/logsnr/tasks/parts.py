@@ -69,6 +69,11 @@ class Parts(abc.ABC):
         """The network that a pipeline draws with, as training has it."""
         return getattr(pipeline, self.network_name)
 
+    def trunk(self, network: Any) -> nn.Module:
+        """The part of the network that takes noisy samples and gives what is predicted of them."""
+        trunk: nn.Module = network
+        return trunk
+
     def unlearned(self, config: RunConfig, network: Mapping[str, Any]) -> Any:
         """A network with the configuration of one of a run of `config`, whose weights are yet to be filled in."""
         return self.network_class.from_config(network)

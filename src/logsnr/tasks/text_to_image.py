@@ -66,6 +66,9 @@ class TextToImageParts(Parts):
             return _start_from(config, encoder, vocabulary)
         return make_prompted_unet(config.data, config.model, encoder, vocabulary, config.train.seed, learned_variance)
 
+    def trunk(self, network: PromptedUNet) -> Any:
+        return network.unet
+
     def unlearned(self, config: RunConfig, network: Mapping[str, Any]) -> PromptedUNet:
         made: PromptedUNet = PromptedUNet.from_config(network)
         if _encoder_name(config) != SCRATCH:

@@ -28,9 +28,14 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 """a, b, c of the iteration X <- a X + b (X X^T) X + c (X X^T)^2 X: Jordan's, steepest at 0."""
 
 
-def make_optimizers(network: nn.Module, options: TrainConfig) -> list[torch.optim.Optimizer]:
-    """The optimizers that share the network's parameters among them; the learning rate is set in each step."""
-    matrices = hidden_matrices(network) if options.optimizer == "muon" else []
+def make_optimizers(
+    network: nn.Module, options: TrainConfig, trunk: nn.Module | None = None
+) -> list[torch.optim.Optimizer]:
+    """The optimizers that share the network's parameters among them; the learning rate is set in each step.
+
+    trunk: the part of the network that faces the data, where that isn't all of it.
+    """
+    matrices = hidden_matrices(network, trunk) if options.optimizer == "muon" else []
     chosen = {id(matrix) for matrix in matrices}
     rest = torch.optim.AdamW(
         [parameter for parameter in network.parameters() if id(parameter) not in chosen],
@@ -41,10 +46,13 @@ def make_optimizers(network: nn.Module, options: TrainConfig) -> list[torch.opti
     return [rest, Muon(matrices, weight_decay=options.weight_decay)] if matrices else [rest]
 
 
-def hidden_matrices(network: nn.Module) -> list[Tensor]:
-    """The weights of all linear layers and convolutions but the first and the last, which face the data."""
+def hidden_matrices(network: nn.Module, trunk: nn.Module | None = None) -> list[Tensor]:
+    """The weights of all linear layers and convolutions but the first and the last of the trunk (all of the network
+    where none is given), which face the data."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    return [module.weight for module in network.modules() if isinstance(module, kinds)][1:-1]
+    facing = [module for module in (trunk or network).modules() if isinstance(module, kinds)]
+    outer = {*facing[:1], *facing[-1:]}
+    return [module.weight for module in network.modules() if isinstance(module, kinds) and module not in outer]
 
 
 class Muon(torch.optim.Optimizer):

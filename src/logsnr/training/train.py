@@ -109,7 +109,7 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
     if config.schedule.prediction_type == "x0_minus_noise":
         say("The target x0_minus_noise has no stock form: the model will need trust_remote_code or logsnr to load.")
     say(f"{type(network).__name__} with {size_in_words(network)}, {describe(accelerator)}")
-    optimizers = make_optimizers(network, options)
+    optimizers = make_optimizers(network, options, parts.trunk(network))
     network.train()
     ema = EMAModel(network.parameters(), decay=options.ema_decay, foreach=True)
     ema.to(accelerator.device)
