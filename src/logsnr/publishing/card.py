@@ -209,7 +209,7 @@ def _brings(published: Published) -> str:
 
 
 def _summary(published: Published) -> str:
-    words, network, training = published.words, published.network, published.training
+    words, network, training = published.words, published.parts.trunk(published.network), published.training
     parameters = sum(p.numel() for p in network.parameters()) / 1e6
     what = f"A diffusion model that draws {words.draws}"
     if published.classes:
@@ -223,9 +223,10 @@ def _summary(published: Published) -> str:
         start = f", starting from [{base}]({hub_url(base)})," if known else ", starting from another model,"
     cls = type(network)
     of = " of diffusers" if getattr(diffusers, cls.__name__, None) is cls else ""
+    beside = ", and a text encoder" if published.prompts else ""
     return (
-        f"{what}. It is a `{cls.__name__}`{of} with {parameters:.2f} M parameters, trained{start} with logsnr, a "
-        "package for diffusion models of one's own data."
+        f"{what}. It is a `{cls.__name__}`{of} with {parameters:.2f} M parameters{beside}, trained{start} with logsnr, "
+        "a package for diffusion models of one's own data."
     )
 
 
