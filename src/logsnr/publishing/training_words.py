@@ -25,6 +25,7 @@ def settings_rows(published: Published, training: Training) -> list[tuple[str, s
     """The rows of the short table of settings."""
     config, options = training.config, training.config.train
     objective, condition = config.objective, config.condition
+    optimiser = "Muon, and AdamW for what is no matrix" if options.optimizer == "muon" else "AdamW"
     rows = [
         ("schedule", f"{config.schedule.name}, {config.schedule.num_train_timesteps:,} steps"),
         ("target", target(config.schedule.prediction_type, published.parts.noun)),
@@ -32,7 +33,10 @@ def settings_rows(published: Published, training: Training) -> list[tuple[str, s
         if isinstance(objective, ConsistencyConfig)
         else ("loss weighting", _weighting_text(objective)),
         *published.words.settings,
-        ("optimiser", f"AdamW, learning rate {options.learning_rate:g}, {options.lr_warmup_steps} steps of warm-up"),
+        (
+            "optimiser",
+            f"{optimiser}, learning rate {options.learning_rate:g}, {options.lr_warmup_steps} steps of warm-up",
+        ),
         ("weights", f"averaged, decay {options.ema_decay:g}"),
         ("seed", str(options.seed)),
     ]
