@@ -62,7 +62,7 @@ def _main(argv: list[str]) -> int:
     from logsnr.models.schedules import resolve_scheduler_class
     from logsnr.sampling.sample import choose_device, prepare, sample, sampler_in_words, steps_of, write
     from logsnr.tasks.load import load
-    from logsnr.tasks.parts import parts_of_pipeline
+    from logsnr.tasks.parts import CHOICES, parts_of_pipeline
     from logsnr.training.runs import size_in_words
 
     options = arguments.options
@@ -79,7 +79,10 @@ def _main(argv: list[str]) -> int:
     choices = parts.choices(pipeline)
     given = getattr(options, parts.option)
     if choices and given is None:
-        print(f"In turn: {listed(choices[: options.num])} (or give --{parts.option.replace('_', '-')})")
+        print(
+            f"{CHOICES[parts.option][0]}, in turn: {listed(choices[: options.num])} (or give "
+            f"--{parts.option.replace('_', '-')})"
+        )
     if arguments.dry_run:
         print(
             f"Would make {options.num} {parts.noun}s of seeds from {options.seed} in {arguments.out}, in "

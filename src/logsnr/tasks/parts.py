@@ -31,6 +31,10 @@ Facts = Mapping[str, Any]
 """What of the data belongs to a model, as JSON: the arguments of its pipeline beside the components."""
 
 
+CHOICES = {"class_labels": ("Classes", "a class"), "prompts": ("Prompts", "a text")}
+"""By the option of `SampleOptions` that names them: what they are called, and what a model of one is told."""
+
+
 class Parts(abc.ABC):
     """A kind of data. What isn't abstract has an answer for a kind without conditions and without a stock form."""
 
@@ -94,6 +98,12 @@ class Parts(abc.ABC):
     def asked(self, conditions: Sequence[Mapping[str, Any]], data: SeededData[Any]) -> Mapping[str, list[Any]]:
         """What draws samples of these conditions of the data's examples: arguments of the pipeline, one value each."""
         return {keyword: [condition[keyword] for condition in conditions] for keyword in conditions[0]}
+
+    def refuse_foreign(self, options: SampleOptions) -> None:
+        """Raise ModelError where `options` ask in a way that this kind doesn't know."""
+        for name, (_, told) in CHOICES.items():
+            if name != self.option and getattr(options, name) is not None:
+                raise ModelError(f"{name} is for models that are told {told}, and this one isn't. Leave it out.")
 
     def choices(self, pipeline: Any) -> list[str]:
         """Names of all there is to ask for, in the order in which it is drawn where nobody asks; empty where there is
