@@ -23,7 +23,7 @@ The environment of --peer is described in deepinv_restoration.py, the tiles in p
         --model.dropout 0 --train.optimizer muon --train.learning-rate 5e-3 --train.ema-decay 0.999 \\
         --objective.weighting.name sigmoid --train.num-steps 1800
 
-in 20 minutes on two cores. What is there in --out already isn't made again: a run that was stopped goes on.
+What is there in --out already isn't made again: a run that was stopped goes on.
 
 Tried where deepinv is ahead, on the digits at 50 evaluations and the tiles at 20, and not kept: a gradient of dps that
 is weighed by the likelihood or that fades below the noise of the measurement, its clipped estimate, steps of first

@@ -209,20 +209,12 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
         """
         if not isinstance(prompts, list) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
             raise ValueError(f"prompts must be a list of one or more strings, and is {prompts!r}.")
-        texts = [prompt.lower().strip() for prompt in prompts]
+        texts = [shown(prompt) for prompt in prompts]
         distinct = list(dict.fromkeys(texts))
         for text in distinct:
             if lost := self._lost(text):
                 warnings.warn(f"prompt {text!r} has more than 77 tokens; cut off: {lost!r}.", stacklevel=3)
-        tokens = self.tokenizer(
-            distinct,
-            padding="max_length",
-            max_length=MAX_TOKENS,
-            truncation=True,
-            add_special_tokens=True,
-            return_attention_mask=True,
-            return_tensors="pt",
-        ).to(self._execution_device)
+        tokens = tokenized(self.tokenizer, distinct).to(self._execution_device)
         embeds = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
         return torch.as_tensor(embeds[[distinct.index(text) for text in texts]])
 
@@ -335,6 +327,24 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
             what=f"{kind} images of {config.sample_size} pixels a side",
             steps=min(50, self.scheduler.config.num_train_timesteps),
         )
+
+
+def shown(prompt: str) -> str:
+    """A prompt as the text encoder is shown it."""
+    return prompt.lower().strip()
+
+
+def tokenized(tokenizer: Any, prompts: list[str]) -> Any:
+    """`input_ids` and `attention_mask`, int64, (prompts, 77) each, as `IFPipeline` has them."""
+    return tokenizer(
+        [shown(prompt) for prompt in prompts],
+        padding="max_length",
+        max_length=MAX_TOKENS,
+        truncation=True,
+        add_special_tokens=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
 
 
 def _width(config: Any) -> int:

@@ -20,22 +20,17 @@ class Caption:
     """The conditioner of a network that is told a text.
 
     Args:
-        null: `input_ids` and `attention_mask` of "", int64, (length,) each.
+        null: `input_ids` and `attention_mask` of "", int64, (1, length) each.
+        prompts: those of captions to draw where nobody asks for any, (captions, length) each.
         encode: a frozen encoder: input_ids and attention_mask, (n, length) each -> hidden states (n, length, width),
             which the network gets as `encoder_hidden_states`. None where the network takes the tokens itself.
-        prompts: tokens of captions to draw where nobody asks for any, (captions, length) each.
     """
 
     def __init__(
-        self,
-        null: Condition,
-        encode: Callable[[Tensor, Tensor], Tensor] | None = None,
-        prompts: Condition | None = None,
+        self, null: Condition, prompts: Condition, encode: Callable[[Tensor, Tensor], Tensor] | None = None
     ) -> None:
-        self._encode = encode
-        self._null_tokens = {name: null[name][None] for name in _KEYWORDS}
-        self._prompts = self._null_tokens if prompts is None else prompts
-        self._null = self._encoded(self._null_tokens)
+        self._encode, self._prompts = encode, prompts
+        self._null = self._encoded(null)
 
     def _encoded(self, tokens: Condition) -> Condition:
         if self._encode is None:

@@ -21,7 +21,7 @@ from logsnr.data.seeded import Example, SeededData
 from logsnr.data.source import Labels, OpenedSource
 from logsnr.data.sources import open_source
 from logsnr.settings.image import DataConfig
-from logsnr.settings.picture import PictureConfig
+from logsnr.settings.picture import COLOURS, PictureConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ class ImageExamples:
 
     def described(self, condition: str) -> str:
         """The summary, with these words for what they are conditioned on."""
-        kind = {1: "gray", 3: "RGB", 4: "RGBA"}[self.channels]
+        kind = COLOURS[self.channels]
         since = f" (since {self.deep_image} is)" if self.deep_image else ""
         enlarged = f"; {_count(self.num_enlarged, 'smaller image')} enlarged" if self.num_enlarged else ""
         skipped = f"; {_count(len(self.skipped), 'unreadable file')} skipped" if self.skipped else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,21 @@ def make_unet(
             dropout=model.dropout,
             num_class_embeds=num_class_embeds(class_names),
         )
-    _begin_at_zero(unet)
+    begin_at_zero(unet)
     return unet
 
 
-def _begin_at_zero(unet: UNet2DModel) -> None:
+def begin_at_zero(unet: Any) -> None:
     """Have each residual block pass on what it gets, and the network predict 0, until they have learned better
     (Dhariwal and Nichol 2021, arXiv 2105.05233, whose U-Net does so; diffusers' doesn't)."""
     last = [module.conv2 for module in unet.modules() if isinstance(module, ResnetBlock2D)]
     for parameter in (parameter for convolution in (*last, unet.conv_out) for parameter in convolution.parameters()):
         torch.nn.init.zeros_(parameter)
+
+
+def portable_config(network: Any) -> dict[str, Any]:
+    """The network's own configuration, without the keys that say where it was loaded from."""
+    return {key: value for key, value in network.config.items() if not key.startswith("_")}
 
 
 def unlearned(source: str, schedule: BetaScheduler) -> list[str]:
@@ -124,10 +130,16 @@ def _start_from(source: str, data: DataConfig, class_names: list[str] | None, ou
         "sample_size": ("data.resolution", data.resolution),
         "num_class_embeds": ("the number of classes plus 1", num_class_embeds(class_names)),
     }
+    require_equal(source, unet, wanted)
+    return unet
+
+
+def require_equal(source: str, unet: Any, wanted: Mapping[str, tuple[str, Any]]) -> None:
+    """Raise ConfigError where the U-Net that a run begins with has another value of a key of its configuration than is
+    `wanted`, which says by what: `{"in_channels": ("data.channels", 3)}`."""
     for key, (name, value) in wanted.items():
         if unet.config[key] != value:
             raise ConfigError(
                 f"model.init_from: the U-Net of {source} has {key} {unet.config[key]}, and {name} is {value}. "
                 "They must be equal."
             )
-    return unet

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from logsnr.models.text_encoders import LENGTH, TextEncoder, Tokenizer
+from logsnr.models.networks import begin_at_zero, portable_config
+from logsnr.models.text_encoders import TextEncoder, Tokenizer
+from logsnr.pipelines.pipeline_text_to_image import MAX_TOKENS
 from logsnr.settings.text_to_image import CaptionedDataConfig, PromptedModelConfig
 
 _WIDTH, _LAYERS, _HEADS, _VOCABULARY = 128, 2, 4, 2000
@@ -43,15 +44,15 @@ class PromptedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.unet = UNet2DConditionModel.from_config(unet_config)
         self.text_encoder = None if vocabulary is None else _new_encoder(len(vocabulary))
         self.frozen: list[TextEncoder] = []  # in a list, so that it isn't taken for a part
+        self.prompts: list[str] = []  # some that it can be asked for
 
     @classmethod
-    def of(cls, unet: Any, encoder: TextEncoder) -> PromptedUNet:
-        """Around a trained network and its encoder, which is no longer trained."""
+    def of(cls, unet: Any, encoder: TextEncoder, prompts: Sequence[str] = ()) -> PromptedUNet:
+        """Around a trained network and its encoder, which is no longer trained, and some prompts."""
         network = cls.__new__(cls)
         nn.Module.__init__(network)
-        network.unet, network.text_encoder, network.frozen = unet, None, [encoder]
-        config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
-        network.register_to_config(unet_config=config, vocabulary=None)  # type: ignore[no-untyped-call]
+        network.unet, network.text_encoder, network.frozen, network.prompts = unet, None, [encoder], list(prompts)
+        network.register_to_config(unet_config=portable_config(unet), vocabulary=None)  # type: ignore[no-untyped-call]
         return network
 
     def learn(self, vocabulary: list[str]) -> None:
@@ -116,7 +117,7 @@ def make_prompted_unet(
             resnet_time_scale_shift=model.resnet_time_scale_shift,
             dropout=model.dropout,
         )
-        _begin_at_zero(unet)
+        begin_at_zero(unet)
         config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
         network: PromptedUNet = PromptedUNet(
             unet_config=config, vocabulary=vocabulary
@@ -124,14 +125,6 @@ def make_prompted_unet(
         network.unet = unet
     network.frozen = [] if encoder is None else [encoder]
     return network
-
-
-def _begin_at_zero(unet: UNet2DConditionModel) -> None:
-    """Have each residual block pass on what it gets, and the network predict 0 (Dhariwal and Nichol 2021, arXiv
-    2105.05233)."""
-    last = [module.conv2 for module in unet.modules() if isinstance(module, ResnetBlock2D)]
-    for parameter in (parameter for convolution in (*last, unet.conv_out) for parameter in convolution.parameters()):
-        nn.init.zeros_(parameter)
 
 
 # An encoder that is trained along
@@ -143,7 +136,7 @@ def _new_encoder(vocabulary: int) -> Any:
 
     config = transformers.DistilBertConfig(
         vocab_size=vocabulary,
-        max_position_embeddings=LENGTH,
+        max_position_embeddings=MAX_TOKENS,
         dim=_WIDTH,
         n_layers=_LAYERS,
         n_heads=_HEADS,

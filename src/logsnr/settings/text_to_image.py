@@ -9,7 +9,7 @@ import tyro
 
 from logsnr.base.errors import ConfigError
 from logsnr.settings.kind import Kind
-from logsnr.settings.picture import PictureConfig
+from logsnr.settings.picture import PictureConfig, require_fit, require_levels
 from logsnr.settings.rules import require
 
 
@@ -63,42 +63,16 @@ class PromptedModelConfig:
     """Start from the network of this model folder or Hub repo (its architecture and text encoder are taken over)."""
 
     def __post_init__(self) -> None:
-        levels = len(self.block_out_channels)
-        require(levels >= 1, "model.block_out_channels", "at least one level", self.block_out_channels)
-        if bad := [c for c in self.block_out_channels if c % self.norm_num_groups]:
-            raise ConfigError(
-                f"model.norm_num_groups must divide every entry of model.block_out_channels, and "
-                f"{self.norm_num_groups} doesn't divide {bad[0]}."
-            )
-        rule = f"among 0..{levels - 1}, the levels of block_out_channels"
-        within = all(0 <= level < levels for level in self.attention_levels)
-        require(within, "model.attention_levels", rule, self.attention_levels)
-        attending = {*self.attention_levels, levels - 1}  # the middle has the last level's channels
-        if bad := [
-            self.block_out_channels[k]
-            for k in sorted(attending)
-            if self.block_out_channels[k] % self.attention_head_dim
-        ]:
+        require_levels(self)
+        require(self.attention_head_dim >= 1, "model.attention_head_dim", "at least 1", self.attention_head_dim)
+        attending = {*self.attention_levels, len(self.block_out_channels) - 1}  # the middle has the last level's
+        channels = [self.block_out_channels[level] for level in sorted(attending)]
+        if bad := [c for c in channels if c % self.attention_head_dim]:
             raise ConfigError(
                 f"model.attention_head_dim must divide the channels of every level with attention, and "
                 f"{self.attention_head_dim} doesn't divide {bad[0]}."
             )
         require(self.cross_attention_dim >= 1, "model.cross_attention_dim", "at least 1", self.cross_attention_dim)
-        require(self.layers_per_block >= 1, "model.layers_per_block", "at least 1", self.layers_per_block)
-        require(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
-
-
-def _check(data: CaptionedDataConfig, model: PromptedModelConfig) -> None:
-    """Raise ConfigError where the network can't take pictures of this size. (That of `init_from` isn't known here.)"""
-    levels = len(model.block_out_channels)
-    divisor, resolution = 2 ** (levels - 1), data.resolution
-    if model.init_from is None and resolution % divisor:
-        below, above = resolution // divisor * divisor, -(-resolution // divisor) * divisor
-        nearest = f"{below} or {above}" if below else f"{above}"
-        raise ConfigError(
-            f"data.resolution must be a multiple of {divisor} for the {levels} levels of model.block_out_channels, and "
-            f"is {resolution}. Use {nearest}, or fewer levels."
-        )
 
 
 TEXT_TO_IMAGE = Kind(
@@ -114,5 +88,5 @@ TEXT_TO_IMAGE = Kind(
     },
     captioned=True,
     bundled=frozenset({"minilm", "scratch"}),
-    check=_check,
+    check=require_fit,
 )

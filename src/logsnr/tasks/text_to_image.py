@@ -22,7 +22,7 @@ from logsnr.data.seeded import SeededData, Split
 from logsnr.folders.model_folder import INDEX, NETWORK, PROMPTS, read_json_object
 from logsnr.media.image import ImageMedium
 from logsnr.models.locate import locate
-from logsnr.models.networks import load_network
+from logsnr.models.networks import load_network, require_equal
 from logsnr.models.precision import fast_attention
 from logsnr.models.prompted import PromptedUNet, fitted_vocabulary, make_prompted_unet, word_pieces
 from logsnr.models.text_encoders import Remembered, TextEncoder, Tokenizer, open_text_encoder
@@ -77,7 +77,7 @@ class TextToImageParts(Parts):
 
     def network_of(self, pipeline: TextToImagePipeline) -> PromptedUNet:
         encoder = TextEncoder(Tokenizer(pipeline.tokenizer), pipeline.text_encoder)
-        network: PromptedUNet = PromptedUNet.of(pipeline.unet, encoder)
+        network: PromptedUNet = PromptedUNet.of(pipeline.unet, encoder, self.choices(pipeline))
         return network
 
     def pipeline(self, network: PromptedUNet, scheduler: Any, facts: Facts) -> TextToImagePipeline:
@@ -103,12 +103,14 @@ class TextToImageParts(Parts):
 
     def conditioner(self, network: PromptedUNet, data: SeededData[Any] | None = None) -> Conditioner:
         encoder = network.encoder
+        prompts = self.facts(data)["prompts"] if data is not None else network.prompts
+        tokens = encoder.tokenizer.tensors(prompts or [""])
         if network.text_encoder is not None:
-            return Caption(encoder.tokenizer.null)
+            return Caption(encoder.tokenizer.null, tokens)
         remembered = Remembered(encoder)
         if data is not None:
             remembered.remember(*data.examples.unique_tokens())
-        return Caption(encoder.tokenizer.null, remembered)
+        return Caption(encoder.tokenizer.null, tokens, remembered)
 
     def arguments(self, pipeline: TextToImagePipeline, options: SampleOptions) -> Mapping[str, list[str]]:
         """Prompts, taken in turn."""
@@ -168,12 +170,7 @@ def _start_from(config: RunConfig, encoder: TextEncoder | None, vocabulary: list
         "out_channels": ("what schedule.variance_type asks for", data.channels * (2 if learned_variance else 1)),
         "sample_size": ("data.resolution", data.resolution),
     }
-    for key, (name, value) in wanted.items():
-        if unet.config[key] != value:
-            raise ConfigError(
-                f"model.init_from: the U-Net of {source} has {key} {unet.config[key]}, and {name} is {value}. "
-                "They must be equal."
-            )
+    require_equal(source, unet, wanted)
     same = base.digest == encoder.digest if encoder is not None else base.tokenizer.vocabulary == vocabulary
     if not same:
         raise ConfigError(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from logsnr.settings.picture import COLOURS
 from logsnr.settings.text_to_image import TEXT_TO_IMAGE, CaptionedDataConfig
 from logsnr.tasks.words import CardWords, DataOrigin
-
-_COLOURS = {1: "gray", 3: "RGB", 4: "RGBA"}
 
 
 def origin(data: CaptionedDataConfig) -> DataOrigin:
@@ -26,7 +25,7 @@ def card_words(unet: Any, prompts: list[str], encoder: Any, data: str) -> CardWo
         limits.append('It was trained at 16 bits; PNGs of the pipeline have 8, and `output_type="np"` gives floats.')
     asked = f"prompt={json.dumps(prompts[:3] or [''], ensure_ascii=False)}"
     return CardWords(
-        draws=f"{_COLOURS[unet.config.in_channels]} images of {size} by prompt",
+        draws=f"{COLOURS[unet.config.in_channels]} images of {size} by prompt",
         task="text-to-image",
         tags=("pixel-space",),
         limits=tuple(limits),

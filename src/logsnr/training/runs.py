@@ -19,6 +19,7 @@ from logsnr.folders.checkpoint import Checkpoint, load_latest
 from logsnr.folders.model_folder import forms, is_model, save_model
 from logsnr.folders.run_folder import CONFIG, is_run, read_run
 from logsnr.models.denoiser import Denoiser
+from logsnr.models.networks import portable_config
 from logsnr.models.precision import precision_in_words, resolve_precision
 from logsnr.models.schedules import make_scheduler
 from logsnr.objectives.build import make_objective
@@ -138,11 +139,6 @@ def _require_replaceable(*folders: Path) -> None:
     for folder in folders:
         if folder.exists() and not is_model(folder):
             raise ConfigError(f"{folder} exists and is no model; it would be replaced. Name another --out.")
-
-
-def portable_config(network: Any) -> dict[str, Any]:
-    """The network's own configuration, without the keys that say where it was loaded from."""
-    return {key: value for key, value in network.config.items() if not key.startswith("_")}
 
 
 def size_in_words(network: Any) -> str:

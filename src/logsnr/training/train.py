@@ -32,6 +32,7 @@ from logsnr.base.seeds import sample_seed
 from logsnr.base.threads import Pace, keep
 from logsnr.folders.checkpoint import Checkpoint, Tensors, load_latest, save_checkpoint
 from logsnr.folders.run_folder import CONFIG
+from logsnr.models.networks import portable_config
 from logsnr.models.precision import precision_in_words, resolve_precision
 from logsnr.objectives.objective import Objective
 from logsnr.settings.presets import require_config
@@ -45,7 +46,6 @@ from logsnr.training.runs import (
     claim,
     export_model,
     hold,
-    portable_config,
     require_place,
     require_tracker,
     size_in_words,
