@@ -6,8 +6,8 @@
     python benchmarks/time_to_quality.py tiles --source data/tiles --out quality
     python benchmarks/time_to_quality.py --table --out quality > benchmarks/time_to_quality.md
 
-(`benchmarks/pictures.py` makes the folders.) Each training has --seconds on one core (taskset), ten minutes by default;
-two run side by side. What is compared:
+(`benchmarks/pictures.py` makes the folders.) Each training has --seconds on one core (taskset), ten minutes by default:
+seconds that the processor worked for it, so that a busy machine changes little. Two run side by side. What is compared:
 
 - ours: the recipe of the presets, with classes where there are; a run of its own for a tenth and for a third of the
   seconds; and without classes;
@@ -108,9 +108,9 @@ def train(data: str, source: str | None, name: str, seconds: float, out: Path) -
     marks = [round(mark * training.steps) for mark in MARKS] if name in ("ours", "before", "diffusers 1e-4") else []
     clock, curve = 0.0, []
     for _ in tqdm(range(training.steps), name, mininterval=10):
-        begun = time.perf_counter()
+        begun = time.process_time()
         training.advance()
-        clock += time.perf_counter() - begun
+        clock += time.process_time() - begun
         if training.step in marks:
             figures = look(training, extractor, real, SAMPLES // 2)
             curve.append({"seconds": clock, "images": training.step * recipe.batch, **figures})
@@ -131,9 +131,9 @@ def _pace(data: str, source: str | None, recipe: Recipe) -> float:
     """Seconds a step, in a training of its own."""
     trial, spans = Training(data, source, recipe, 1000, torch.device("cpu")), []
     for _ in range(25):
-        begun = time.perf_counter()
+        begun = time.process_time()
         trial.advance()
-        spans.append(time.perf_counter() - begun)
+        spans.append(time.process_time() - begun)
     return float(np.mean(spans[5:]))
 
 
