@@ -438,18 +438,30 @@ def _print_confusions(
             print(f"{row:10}" + "".join(f"{table[row, column]:10}" for column in columns))
 
 
-def sheet(path: Path, seed: int, side: int = 8, scale: int = 4) -> None:
-    """A PNG of the first training pictures in rows, each pixel 4x4, and their captions on stdout."""
+def tiled(pictures: Sequence[NDArray[np.uint8]], side: int = 8, scale: int = 4) -> Image.Image:
+    """Pictures (32, 32, 3) in rows of `side`, each pixel 4x4."""
     step = SIZE * scale + scale
-    whole = Image.new("RGB", (side * step, side * step), "gray")
-    for index in range(side**2):
-        generator = np.random.default_rng((seed, index))
-        attributes = choose(generator, training())
-        picture = Image.fromarray(draw(attributes, generator)[0])
+    whole = Image.new("RGB", (side * step, -(-len(pictures) // side) * step), "gray")
+    for index, picture in enumerate(pictures):
         row, column = divmod(index, side)
-        whole.paste(picture.resize((SIZE * scale,) * 2, Image.Resampling.NEAREST), (column * step, row * step))
+        large = Image.fromarray(picture).resize((SIZE * scale,) * 2, Image.Resampling.NEAREST)
+        whole.paste(large, (column * step, row * step))
+    return whole
+
+
+def print_captions(asked: Sequence[Attributes], side: int = 8) -> None:
+    """The captions of such pictures, a line each."""
+    for index, attributes in enumerate(asked):
+        row, column = divmod(index, side)
         print(f"row {row + 1}, picture {column + 1}: {attributes.caption}")
-    whole.save(path)
+
+
+def sheet(path: Path, seed: int, num: int = 64) -> None:
+    """A PNG of the first training pictures, and their captions on stdout."""
+    generators = [np.random.default_rng((seed, index)) for index in range(num)]
+    asked = [choose(generator, training()) for generator in generators]
+    tiled([draw(*each)[0] for each in zip(asked, generators, strict=True)]).save(path)
+    print_captions(asked)
 
 
 def main() -> None:
