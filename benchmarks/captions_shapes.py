@@ -28,6 +28,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import shapes
@@ -35,7 +36,7 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.training_utils import EMAModel
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -47,6 +48,9 @@ from logsnr.sampling.sample import SDE
 from logsnr.tasks.text_to_image import TEXT_TO_IMAGES
 
 NAMES = ("colour", "shape", "count", "relation")
+Right = Mapping[str, tuple[int, int]]
+"""By attribute, how many pictures are right, and of how many that were asked for it."""
+Row = tuple[str, Right]
 
 
 def measure(source: str, data: Path, num: int, scales: Sequence[float], steps: int, sheet: Path | None) -> None:
@@ -57,7 +61,8 @@ def measure(source: str, data: Path, num: int, scales: Sequence[float], steps: i
     two = [each for each in asked if each.relation is not None][:num]
     pipeline = logsnr.load(source)
 
-    drawn, tables = {}, ([], [])
+    drawn: dict[float, Tensor] = {}
+    tables: tuple[list[Row], list[Row]] = ([], [])
     for scale in scales:
         prompts = [each.caption for each in (*two, *one)]
         options = logsnr.SampleOptions(
@@ -84,18 +89,18 @@ def measure(source: str, data: Path, num: int, scales: Sequence[float], steps: i
         shapes.print_captions(two[:64])
 
 
-def rights(found: Sequence[Sequence[shapes.Found]], asked: Sequence[shapes.Attributes]) -> dict[str, tuple[int, int]]:
-    """How many pictures are right in each attribute, of how many that were asked for it."""
+def rights(found: Sequence[Sequence[shapes.Found]], asked: Sequence[shapes.Attributes]) -> Right:
+    """How often what was found is what was asked for."""
     each = [shapes.agreement(*pair) for pair in zip(found, asked, strict=True)]
     of = {name: [right[name] for right in each if name in right] for name in NAMES}
     return {name: (sum(values), len(values)) for name, values in of.items() if values}
 
 
-def mean_share(right: Mapping[str, tuple[int, int]]) -> float:
+def mean_share(right: Right) -> float:
     return float(np.mean([count / of for count, of in right.values()]))
 
 
-def markdown(rows: Sequence[tuple[str, Mapping[str, tuple[int, int]]]]) -> str:
+def markdown(rows: Sequence[Row]) -> str:
     """A row a scale, a column an attribute: the share in percent, and its interval."""
     names = list(rows[0][1])
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
@@ -135,7 +140,7 @@ def train_theirs(arguments: argparse.Namespace) -> None:
     if isinstance(encode, Remembered):
         encode.remember(*data.examples.unique_tokens())
 
-    schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
+    schedule: Any = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=arguments.learning_rate, betas=(0.9, 0.999), weight_decay=1e-2)
     ema = EMAModel(unet.parameters(), foreach=True)
     step, order = 0, torch.empty(0, dtype=torch.long)

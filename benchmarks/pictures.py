@@ -88,7 +88,9 @@ def emoji_names(package: Path, out: Path, wheel: Path, size: int) -> int:
     (out / "images").mkdir(parents=True, exist_ok=True)
     listed = json.loads(zipfile.ZipFile(wheel).read("emoji/unicode_codes/emoji.json"))
     names = {sequence.replace(STYLED, ""): each["en"] for sequence, each in listed.items()}
-    rows, bases, groups = [], {}, {}
+    rows: list[list[str]] = []
+    bases: dict[str, tuple[str, bytes]] = {}
+    groups: dict[bytes, str] = {}
     for entry, picture in google(package):
         caption = caption_of(names[characters(entry["unified"])], entry["subcategory"])
         base = caption if not entry["tones"] else bases[entry["short_name"]][0]
