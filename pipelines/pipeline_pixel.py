@@ -6,12 +6,10 @@ x_T ~ N(0, σ_init² I), σ_init = `scheduler.init_noise_sigma`, and goes throug
     model_output = unet(scheduler.scale_model_input(x, t), t, class_labels)
     x            = scheduler.step(model_output, t, x)
 
-Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, eq. 6): one network is trained with and without
-its label, and ε = ε_null + w (ε_class − ε_null). Their w is ours minus 1: here w = 1 is the plain conditional model
-and w = 0 the unconditional one. For given x_t, the targets ε, v, x_0 and x_0 − ε are affine functions of each
-other, and an affine map commutes with this combination (its two weights sum to 1): the same line serves all four.
+Guidance (the file of that name): a network that is trained with and without its label is led away from what it says
+without, and any network from what a weaker one says. w = 1 is the plain model.
 
-This file is copied, with the one that it loads, into the folders that it saves, and loaded from there as remote code.
+This file is copied, with those that it loads, into the folders that it saves, and loaded from there as remote code.
 """
 
 from __future__ import annotations
@@ -24,7 +22,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffusers
-import numpy as np
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
@@ -33,6 +30,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
+from .guidance import Guidance, require_guidance
 from .pixel_sampling import Callback, PixelSampling, Seed, is_stock, rewrite_json, sources, warn_of_ddpm
 
 _CARD = """---
@@ -126,6 +124,8 @@ class PixelDiffusionPipeline(PixelSampling, DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
+        guider: Any = None,
+        guide: Any = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Sample images. Raises `ValueError` for every argument out of its range.
 
@@ -144,13 +144,15 @@ class PixelDiffusionPipeline(PixelSampling, DiffusionPipeline):
         callback_on_step_end: called as `f(pipe, step, timestep, {name: tensor})` after each evaluation, with the
             tensors named in `callback_on_step_end_tensor_inputs` ("sample", "model_output"); returns a dictionary,
             whose "sample" is taken over.
+        guider: one of diffusers.guiders that mixes two outputs, in the place of guidance_scale: guidance in a part of
+            the steps, rescaled, projected.
+        guide: a loaded pipeline of a weaker model of the same data, to be led away from in the place of the null label
+            (autoguidance); of a model without classes too.
 
         Noise and scheduler work in float32 (float64 with a float64 unet); the unet sees its own dtype.
         """
-        batch, labels = self._batch_and_labels(batch_size, class_labels, guidance_scale, self._execution_device)
         images = self._draw(
-            batch,
-            {} if labels is None else {"class_labels": labels},
+            *self._batch_and_guidance(batch_size, class_labels, guidance_scale, guider, guide),
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             generator=generator,
@@ -186,34 +188,37 @@ class PixelDiffusionPipeline(PixelSampling, DiffusionPipeline):
             raise ValueError(f"class_labels must be in 0..{self.num_classes - 1}, and has {label}.")
         return int(label)
 
-    def _batch_and_labels(
+    def _batch_and_guidance(
         self,
         batch_size: int | None,
         class_labels: list[int | str] | int | str | None,
         guidance_scale: float,
-        device: torch.device,
-    ) -> tuple[int, torch.Tensor | None]:
+        guider: Any,
+        guide: Any,
+    ) -> tuple[int, Guidance]:
+        """The number of images, and what the unet is told of each."""
         if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
             raise ValueError(f"batch_size must be 1 or more, and is {batch_size}.")
-        if not np.isfinite(guidance_scale):
-            raise ValueError(f"guidance_scale must be finite, and is {guidance_scale}.")
+        guided = require_guidance(self, guidance_scale, guider, guide)
         if class_labels is None:
-            if guidance_scale not in (0, 1):
-                what = "class_labels" if self.num_classes is not None else "a class-conditional model"
-                raise ValueError(f"guidance_scale needs {what}, and is {guidance_scale}. Leave it at 1.")
-            batch = batch_size or 1
-            return batch, None if self.num_classes is None else torch.full((batch,), self.num_classes, device=device)
-        ids = self.get_label_ids(class_labels)
-        assert self.num_classes is not None
-        if not ids:
-            raise ValueError("class_labels must name at least one class, and is empty.")
-        if not isinstance(class_labels, list | tuple):
-            ids = ids * (batch_size or 1)
-        if batch_size not in (None, len(ids)):
-            raise ValueError(f"batch_size must be the number of class_labels, {len(ids)}, and is {batch_size}.")
-        null = [self.num_classes] * len(ids)
-        chosen = ids if guidance_scale == 1 else null if guidance_scale == 0 else null + ids
-        return len(ids), torch.tensor(chosen, device=device)
+            if guided and guide is None:
+                what = "class_labels" if self.num_classes is not None else "a class-conditional model, or a guide"
+                raise ValueError(f"{guided} needs {what}. Leave it out.")
+            batch, ids = batch_size or 1, None
+        else:
+            ids = self.get_label_ids(class_labels)
+            if not ids:
+                raise ValueError("class_labels must name at least one class, and is empty.")
+            if not isinstance(class_labels, list | tuple):
+                ids = ids * (batch_size or 1)
+            if batch_size not in (None, len(ids)):
+                raise ValueError(f"batch_size must be the number of class_labels, {len(ids)}, and is {batch_size}.")
+            batch = len(ids)
+        if self.num_classes is None:
+            return batch, Guidance({}, None if guide is None else {}, guide and guide.unet, guider)
+        null = torch.full((batch,), self.num_classes, device=self._execution_device)
+        own = {"class_labels": null if ids is None else torch.tensor(ids, device=self._execution_device)}
+        return batch, Guidance(own, {"class_labels": null} if guide is None else own, guide and guide.unet, guider)
 
     # -- Folders that travel -------------------------------------------------------------------------------------
 

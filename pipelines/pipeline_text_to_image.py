@@ -5,14 +5,14 @@ A prompt becomes 77 vectors, e = encoder(tokens of the prompt), which the unet a
     model_output = unet(scheduler.scale_model_input(x, t), t, e)
     x            = scheduler.step(model_output, t, x)
 
-Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, eq. 6): ε = ε_null + w (ε_prompt − ε_null). Null is the
-empty prompt "", or a negative prompt. w = 1 is the plain conditional model and w = 0 the null one alone.
+Guidance (the file of that name) leads away from what the unet says of the empty prompt "", of a negative prompt, or
+from what a weaker model says of the prompt. w = 1 is the plain model.
 
 All this is as in diffusers' `IFPipeline`: a prompt is lower-cased, stripped and padded to 77 tokens, and no mask
 reaches the cross-attention. So a model folder is an `IFPipeline`, which needs no code of ours. Without a mask the
 vectors of the padding say something too: a model must be trained as it is sampled.
 
-This file is copied, with the one that it loads, into the folders that it saves.
+This file is copied, with those that it loads, into the folders that it saves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.deepfloyd_if.pipeline_if import IFPipeline
@@ -33,6 +32,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineO
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .guidance import Guidance, require_guidance
 from .pixel_sampling import Callback, PixelSampling, Seed, is_stock, rewrite_json, sources, warn_of_ddpm
 
 MAX_TOKENS = 77
@@ -138,6 +138,8 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
         callback_on_step_end_tensor_inputs: list[str] | None = None,
         prompt_embeds: torch.Tensor | None = None,
         negative_prompt_embeds: torch.Tensor | None = None,
+        guider: Any = None,
+        guide: Any = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Draw images. Raises `ValueError` for every argument out of its range.
 
@@ -162,12 +164,15 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
             whose "sample" is taken over.
         prompt_embeds, negative_prompt_embeds: what `encode_prompt` returns, in place of the prompts; one row for all
             images, or one for each.
+        guider: one of diffusers.guiders that mixes two outputs, in the place of guidance_scale: guidance in a part of
+            the steps, rescaled, projected.
+        guide: a loaded pipeline of a weaker model of the same data, to be led away from in the place of the empty
+            prompt (autoguidance). It reads the prompts by its own encoder.
 
         Noise and scheduler work in float32 (float64 with a float64 unet); the unet sees its own dtype, and the text
         encoder has its own.
         """
-        if not np.isfinite(guidance_scale):
-            raise ValueError(f"guidance_scale must be finite, and is {guidance_scale}.")
+        guided = require_guidance(self, guidance_scale, guider, guide)
         batch = _batch(
             batch_size,
             prompt=prompt,
@@ -177,19 +182,22 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
         )
         given = _rows("prompt", prompt, prompt_embeds, batch)
         null = _rows("negative_prompt", negative_prompt, negative_prompt_embeds, batch)
-        if guidance_scale not in (0, 1) and given is None and null is None:
-            raise ValueError(
-                f"guidance_scale needs a prompt or a negative_prompt, and is {guidance_scale}. Leave it at 1."
-            )
-        if guidance_scale == 1 and null is not None:
+        if guided and given is None and null is None and guide is None:
+            raise ValueError(f"{guided} needs a prompt, a negative_prompt or a guide. Leave it out.")
+        if guide is not None and null is not None:
+            raise ValueError("guide takes the place of negative_prompt, and both are given. Leave one out.")
+        if guidance_scale == 1 and guider is None and null is not None:
             warnings.warn(
                 "negative_prompt has no weight at guidance_scale 1. Use a larger one, such as 3.", stacklevel=3
             )
-        parts = [null] * (guidance_scale != 1) + [given] * (guidance_scale != 0)
-        words = torch.cat([self._embeds(part, batch) for part in parts])
+        weak = None
+        if guide is not None:
+            weak = guide._told(given, batch)
+        elif guided or guidance_scale == 0:
+            weak = self._told(null, batch)
         images = self._draw(
             batch,
-            {"encoder_hidden_states": words.to(self.unet.dtype)},
+            Guidance(self._told(given, batch), weak, guide and guide.unet, guider),
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             generator=generator,
@@ -224,8 +232,12 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
         kept = MAX_TOKENS - self.tokenizer.num_special_tokens_to_add()
         return str(self.tokenizer.decode(tokens[kept:])) if len(tokens) > kept else ""
 
+    def _told(self, rows: list[str] | torch.Tensor | None, batch: int) -> dict[str, torch.Tensor]:
+        """What the unet is told of one prompt for each image; None is the empty one."""
+        return {"encoder_hidden_states": self._embeds(rows, batch).to(self.unet.dtype)}
+
     def _embeds(self, rows: list[str] | torch.Tensor | None, batch: int) -> torch.Tensor:
-        """(batch, 77, width); None is the empty prompt."""
+        """(batch, 77, width)"""
         if isinstance(rows, list) or rows is None:
             return self.encode_prompt(rows or [""] * batch)
         expected = (MAX_TOKENS, _width(self.unet.config))

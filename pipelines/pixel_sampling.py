@@ -85,7 +85,7 @@ class PixelSampling:
     def _draw(
         self,
         batch: int,
-        condition: dict[str, torch.Tensor],
+        guidance: Any,
         *,
         num_inference_steps: int,
         guidance_scale: float,
@@ -96,8 +96,7 @@ class PixelSampling:
         callback_on_step_end: Callback | None,
         callback_on_step_end_tensor_inputs: list[str] | None,
     ) -> Any:
-        """Images of the output type. `condition`: keyword of the unet -> one row an image without guidance, two with
-        it, those of the null condition first."""
+        """Images of the output type. `guidance`: a `Guidance`, of the file of that name beside this one."""
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         tensor_inputs = ["sample"] if callback_on_step_end_tensor_inputs is None else callback_on_step_end_tensor_inputs
@@ -125,7 +124,7 @@ class PixelSampling:
             self.scheduler.noise_sampler_seed = _brownian_seeds(generators, batch)
         self._guidance_scale, self._num_timesteps = guidance_scale, len(self.scheduler.timesteps)
         for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            model_output = self._predict(sample, t, condition)
+            model_output = self._predict(sample, t, guidance, i)
             sample = self.scheduler.step(model_output, t, sample, **step_arguments, return_dict=False)[0]
             if callback_on_step_end is not None:
                 tensors = {"sample": sample, "model_output": model_output}
@@ -136,18 +135,11 @@ class PixelSampling:
         self.maybe_free_model_hooks()
         return images
 
-    def _predict(self, sample: torch.Tensor, t: torch.Tensor, condition: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The model output at timestep t that the scheduler's step takes, guided where there are two rows an image."""
-        x = self.scheduler.scale_model_input(sample, t).to(self.unet.dtype)
-        guided = any(len(rows) != len(x) for rows in condition.values())
-        output = self.unet(torch.cat([x, x]) if guided else x, t, **condition).sample.to(sample.dtype)
-        output = output[:, : self._step_channels(self.scheduler)]
-        if not guided:
-            return torch.as_tensor(output)
-        null, conditional = output.chunk(2)
-        mixed: torch.Tensor = null + self._guidance_scale * (conditional - null)
-        mixed[:, sample.shape[1] :] = conditional[:, sample.shape[1] :]  # learned variance: the conditional's
-        return mixed
+    def _predict(self, sample: torch.Tensor, t: torch.Tensor, guidance: Any, step: int) -> torch.Tensor:
+        """The guided model output at timestep t, which is evaluation `step`, that the scheduler's step takes."""
+        x = self.scheduler.scale_model_input(sample, t)
+        output = guidance.output(self.unet, x, t, self._guidance_scale, step, self._num_timesteps)
+        return torch.as_tensor(output[:, : self._step_channels(self.scheduler)])
 
     def _step_channels(self, scheduler: Any) -> int:
         """How many of the unet's output channels the step of this scheduler takes."""

@@ -14,6 +14,7 @@ from gaussian_unet import MEAN, STD
 from pixel_parts import HONEST, NAMES, final_sample, gaussian, pipeline, unet_2d
 from rounding import assert_same_images
 
+from logsnr.pipelines.guidance import Guidance
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler, LinearBetaScheduler
 
 # These aren't samplers of the data's distribution: two go from image to noise, two are for distilled models.
@@ -126,9 +127,8 @@ def test_learned_variance_is_the_conditional_one_and_is_not_guided() -> None:
     pipe = pipeline(unet_2d(3, out_channels=2), scheduler)
     x, t = torch.randn(2, 1, 8, 8), torch.tensor(500)
     null, label = torch.tensor([3, 3]), torch.tensor([1, 2])
-    pipe._guidance_scale = 2.0
     with torch.no_grad():
-        guided = pipe._predict(x, t, {"class_labels": torch.cat([null, label])})
+        guided = Guidance({"class_labels": label}, {"class_labels": null}).output(pipe.unet, x, t, 2.0, 0, 1)
         of_null, of_label = (pipe.unet(x, t, class_labels=y).sample for y in (null, label))
     torch.testing.assert_close(guided[:, :1], of_null[:, :1] + 2 * (of_label - of_null)[:, :1])
     torch.testing.assert_close(guided[:, 1:], of_label[:, 1:])
@@ -241,7 +241,7 @@ def test_timesteps_of_ones_own() -> None:
         ({"class_labels": "bird"}, "cat, dog, seven"),
         ({"class_labels": []}, "at least one"),
         ({"class_labels": [0, 1], "batch_size": 3}, "batch_size must be the number of class_labels, 2, and is 3"),
-        ({"guidance_scale": 2.0}, "guidance_scale needs class_labels"),
+        ({"guidance_scale": 2.0}, "guidance_scale 2.0 needs class_labels"),
         ({"guidance_scale": float("nan"), "class_labels": 1}, "guidance_scale must be finite"),
     ],
 )
@@ -255,7 +255,7 @@ def test_arguments_that_this_model_or_scheduler_does_not_take() -> None:
     pipe = pipeline(unet_2d(channels=2), DDPMScheduler())
     with pytest.raises(ValueError, match="class-conditional"):
         pipe(class_labels=1, output_type="np")
-    with pytest.raises(ValueError, match="guidance_scale needs a class-conditional model"):
+    with pytest.raises(ValueError, match="needs a class-conditional model, or a guide"):
         pipe(guidance_scale=2.0, output_type="np")
     with pytest.raises(ValueError, match="1, 3 or 4 channels"):
         pipe()

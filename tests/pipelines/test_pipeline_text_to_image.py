@@ -340,7 +340,7 @@ def test_a_repo_has_a_card_and_draws(at_hub: LoopbackHub) -> None:
         ({"negative_prompt": []}, "negative_prompt must hold at least one"),
         ({"negative_prompt": 1.0}, "negative_prompt must be a string"),
         ({"batch_size": 0}, "batch_size must be 1 or more"),
-        ({"guidance_scale": 2.0}, "guidance_scale needs a prompt or a negative_prompt, and is 2"),
+        ({"guidance_scale": 2.0}, "guidance_scale 2.0 needs a prompt, a negative_prompt or a guide"),
         ({"guidance_scale": float("nan")}, "guidance_scale must be finite"),
         ({"prompt": "a", "prompt_embeds": torch.zeros(1, 77, WIDTH)}, "both are given"),
         ({"prompt_embeds": torch.zeros(1, 5, WIDTH)}, rf"must be \(n, 77, {WIDTH}\).*\(1, 5, {WIDTH}\)"),
