@@ -143,7 +143,7 @@ def look(training: Training, data: str, judge: nn.Module | None, images_out: Pat
     found: dict[str, Any] = {"features": extractor.name, "features_hash": extractor.digest}
 
     def draws(guidance: float | None, count: int, shown: dict[str, Any]) -> Tensor:
-        request = Request(STEPS, guidance, 0.0, 250)
+        request = Request(STEPS, {} if guidance is None else {"guidance_scale": guidance}, 0.0, 250)
         made = draw(pipe, request, range(count), {k: v[:count] for k, v in shown.items()}, bar).clamp(0, 1)
         if training.recipe.opaque == "premultiplied":
             made[:, :3] = (made[:, :3] / made[:, 3:].clamp(min=1 / 255)).clamp(0, 1)

@@ -145,12 +145,11 @@ def look(training: Training, extractor: Any, real: Features, count: int, kept: P
     network.eval()
     pipe = task.pipeline(network, task.objective.sampler)
     choose_scheduler(pipe, SampleOptions(steps=STEPS))
-    classes, arguments, guidance = task.data.examples.class_names, {}, None
+    classes, arguments = task.data.examples.class_names, {}
     if training.labels is not None:
         shown = np.array([int(each["class_labels"]) for each in task.data.conditions("train")])
         arguments = {"class_labels": [classes[i] for i in np.random.default_rng(0).choice(shown, count)]}
-        guidance = 1.0
-    made = draw(pipe, Request(STEPS, guidance, 0.0, 100), range(count), arguments, tqdm(disable=True)).clamp(0, 1)
+    made = draw(pipe, Request(STEPS, {}, 0.0, 100), range(count), arguments, tqdm(disable=True)).clamp(0, 1)
     figures = dataclasses.asdict(measure(features_of(extractor, made), real))
     if kept is not None:
         np.save(kept, (made * 255).round().byte().numpy())

@@ -96,7 +96,7 @@ def require_guidance(pipeline: Any, guidance_scale: float, guider: Any, guide: A
 
 def _require_guider(guider: Any, guidance_scale: float) -> None:
     """Raise `ValueError` for a guider that needs more than two outputs, or beside a `guidance_scale`."""
-    from diffusers.guiders import BaseGuidance  # which older versions haven't: only who has one comes here
+    from diffusers.guiders.guider_utils import BaseGuidance  # which older versions haven't: only who has one comes here
 
     if not isinstance(guider, BaseGuidance):
         raise ValueError(f"guider must be one of diffusers.guiders, such as ClassifierFreeGuidance(), and is {guider}.")
@@ -124,8 +124,8 @@ def _require_guide(pipeline: Any, guide: Any) -> None:
     own, other = (each.scheduler.config["prediction_type"] for each in (pipeline, guide))
     if own != other:
         raise ValueError(f"guide must predict {own}, as the model does, and predicts {other}.")
-    betas = [each.scheduler.alphas_cumprod.cpu() for each in (pipeline, guide)]
-    if betas[0].shape != betas[1].shape or not torch.allclose(*betas, atol=1e-6):
+    own, other = (each.scheduler.alphas_cumprod.cpu() for each in (pipeline, guide))
+    if own.shape != other.shape or not torch.allclose(own, other, atol=1e-6):
         raise ValueError("guide must be a model of the same noise schedule, and its alphas_cumprod are others.")
     if pipeline.unet.device != guide.unet.device:
         raise ValueError(f"guide must be on {pipeline.unet.device}, as the model is, and is on {guide.unet.device}.")

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from logsnr.base.files import digest_of, replacing_file
 from logsnr.data.seeded import SeededData, Split
+from logsnr.sampling.guidance import guiding
 from logsnr.sampling.sample import Request, choose_scheduler, draw, sampler_in_words, steps_of
 from logsnr.settings.options import EvaluateOptions
 from logsnr.tasks.parts import Parts, parts_of_pipeline
@@ -53,10 +54,12 @@ def generate(
     choose_scheduler(pipeline, options)
     bits = data.examples.bits
     arguments = asked_like_the_data(parts_of_pipeline(pipeline), data, options.reference, num)
-    guidance = options.guidance_scale if arguments or options.guidance_scale != 1 else None
-    request = Request(steps_of(pipeline, options.steps), guidance, options.eta, options.batch_size)
+    guidance = guiding(pipeline, options.guidance_scale, options.guidance)
+    guides = arguments or options.guidance_scale != 1  # a model without conditions is told nothing of guidance
+    steps = steps_of(pipeline, options.steps)
+    request = Request(steps, guidance.arguments if guides else {}, options.eta, options.batch_size)
     decisive = (
-        *(model, sampler_in_words(pipeline.scheduler, options.eta), request.steps, options.guidance_scale),
+        *(model, sampler_in_words(pipeline.scheduler, options.eta), request.steps, guidance.words),
         *(options.seed, data.fingerprint, bits, options.reference if arguments else ""),
     )
     own = folder / f"samples-{digest_of(repr(decisive).encode())}"

@@ -9,6 +9,7 @@
                  scheduler_few_step/     tables that `logsnr tune` made; no component, so that stock loads the folder
                  pipeline_restoration_….py, restoration_….py   what repairs with the model, where it is published
     RUN/stock/   the form for stock diffusers, of a model that has two
+    RUN/guide/   as RUN/model/: the model as it was early in training, where train.keep_guide says when
 
 Each component has a folder of its name. What the others of this package must know of the layout they ask here.
 """
@@ -33,8 +34,8 @@ from logsnr.base.errors import ModelError
 from logsnr.base.files import digest_of
 from logsnr.base.quiet import without_bars
 
-MODEL, STOCK = "model", "stock"
-"""In a run folder: the model, and its form for stock diffusers."""
+MODEL, STOCK, GUIDE = "model", "stock", "guide"
+"""In a run folder: the model, its form for stock diffusers, and the model as it was early in training."""
 INDEX = "model_index.json"
 NETWORK = "unet"
 """The component that is trained, of images."""

@@ -68,7 +68,7 @@ def sample_film(pipeline: Any) -> list[Frame]:
     asked: dict[str, Any] = {parts.option: chosen}
     arguments = parts.arguments(pipeline, SampleOptions(num=_FILMED, **asked))
     steps = _steps(alone)
-    request = Request(steps, DEFAULT_GUIDANCE if arguments else None, 0.0, _FILMED)
+    request = Request(steps, {"guidance_scale": DEFAULT_GUIDANCE} if arguments else {}, 0.0, _FILMED)
     with torch.no_grad(), tqdm(total=steps, unit="step", delay=2, dynamic_ncols=True) as bar:
         frames = record(alone.scheduler, _FILM_FRAMES)
         draw(alone, request, range(_FILMED), arguments, bar)

@@ -17,8 +17,10 @@ from logsnr.base.errors import ModelError
 from logsnr.base.warn import warn_caller
 from logsnr.media.plots import columns_of, save_png
 from logsnr.models.schedules import resolve_scheduler_class, usual_steps
+from logsnr.sampling.guidance import guiding
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler
+from logsnr.settings.guidance import PLAIN
 from logsnr.settings.options import TUNABLE, EvaluateOptions, SampleOptions
 from logsnr.tasks.parts import Parts, parts_of_pipeline
 
@@ -54,9 +56,10 @@ def sample(pipeline: Any, options: SampleOptions = _DEFAULTS) -> Tensor:
     own = pipeline.scheduler
     try:
         arguments = prepare(pipeline, options)
-        guidance = options.guidance_scale
-        if arguments and guidance is None:
-            guidance = DEFAULT_GUIDANCE
+        scale = options.guidance_scale
+        if scale is None and (arguments or options.guidance != PLAIN):
+            scale = DEFAULT_GUIDANCE
+        guidance = {} if scale is None else guiding(pipeline, scale, options.guidance).arguments
         seeds = range(options.seed, options.seed + options.num)
         request = Request(steps_of(pipeline, options.steps), guidance, options.eta, options.batch_size)
         with tqdm(total=request.evaluations(options.num), unit="step", delay=2, dynamic_ncols=True) as bar:
@@ -70,9 +73,10 @@ class Request:
     """How samples are drawn, whatever they are of."""
 
     steps: int
-    guidance_scale: float | None
+    guidance: Mapping[str, Any]
+    """Arguments of the pipeline that guide it, such as `guidance_scale`."""
     eta: float | None
-    """Both: None leaves it out."""
+    """None leaves it out."""
     batch_size: int
 
     def evaluations(self, num: int) -> int:
@@ -91,8 +95,7 @@ def draw(
         return kept
 
     pipeline.set_progress_bar_config(disable=True)
-    asked = {"guidance_scale": request.guidance_scale, "eta": request.eta}
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = {**request.guidance, **({} if request.eta is None else {"eta": request.eta})}
     samples = []
     try:
         for start in range(0, len(seeds), request.batch_size):

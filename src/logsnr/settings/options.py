@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from logsnr.base.errors import ConfigError
 from logsnr.settings.damage import WHERE, read_damage
+from logsnr.settings.guidance import PLAIN, GuidanceOptions
 from logsnr.settings.rules import require, require_seed
 
 TUNABLE = range(2, 21)
@@ -38,6 +39,7 @@ class SampleOptions:
     guidance_scale: float | None = None
     """1 is the plain conditional model, more is nearer to the class or text; 2 when not given. Needs a model with
     classes or texts."""
+    guidance: GuidanceOptions = PLAIN
     eta: float | None = None
     """Noise added again in each first-order step of the model's own scheduler, which is taken when this is given: 0
     deterministic (DDIM), 1 ancestral (DDPM)."""
@@ -107,6 +109,7 @@ class EvaluateOptions:
     solver can't draw it."""
     guidance_scale: float = 1.0
     """1 is the plain model, whose figures say how near it is to the data. More needs classes."""
+    guidance: GuidanceOptions = PLAIN
     eta: float | None = None
     """Noise added again in each first-order step of the model's own scheduler, which is taken when this is given: 0
     deterministic (DDIM), 1 ancestral (DDPM)."""
@@ -174,4 +177,6 @@ def _require_drawable(options: SampleOptions | EvaluateOptions) -> None:
     """Raise ConfigError for what no model draws with."""
     guidance = options.guidance_scale
     require(guidance is None or guidance >= 0, "guidance_scale", "0 or more", guidance)
+    if guidance == 1 and options.guidance != PLAIN:
+        raise ConfigError("guidance_scale is 1, at which nothing is guided, however it is done. Take 2, or another.")
     require_seed(options.seed)

@@ -61,6 +61,9 @@ class TrainConfig:
     """Gradients are scaled down to this norm."""
     ema_decay: float = 0.999
     """Decay of the averaged weights, which are the ones exported; early steps use a shorter memory."""
+    keep_guide: float = 0.0
+    """After this share of the steps the averaged weights are kept as a model of their own, RUN/guide, from which
+    `--guidance.guide RUN/guide` leads away later (autoguidance); 0 for none."""
     mixed_precision: Precision = "auto"
     """auto takes bf16 where the processor or GPU computes in it, else no."""
     compile: bool = False
@@ -91,6 +94,7 @@ class TrainConfig:
         for name in ("learning_rate", "max_grad_norm"):
             require(getattr(self, name) > 0, f"train.{name}", "above 0", getattr(self, name))
         require(0 <= self.ema_decay < 1, "train.ema_decay", "in [0, 1)", self.ema_decay)
+        require(0 <= self.keep_guide < 1, "train.keep_guide", "in [0, 1)", self.keep_guide)
         require(0 < self.adam_beta2 < 1, "train.adam_beta2", "in (0, 1)", self.adam_beta2)
 
 

@@ -27,10 +27,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from logsnr.base.errors import CheckpointError, TrainingError, out_of_memory
-from logsnr.base.files import read_json
+from logsnr.base.files import read_json, replacing_folder
 from logsnr.base.seeds import sample_seed
 from logsnr.base.threads import Pace, keep
 from logsnr.folders.checkpoint import Checkpoint, Tensors, load_latest, save_checkpoint
+from logsnr.folders.model_folder import GUIDE, save_model
 from logsnr.folders.run_folder import CONFIG
 from logsnr.models.networks import portable_config
 from logsnr.models.precision import precision_in_words, resolve_precision
@@ -218,6 +219,9 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
             if log is not None and options.held_out_every and (done % options.held_out_every == 0 or at_end):
                 with _averaged(network, ema), accelerator.autocast(), _said(bar, "held-out loss"):
                     log_held_out(log, done, objective, averaged, data)
+            if main and done == math.ceil(options.keep_guide * options.num_steps):
+                with _said(bar, "a model to guide by"), replacing_folder(run / GUIDE) as guide:
+                    save_model(task.pipeline(_averaged_network(task, ema), objective.sampler), guide)
             if log is not None and options.sample_every and (done % options.sample_every == 0 or at_end):
                 with _averaged(network, ema), accelerator.autocast(), _said(bar, "samples"):
                     log_samples(log, done, task)

@@ -1,0 +1,62 @@
+"""Options of guidance -> the arguments of a pipeline that guide it, and what they are in words."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from diffusers.guiders.adaptive_projected_guidance import AdaptiveProjectedGuidance
+from diffusers.guiders.classifier_free_guidance import ClassifierFreeGuidance
+
+from logsnr.base.errors import ModelError
+from logsnr.folders.model_folder import model_digest
+from logsnr.models.locate import locate
+from logsnr.settings.guidance import GuidanceOptions
+from logsnr.tasks.load import load
+
+
+class Guiding(NamedTuple):
+    arguments: dict[str, Any]
+    """Of the pipeline."""
+    words: str
+    """`2`, or `2, in 0.2 to 0.8 of the steps`: all that decides what is drawn."""
+
+
+def guiding(pipeline: Any, scale: float, options: GuidanceOptions) -> Guiding:
+    """What guides `pipeline` by `scale`. Raises ModelError for a guide that can't be loaded."""
+    arguments: dict[str, Any] = {"guidance_scale": scale} if options.plain else {"guider": _guider(scale, options)}
+    words = [f"{scale:g}"]
+    if options.interval != (0.0, 1.0):
+        words.append("in {:g} to {:g} of the steps".format(*options.interval))
+    if options.rescale:
+        words.append(f"rescaled by {options.rescale:g}")
+    if options.projected:
+        words.append("projected")
+    if options.guide is not None:
+        try:
+            folder = locate(options.guide)
+            arguments["guide"] = load(folder).to(pipeline.device)
+        except ModelError as error:
+            raise ModelError(f"guidance.guide: {error}") from error
+        words.append(f"away from the model {model_digest(folder)}")
+    return Guiding(arguments, ", ".join(words))
+
+
+def _guider(scale: float, options: GuidanceOptions) -> Any:
+    start, stop = options.interval
+    cls = AdaptiveProjectedGuidance if options.projected else ClassifierFreeGuidance
+    with _without_warning():
+        return cls(guidance_scale=scale, guidance_rescale=options.rescale, start=start, stop=stop)
+
+
+@contextlib.contextmanager
+def _without_warning() -> Iterator[None]:
+    """Each guider says that its interface may change, which concerns who calls it, not who draws with it."""
+    logger = logging.getLogger("diffusers.guiders.guider_utils")
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
