@@ -26,7 +26,7 @@ COMMANDS = {
     "publish": "put a trained model on the Hub, with a page that explains it",
     "tune": "fit a model's sampler to few network evaluations",
     "evaluate": "measure how good a run's model is",
-    "compare": "train with several noise schedules, and compare what comes of it",
+    "compare": "compare noise schedules, of a run each, or ways to guide one model",
     "inspect": "look at images, noise schedules and trained models",
 }
 """The commands, each the name of its module, and what they do."""

@@ -1,4 +1,7 @@
-"""`logsnr compare PRESET`: a run for each of several noise schedules, and what comes of them."""
+"""`logsnr compare PRESET`: a run for each of several noise schedules, and what comes of them.
+
+`logsnr compare guidance RUN`, of one model, is in a file of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import tyro
 
+from logsnr.commands import compare_guidance
 from logsnr.commands.configure import RunSections, configured, no_preset, require_objective, sections
 from logsnr.commands.messages import interruptible, naming, writing
 from logsnr.commands.parse import parse
@@ -31,9 +35,11 @@ class CompareArguments(RunSections):
 
 
 _USAGE = """usage: logsnr compare PRESET --schedules NAME NAME … --out DIR [--SECTION.SETTING VALUE …]
+       logsnr compare guidance RUN
 
-Train the same network on the same data with several noise schedules, and compare what comes of it. The presets are
-those of `logsnr train`:
+Train the same network on the same data with several noise schedules, and compare what comes of it. Or draw with one
+trained model with more and more guidance, in several ways: `logsnr compare guidance --help`. The presets are those of
+`logsnr train`:
 
 {choices}
 
@@ -41,6 +47,8 @@ those of `logsnr train`:
 
 
 def main(argv: list[str]) -> int:
+    if argv[:1] == ["guidance"]:
+        return compare_guidance.main(argv[1:])
     status = no_preset(argv, "logsnr compare", _USAGE)
     if status is not None:
         return status

@@ -46,9 +46,12 @@ def guiding(pipeline: Any, scale: float, options: GuidanceOptions) -> Guiding:
 
 def _guider(scale: float, options: GuidanceOptions) -> Any:
     start, stop = options.interval
-    cls = AdaptiveProjectedGuidance if options.projected else ClassifierFreeGuidance
+    given = {"guidance_scale": scale, "guidance_rescale": options.rescale, "start": start, "stop": stop}
     with _without_warning():
-        return cls(guidance_scale=scale, guidance_rescale=options.rescale, start=start, stop=stop)
+        if not options.projected:
+            return ClassifierFreeGuidance(**given)
+        # eta 0 projects, which diffusers' default, 1, doesn't; 0 for rescale is no bound on the difference's norm
+        return AdaptiveProjectedGuidance(**given, eta=0.0, adaptive_projected_guidance_rescale=0.0)
 
 
 @contextlib.contextmanager
