@@ -76,7 +76,7 @@ def test_help_answers_at_once_and_imports_one_command() -> None:
 
 
 def test_the_tables_have_every_command() -> None:
-    assert sorted(MODULES) == sorted([*cli.COMMANDS, *(f"inspect {subject}" for subject in SUBJECTS)])
+    assert sorted(MODULES) == sorted([*cli.COMMANDS, *(f"inspect {s}" for s in SUBJECTS), "compare guidance"])
 
 
 def test_usage_names_every_command(logsnr: Run) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import tyro
 
-from logsnr.commands import compare_guidance
 from logsnr.commands.configure import RunSections, configured, no_preset, require_objective, sections
 from logsnr.commands.messages import interruptible, naming, writing
 from logsnr.commands.parse import parse
@@ -48,6 +47,8 @@ trained model with more and more guidance, in several ways: `logsnr compare guid
 
 def main(argv: list[str]) -> int:
     if argv[:1] == ["guidance"]:
+        from logsnr.commands import compare_guidance
+
         return compare_guidance.main(argv[1:])
     status = no_preset(argv, "logsnr compare", _USAGE)
     if status is not None:
