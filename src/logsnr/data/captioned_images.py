@@ -90,6 +90,11 @@ class CaptionedExamples:
         """A line for each file left out, and the remarks."""
         return self.images.complaints
 
+    @property
+    def belonging(self) -> list[str]:
+        """What belongs together: the group of each image, which is its first caption where nothing else says it."""
+        return [shown(first) for first, *_ in self.captions] if self.groups is None else self.groups
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of all pixels, captions, groups and what makes tokens of them, hexadecimal."""
@@ -154,8 +159,7 @@ def open_captioned_images(
     groups = None if source.groups is None else [source.groups[place] for place in images.places]
     tokenizer = tokenizer_for([shown(text) for several in captions for text in several])
     examples = CaptionedExamples(images, captions, groups, tokenizer, reader_digest)
-    together = [shown(first) for first, *_ in captions] if groups is None else groups
-    names, values = np.unique(np.array(together, object), return_inverse=True)
+    names, values = np.unique(np.array(examples.belonging, object), return_inverse=True)
     workers = 0 if images.in_memory else config.num_workers
     data = SeededData(examples, config.held_out_fraction, workers, groups=values)
     if config.held_out_fraction and not data.num_held_out:

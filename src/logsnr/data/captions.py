@@ -11,6 +11,8 @@
 
 `data.group_column` says what belongs together, with any of these, where there is a list or a table. A caption that is
 missing or empty is an error: an image without one would be drawn for every prompt.
+
+`open_columns` reads further columns.
 """
 
 from __future__ import annotations
@@ -73,6 +75,44 @@ def open_captioned(config: CaptionedDataConfig) -> CaptionedSource:
     return CaptionedSource(folder.images, captions, groups, notes)
 
 
+def open_columns(config: CaptionedDataConfig, columns: Sequence[str], setting: str) -> dict[str, list[str | None]]:
+    """What stands in columns beside the images of `config.source`: a text for each image, in the order of
+    `open_captioned`, or None. Of several entries of one image the first counts.
+
+    Raises `DataError` in the name of `setting` where there is no such column, or it holds something else than words,
+    numbers and truth values.
+    """
+    table = open_table(config)
+    if table is not None:
+        for column in columns:
+            _require_column(table.rows.column_names, column, setting, table.source, table.described)
+        return {column: _texts(table.column(column), column, table.source, setting) for column in columns}
+    listing = read_folder(Path(config.source).expanduser(), config).listing
+    if listing is None:
+        raise DataError(
+            f"{setting} is {columns[0]}, but {config.source} has no metadata.csv or metadata.jsonl, so there are no "
+            "columns. Write one with the columns file_name, text and those, or leave it out."
+        )
+    first = {name: row for row, name in reversed(list(enumerate(listing.files)))}
+    rows = [first[name] for name in dict.fromkeys(listing.files)]
+    found = {}
+    for column in columns:
+        _require_column(listing.columns, column, setting, str(listing.path), ", ".join(listing.columns))
+        texts = _texts(listing.columns[column], column, str(listing.path), setting)
+        found[column] = [texts[row] for row in rows]
+    return found
+
+
+def _texts(values: Sequence[Any], column: str, where: str, setting: str) -> list[str | None]:
+    for value in values:
+        if not isinstance(value, str | int | float | None):
+            raise DataError(
+                f"{setting} is {column}, which must hold words, numbers or truth values in {where}, and holds "
+                f"{reprlib.repr(value)}. Name another column."
+            )
+    return [None if value in (None, "") else str(value) for value in values]
+
+
 # Columns
 
 
@@ -88,7 +128,7 @@ def _of_table(table: Table, config: CaptionedDataConfig) -> CaptionedSource:
     captions = _captions(table.column(column), column, where, table.images.name)
     groups = None
     if (by := config.group_column) is not None:
-        _require_column(names, by, "group_column", where, table.described)
+        _require_column(names, by, "data.group_column", where, table.described)
         groups = _groups(table.column(by), by, where, table.images.name)
     return CaptionedSource(table.images, [_once(texts) for texts in captions], groups, [])
 
@@ -105,7 +145,7 @@ def _of_listing(folder: Folder, listing: Listing, config: CaptionedDataConfig) -
 
 def _caption_column(columns: Iterable[str], config: CaptionedDataConfig, where: str, described: str) -> str:
     if config.caption_column is not None:
-        _require_column(columns, config.caption_column, "caption_column", where, described)
+        _require_column(columns, config.caption_column, "data.caption_column", where, described)
         return config.caption_column
     found = [name for name in columns if name in _COLUMNS]
     if len(found) > 1:
@@ -123,9 +163,7 @@ def _caption_column(columns: Iterable[str], config: CaptionedDataConfig, where: 
 
 def _require_column(columns: Iterable[str], column: str, setting: str, where: str, described: str) -> None:
     if column not in columns:
-        raise DataError(
-            f"data.{setting} is {column}, which doesn't exist in {where}. Name one of its columns: {described}."
-        )
+        raise DataError(f"{setting} is {column}, which doesn't exist in {where}. Name one of its columns: {described}.")
 
 
 def _captions(values: Sequence[Any], column: str, where: str, name: Callable[[int], str]) -> list[list[str]]:
@@ -150,7 +188,7 @@ def _captions(values: Sequence[Any], column: str, where: str, name: Callable[[in
 def _listed_groups(listing: Listing, column: str) -> list[str]:
     """The group of each file of a list, in the order in which it names them first; `file_name` may be the column."""
     columns: dict[str, list[Any]] = {"file_name": listing.files, **listing.columns}
-    _require_column(columns, column, "group_column", str(listing.path), ", ".join(columns))
+    _require_column(columns, column, "data.group_column", str(listing.path), ", ".join(columns))
     found = _groups(columns[column], column, str(listing.path), _entry(listing))
     first: dict[str, int] = {}
     for row, name in enumerate(listing.files):

@@ -215,6 +215,10 @@ class SeededData(Generic[Kind]):
         held_out = f"{self.num_held_out} held-out {self._examples.noun}{'' if self.num_held_out == 1 else 's'}"
         return f"{len(self)} training and {held_out}, {self._examples.summary}"
 
+    def indices(self, split: Split) -> NDArray[np.int64]:
+        """Which of `examples` are in that part, in the order of the source."""
+        return self._indices[split]
+
     def conditions(self, split: Split) -> Iterator[Mapping[str, Any]]:
         """What each example of that part is conditioned on, in the order of the source."""
         return (self._examples.condition(index) for index in self._indices[split].tolist())

@@ -73,7 +73,7 @@ class Distribution:
     protocol: dict[str, str]
     images: Tensor
     """The generated images in [0, 1]."""
-    features: Tensor
+    features: Features
     """Those of the generated images."""
 
 
@@ -129,7 +129,7 @@ def distribution(subject: Subject, extractor: FeatureExtractor, options: Evaluat
         "intervals": "95 %, bootstrap",
         "model_hash": subject.digest,
     }
-    return Distribution(comparison, protocol, images, generated.features)
+    return Distribution(comparison, protocol, images, generated)
 
 
 def part_name(options: EvaluateOptions) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -33,14 +34,22 @@ _SHARD = 256
 _GOLDEN = 0.6180339887498949
 
 
+def examples_asked_for(data: SeededData[Any], split: Split, num: int) -> NDArray[np.int64]:
+    """Which example of that part the samples 0..num-1 are asked to be like, by the rule above: its place in the part,
+    (num,)."""
+    keys = [[np.asarray(value).tolist() for value in condition.values()] for condition in data.conditions(split)]
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
+    points = (np.arange(num) + 0.5) * _GOLDEN % 1
+    chosen: NDArray[np.int64] = order[(points * len(order)).astype(np.int64)]
+    return chosen
+
+
 def asked_like_the_data(parts: Parts, data: SeededData[Any], split: Split, num: int) -> Mapping[str, list[Any]]:
     """Arguments of the pipeline for the samples 0..num-1, by the rule above; none where the data have no conditions."""
     conditions = list(data.conditions(split))
     if not conditions[0]:
         return {}
-    conditions.sort(key=lambda condition: [np.asarray(value).tolist() for value in condition.values()])
-    points = (np.arange(num) + 0.5) * _GOLDEN % 1
-    return parts.asked([conditions[row] for row in (points * len(conditions)).astype(np.int64).tolist()], data)
+    return parts.asked([conditions[row] for row in examples_asked_for(data, split, num).tolist()], data)
 
 
 def generate(

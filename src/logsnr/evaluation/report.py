@@ -236,8 +236,8 @@ def _look_for_copies(
     """Draw the closest pairs into the run folder; the figures, and what there is to say of them."""
     train = features_of_data(extractor, subject.data, "train").features
     held_out = features_of_data(extractor, subject.data, "held_out").features
-    copies = memorisation(found.features, train, held_out)
-    pairs = closest_pairs(found.features, train)
+    copies = memorisation(found.features.features, train, held_out)
+    pairs = closest_pairs(found.features.features, train)
     path: Path = subject.folder / "nearest_neighbours.png"
     save_png(picture_of_pairs(pairs, found.images, subject.data), path)
     distance, k, place = pairs[0]

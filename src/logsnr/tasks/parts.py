@@ -25,6 +25,7 @@ from logsnr.settings.kind import kind_of_pipeline
 from logsnr.settings.options import SampleOptions
 from logsnr.settings.registry import resolve
 from logsnr.settings.run import RunConfig
+from logsnr.tasks.truth import Truth
 from logsnr.tasks.words import CardWords, DataOrigin
 
 Facts = Mapping[str, Any]
@@ -98,6 +99,15 @@ class Parts(abc.ABC):
     def asked(self, conditions: Sequence[Mapping[str, Any]], data: SeededData[Any]) -> Mapping[str, list[Any]]:
         """What draws samples of these conditions of the data's examples: arguments of the pipeline, one value each."""
         return {keyword: [condition[keyword] for condition in conditions] for keyword in conditions[0]}
+
+    def truth(self, config: RunConfig, data: SeededData[Any], attributes: Sequence[str] = ()) -> Truth:
+        """What is known of the data's examples, so that what is drawn can be judged by it; with these attributes of
+        theirs. Raises DataError or ConfigError where there is no such attribute."""
+        if attributes:
+            raise ConfigError(
+                f"attributes is {attributes[0]}, but {self.noun}s of this kind have no such columns. Leave it out."
+            )
+        return Truth()
 
     def refuse_foreign(self, options: SampleOptions) -> None:
         """Raise ModelError where `options` ask in a way that this kind doesn't know."""

@@ -18,6 +18,7 @@ from logsnr.base.words import one_line
 from logsnr.conditions.caption import Caption
 from logsnr.conditions.conditioner import Conditioner
 from logsnr.data.captioned_images import CaptionedData, CaptionedExamples, open_captioned_images
+from logsnr.data.captions import open_columns
 from logsnr.data.seeded import SeededData, Split
 from logsnr.folders.model_folder import INDEX, NETWORK, PROMPTS, read_json_object
 from logsnr.media.image import ImageMedium
@@ -32,6 +33,7 @@ from logsnr.settings.options import SampleOptions
 from logsnr.settings.run import RunConfig
 from logsnr.tasks import text_to_image_words
 from logsnr.tasks.parts import Facts, Parts
+from logsnr.tasks.truth import Truth
 from logsnr.tasks.words import CardWords, DataOrigin
 
 SCRATCH = "scratch"
@@ -119,6 +121,15 @@ class TextToImageParts(Parts):
 
     def asked(self, conditions: Sequence[Mapping[str, Any]], data: CaptionedData) -> Mapping[str, list[str]]:
         return {"prompt": [data.examples.text(condition) for condition in conditions]}
+
+    def truth(self, config: RunConfig, data: CaptionedData, attributes: Sequence[str] = ()) -> Truth:
+        examples = data.examples
+        columns = open_columns(config.data, attributes, "attributes") if attributes else {}
+        return Truth(
+            captions=[examples.text(examples.condition(index)) for index in range(len(examples))],
+            groups=examples.belonging,
+            attributes={name: [values[k] for k in examples.images.places] for name, values in columns.items()},
+        )
 
     def choices(self, pipeline: TextToImagePipeline) -> list[str]:
         return list(pipeline.prompts or [])
