@@ -206,6 +206,11 @@ class AttributeJudges:
             for seat in seats
         ]
 
+    @property
+    def known(self) -> list[list[int]]:
+        """The value of each example by its number, -1 for none: of the training part, and of the reference."""
+        return [self._train.tolist(), self._reference.tolist()]
+
     def possible(self, asked: Places) -> bool:
         """Whether there is something to learn of and to judge."""
         learned = all(len(np.unique(self._train[seat.learns])) >= 2 for seat in self.seats)

@@ -18,6 +18,7 @@ from typing import Any
 
 from logsnr.base.columns import aligned
 from logsnr.base.files import read_json, write_atomically
+from logsnr.evaluation.asked import plan_asked, question, what_was_asked
 from logsnr.evaluation.bits import bound, flow, gap
 from logsnr.evaluation.distribution import (
     ENOUGH,
@@ -52,7 +53,7 @@ _NO_FEATURES = "Nothing is drawn and compared: {}s have no feature network yet, 
 
 def check(subject: Subject, options: EvaluateOptions) -> Any:
     """What would draw. Raises at once what drawing and measuring would raise later: ModelError for scheduler and steps,
-    ConfigError for the features, DataError for too few data."""
+    ConfigError for the features, DataError for too few data or attributes that can't be judged."""
     name = features_name(options, subject.task.parts, subject.data)
     if name is not None:
         require_enough(options, subject.data)
@@ -60,6 +61,7 @@ def check(subject: Subject, options: EvaluateOptions) -> Any:
         find_extractor(name)
     drawing = subject.pipeline()
     choose_scheduler(drawing, options)
+    question(subject, options)
     return drawing
 
 
@@ -82,6 +84,7 @@ def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -
             f"{sampler_in_words(drawing.scheduler, options.eta)} in {steps} steps, and compare them "
             f"with the {part_name(options)} {noun}s by the features of {features}."
         )
+        lines += plan_asked(question(subject, options))
     distilled = isinstance(subject.config.objective, ConsistencyConfig)
     count = 0 if distilled else min(options.elbo_images, subject.data.num_held_out)
     if count == 1:
@@ -176,6 +179,10 @@ def _distances(subject: Subject, options: EvaluateOptions, say: Callable[[str], 
     found = distribution(subject, extractor, options)
     metrics = entries(found.comparison, len(found.images)) | {"protocol": found.protocol}
     say(_table(found))
+    shares, words = what_was_asked(subject, extractor, found, options)
+    metrics |= {"asked": shares} if shares else {}
+    if words:
+        say(words)
     if subject.data.num_held_out:
         copies, words = _look_for_copies(subject, extractor, found, options)
         metrics["memorisation"] = dataclasses.asdict(copies)

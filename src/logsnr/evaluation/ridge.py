@@ -47,10 +47,10 @@ class Decomposed:
         x, y = inputs.double(), targets.double()
         self.centre, self.mean = x.mean(0), y.mean(0)
         x, self.targets = x - self.centre, y - self.mean
-        self.power, self.axes = torch.linalg.eigh(x.T @ x)
-        self.power.clamp_(min=0)
-        self.along = x @ self.axes
-        self.covariance = self.along.T @ self.targets
+        power, self.axes = torch.linalg.eigh(x.T @ x)
+        self.power: Tensor = power.clamp(min=0)
+        self.along: Tensor = x @ self.axes
+        self.covariance: Tensor = self.along.T @ self.targets
 
     def solve(self, strength: float) -> Ridge:
         """The regression of that strength."""

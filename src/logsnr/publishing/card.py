@@ -312,9 +312,10 @@ def _limits(published: Published) -> list[str]:
             "prompt, and nearer to each other: it costs variety."
         )
     if published.classes:
+        checked = training is not None and "classes" in training.metrics.get("asked", {})
         limits.append(
-            f"More guidance brings {noun}s nearer to their class, and nearer to each other: it costs variety. Whether "
-            f"{_a(noun)} is of the class asked for isn't checked."
+            f"More guidance brings {noun}s nearer to their class, and nearer to each other: it costs variety."
+            + ("" if checked else f" Whether {_a(noun)} is of the class asked for isn't checked.")
         )
     return [*limits, "What it draws is made up: nothing follows from it about anything real."]
 

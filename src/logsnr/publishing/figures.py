@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from logsnr.evaluation.asked import judges, titled
 from logsnr.publishing.markdown import prose
 
 FIGURES = {
@@ -25,8 +26,22 @@ def value_of(metrics: dict[str, Any], key: str) -> float | None:
 
 
 def figures(metrics: dict[str, Any], noun: str) -> list[dict[str, str]]:
-    """The rows of the table, in the order of metrics.json: of few images, KID comes first."""
-    return [figure for key in metrics if key in FIGURES and (figure := _figure(metrics, key, noun))]
+    """The rows of the table, in the order of metrics.json: of few images, KID comes first; then what was asked for."""
+    measured = [figure for key in metrics if key in FIGURES and (figure := _figure(metrics, key, noun))]
+    return [*measured, *(_asked(title, entry, noun) for title, entry in titled(metrics.get("asked", {})))]
+
+
+def _asked(title: str, entry: dict[str, Any], noun: str) -> dict[str, str]:
+    """A row of the table: the share of samples that show what was asked for."""
+    drawn, low, high, real, chance = (
+        f"{100 * value:.1f}"
+        for value in (entry["drawn"]["value"], *entry["drawn"]["interval"], entry["real"]["value"], entry["chance"])
+    )
+    return {
+        "title": f"Shows the {prose(title)} that was asked for, higher is better",
+        "value": f"{drawn} % ({low} to {high})",
+        "beside": f"{real} % of real {noun}s that show it; chance is {chance} %",
+    }
 
 
 def _figure(metrics: dict[str, Any], key: str, noun: str) -> dict[str, str] | None:
@@ -60,8 +75,10 @@ def _pairs(values: dict[str, Any]) -> list[str]:
 
 
 def protocol_text(metrics: dict[str, Any], noun: str) -> str:
-    """How the figures of the table came about, and what is known of copies."""
+    """How the figures of the table came about, who judged what was asked for, and what is known of copies."""
     text = f"Protocol: {'; '.join(_pairs(metrics['protocol']))}." if "protocol" in metrics else ""
+    for judge, titles in judges(metrics.get("asked", {})).items():
+        text += f"\n\nJudge of {prose(', '.join(titles))}: {prose(judge)}."
     if "memorisation" in metrics:
         copying = metrics["memorisation"]["copying"]
         text += (

@@ -99,6 +99,9 @@ class EvaluateOptions:
     for others."""
     reference: Reference = "train"
     """The images of the data to compare with."""
+    attributes: Sequence[str] = ()
+    """Columns beside the captions, such as colour: whether what is drawn has the value that stands there, in the eyes
+    of a judge that is fitted on real images."""
     steps: int | None = None
     """Network evaluations an image (twice that with guidance); when not given 20, or those that the model was distilled
     for."""
@@ -147,6 +150,10 @@ class EvaluateOptions:
         for name, least in (*least_of.items(), ("restore_images", 2), ("restore_draws", 2)):
             value = getattr(self, name)
             require(value is None or value >= least, name, f"at least {least}", value)
+        given, rule = self.attributes, "a list of names of columns"
+        named = not isinstance(given, str) and all(isinstance(name, str) for name in given)
+        require(named, "attributes", rule, given)
+        object.__setattr__(self, "attributes", tuple(given))
         require(self.reference in get_args(Reference), "reference", " or ".join(get_args(Reference)), self.reference)
         _require_drawable(self)
         _require_used(self)
