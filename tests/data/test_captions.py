@@ -13,7 +13,7 @@ from image_files import encoded, noise, save_noise
 from PIL import Image
 
 from logsnr.base.errors import ConfigError, DataError
-from logsnr.data.captions import CaptionedSource, open_captioned
+from logsnr.data.captions import CaptionedSource, open_captioned, open_columns
 from logsnr.settings.text_to_image import CaptionedDataConfig
 
 
@@ -264,6 +264,29 @@ def test_the_column_of_a_table(tmp_path: Path) -> None:
     found = opened(tmp_path / "t", caption_column="several", group_column="who")
     assert found.captions == [("a", "b"), ("c",)]
     assert found.groups == ["3", "4"]
+
+
+def test_further_columns(tmp_path: Path) -> None:
+    columns = {"text": ["Fox", "owl", "cat"], "n": [3, None, 4], "several": [["a"], ["b"], ["c"]]}
+    save_table(tmp_path / "t", columns)
+    config = CaptionedDataConfig(str(tmp_path / "t"))
+    assert open_columns(config, ["n", "text"], "x") == {"n": ["3", None, "4"], "text": columns["text"]}
+    with pytest.raises(DataError, match=r"^x is no, which doesn't exist in .*n \(int64\)"):
+        open_columns(config, ["no"], "x")
+    with pytest.raises(DataError, match=r"^x is several, which must hold words, .* holds \['a'\]\. Name another"):
+        open_columns(config, ["several"], "x")
+    (tmp_path / "list").mkdir()
+    save_images(tmp_path / "list", "fox.png", "owl.png")
+    rows = [("owl", "red", ""), ("fox", "grey", "2"), ("owl", "blue", "1")]
+    write_list(tmp_path / "list", "csv", [{"file_name": f"{a}.png", "text": a, "c": b, "n": n} for a, b, n in rows])
+    config = CaptionedDataConfig(str(tmp_path / "list"))
+    assert named(open_captioned(config)) == {"owl.png": ("owl",), "fox.png": ("fox",)}
+    assert open_columns(config, ["c", "n"], "x") == {"c": ["red", "grey"], "n": [None, "2"]}
+    with pytest.raises(DataError, match=r"^x is no, .*metadata\.csv\. Name one of its columns: text, c, n\.$"):
+        open_columns(config, ["no"], "x")
+    save_images(tmp_path / "names", "fox.png", "owl.png")
+    with pytest.raises(DataError, match=r"^x is c, but .* has no metadata\.csv or metadata\.jsonl"):
+        open_columns(CaptionedDataConfig(str(tmp_path / "names"), captions="names"), ["c"], "x")
 
 
 def test_tables_that_cannot_be_used(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -40,6 +41,11 @@ def test_all_figures_come_with_their_protocol_and_a_second_time_they_are_reused(
         assert set(metrics[key]["same_n"]) == {"n", "generated", "real"}
         assert f"\n{key} " in end.output
     assert metrics["fid"]["same_n"]["real"] < metrics["fid"]["same_n"]["generated"]
+    classes = metrics["asked"]["classes"]
+    assert classes["judge"].endswith("on 10 held-out images; real images are held-out ones")
+    assert (classes["drawn"]["num"], classes["real"]["num"], classes["chance"]) == (24, 10, 0.5)
+    assert classes["real"]["value"] == 1
+    assert re.search(r"^class +24 +\d+\.\d % .* 100\.0 % to 100\.0 %  50\.0 %$", end.output, re.MULTILINE)
     protocol = metrics["protocol"]
     assert protocol["images"] == "24 generated, 30 training images"
     assert protocol["labels"] == "in the proportions of the training images"
@@ -96,6 +102,7 @@ def test_dry_run_writes_nothing(trained: Path, logsnr: Run) -> None:
     assert "Would draw 20 images (400 evaluations of the network) with DPMSolverMultistepScheduler" in end.output
     assert "(sde-dpmsolver++) in 20 steps" in end.output
     assert "by the features of classifier" in end.output
+    assert "Would judge whether they show what was asked for: class.\n" in end.output
     assert "bounded for 10 held-out and 30 training images, by 50 KL divergences each" in end.output
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
@@ -105,6 +112,7 @@ def test_dry_run_writes_nothing(trained: Path, logsnr: Run) -> None:
     [
         (["--num", "3"], "--num must be at least 20, and is 3"),
         (["--elbo-images", "1"], "--elbo-images must be 0 or at least 2, and is 1"),
+        (["--attributes", "colour"], "--attributes is colour, but images of this kind have no such columns. Leave it"),
         (["--features", "vgg"], "--features 'vgg' is unknown. Known: "),
         ([*OPTIONS, "--scheduler", "Eular"], "is no scheduler"),
         (["--steps", "5000"], "--steps must be at most 1000, the length of the model's chain, and is 5000"),

@@ -157,6 +157,24 @@ def test_figures_come_with_their_protocol_or_not_at_all() -> None:
     assert "None were measured" in render_card(published())
 
 
+def test_what_was_asked_for_stands_beside_real_images_and_chance() -> None:
+    share = {"value": 0.25, "interval": [0.2, 0.3], "num": 500}
+    entry = {"drawn": share, "real": share | {"value": 0.96}, "chance": 0.05, "judge": "a_judge"}
+    unchecked = "Whether an image is of the class asked for isn't checked."
+    text = render_card(published(metrics={"asked": {"captions": entry | {"candidates": 20}}}))
+    assert (
+        "| Shows what was asked for: caption among 20, higher is better | 25.0 % (20.0 to 30.0) | "
+        "96.0 % of real images that show it; chance is 5.0 % |"
+    ) in text
+    assert "Judge of caption among 20: a\\_judge." in text
+    assert unchecked in text
+    text = render_card(published(metrics={"asked": {"classes": entry, "attributes": {"a|b": entry}}}))
+    assert "| Shows what was asked for: class, higher" in text
+    assert "| Shows what was asked for: a\\|b, higher" in text
+    assert "Judge of class, a\\|b: a\\_judge." in text
+    assert unchecked not in text
+
+
 def mean_of(value: float) -> dict[str, float]:
     return {"value": value, "standard_error": value / 100}
 

@@ -87,11 +87,13 @@ def test_it_is_drawn(kind: TinyKind, run: Path, tmp_path: Path, logsnr: Callable
     assert "DDIM" in logsnr("sample", run, *few, "--scheduler", "DDIM", "--dry-run").output
 
 
-def test_it_is_measured(run: Path, logsnr: Callable[..., Finished]) -> None:
-    end = logsnr("evaluate", run, "--num", "20", "--steps", "2", "--elbo-images", "4", "--elbo-timesteps", "4")
+def test_it_is_measured(kind: TinyKind, run: Path, logsnr: Callable[..., Finished]) -> None:
+    few = ("--num", "20", "--steps", "2", "--elbo-images", "4", "--elbo-timesteps", "4")
+    end = logsnr("evaluate", run, *few, *(["--attributes", *kind.judges] if kind.judges else []))
     assert end.status == 0, end.output
     figures = json.loads((run / "metrics.json").read_text())
     assert figures["elbo"]["bits_per_dim"]["total"] > 0
+    assert list(figures.get("asked", {}).get("attributes", {})) == kind.judges
 
 
 def test_it_is_tuned(run: Path, tmp_path: Path, logsnr: Callable[..., Finished]) -> None:

@@ -24,6 +24,7 @@ class TinyKind:
     make: writes its data into a folder.
     preset, arguments: of `logsnr train`, but for --data.source and --out.
     asks: of `logsnr sample`, for one of what there is to ask for.
+    judges: of `logsnr evaluate`: attributes, which it must then judge.
     stock: the class that stock diffusers loads RUN/model as, without code.
     """
 
@@ -31,6 +32,7 @@ class TinyKind:
     preset: str
     arguments: list[str]
     asks: list[str]
+    judges: list[str]
     stock: str | None
 
 
@@ -50,9 +52,9 @@ def _images(folder: Path) -> None:
 
 def _captioned(folder: Path) -> None:
     shades = ("dark", "light")
-    rows = [(name, f"{shades[k % 2]} number {k}") for k, name in enumerate(_pictures(folder))]
+    rows = [(name, f"{shades[k % 2]} number {k}", shades[k % 2]) for k, name in enumerate(_pictures(folder))]
     with (folder / "metadata.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("file_name", "text"), *rows])
+        csv.writer(file).writerows([("file_name", "text", "shade"), *rows])
 
 
 _NET = [
@@ -66,6 +68,7 @@ KINDS = {
         preset="images-32",
         arguments=[*_TINY, *_NET],
         asks=[],
+        judges=[],
         stock="DDPMPipeline",
     ),
     "text-to-image": TinyKind(
@@ -73,6 +76,7 @@ KINDS = {
         preset="captions-32",
         arguments=[*_TINY, *_NET, "--model.cross-attention-dim", "8", "--condition.text-encoder", "scratch"],
         asks=["--prompts", "light number 3", "dark"],
+        judges=["shade"],
         stock="IFPipeline",
     ),
 }

@@ -27,7 +27,7 @@ from logsnr.base.columns import aligned
 from logsnr.base.errors import DataError
 from logsnr.base.files import digest_of, replacing_file
 from logsnr.data.seeded import Split
-from logsnr.evaluation.distribution import Distribution, features_name, number_of_images
+from logsnr.evaluation.distribution import features_name, number_of_images
 from logsnr.evaluation.extractors import FeatureExtractor, Features, features_of_data
 from logsnr.evaluation.generated import examples_asked_for
 from logsnr.evaluation.judges import (
@@ -121,18 +121,18 @@ def plan_asked(found: Question) -> list[str]:
 
 
 def what_was_asked(
-    subject: Subject, extractor: FeatureExtractor, found: Distribution, options: EvaluateOptions
+    subject: Subject, extractor: FeatureExtractor, drawn: Features, options: EvaluateOptions
 ) -> tuple[dict[str, Any], str]:
-    """The shares as they stand in metrics.json, and in words. What isn't judged is said; both are empty where nothing
-    is asked for."""
+    """The shares as they stand in metrics.json, and in words, by the features of what was drawn. What isn't judged is
+    said; both are empty where nothing is asked for."""
     of = question(subject, options)
     known = [(name, each.known) for name, each in of.of_attributes.items()]
     decisive = (_RECIPE, subject.data.fingerprint, options.reference, extractor.digest, of.names, known)
-    content = digest_of(repr(decisive).encode(), found.features.features.numpy().tobytes())
+    content = digest_of(repr(decisive).encode(), drawn.features.numpy().tobytes())
     entries: dict[str, Any] = {}
     if of.names:
         path = subject.folder / f"asked-{content}.json"
-        entries = kept_json(path, lambda: _answers(of, subject, extractor, found.features, options))
+        entries = kept_json(path, lambda: _answers(of, subject, extractor, drawn, options))
     return entries, "\n".join([*([_table(entries, subject.data.examples.noun)] if entries else []), *of.notes])
 
 
@@ -152,17 +152,20 @@ def judges(entries: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def _table(entries: dict[str, Any], noun: str) -> str:
-    rows = [("asked for", "drawn", "95 % interval", "real", "95 % interval", "chance")]
+    rows = [("asked for", "images", "drawn", "95 % interval", "real", "95 % interval", "chance")]
     for title, entry in titled(entries):
         shares = (entry[key] for key in ("drawn", "real"))
         cells = [
             cell for each in shares for cell in (_percent(each["value"]), " to ".join(map(_percent, each["interval"])))
         ]
-        rows.append((title, cells[0], cells[1], cells[2], cells[3], _percent(entry["chance"])))
+        rows.append(
+            (title, f"{entry['drawn']['num']:,}", cells[0], cells[1], cells[2], cells[3], _percent(entry["chance"]))
+        )
     return "\n".join(
         [
-            f"What was asked for is seen in these shares of the drawn {noun}s, and of real {noun}s that show it:",
+            f"What was asked for is seen in these shares of the drawn {noun}s, and of real {noun}s that do show it:",
             aligned(rows),
+            f"A judge errs: a perfect model would get what the real {noun}s get. Chance is a model that heeds nothing.",
             *(f"Judge of {', '.join(titles)}: {judge}." for judge, titles in judges(entries).items()),
         ]
     )
@@ -182,11 +185,11 @@ def _answers(
         return entries
     train = features_of_data(extractor, subject.data, "train").features
     real = features_of_data(extractor, subject.data, options.reference).features
-    seen = f"ridge regression from the features of {extractor.name}"
+    seen = f"a ridge regression from the features of {extractor.name}"
     learned = (
-        f"two of them, each fitted on one half of the {len(train):,} training images and judging the likes of the other"
+        f"one is fitted on each half of the {len(train):,} training images, and judges what is asked for of the other"
         if options.reference == "train"
-        else "fitted on training images, and judging the likes of held-out ones"
+        else "it is fitted on training images, and judges what is asked for of held-out ones"
     )
 
     def judged(seats: Sequence[Seat], judge_of: Callable[[Seat], Judge], chance: float, to: str) -> dict[str, Any]:

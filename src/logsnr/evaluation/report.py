@@ -179,7 +179,7 @@ def _distances(subject: Subject, options: EvaluateOptions, say: Callable[[str], 
     found = distribution(subject, extractor, options)
     metrics = entries(found.comparison, len(found.images)) | {"protocol": found.protocol}
     say(_table(found))
-    shares, words = what_was_asked(subject, extractor, found, options)
+    shares, words = what_was_asked(subject, extractor, found.features, options)
     metrics |= {"asked": shares} if shares else {}
     if words:
         say(words)

@@ -38,7 +38,7 @@ def _asked(title: str, entry: dict[str, Any], noun: str) -> dict[str, str]:
         for value in (entry["drawn"]["value"], *entry["drawn"]["interval"], entry["real"]["value"], entry["chance"])
     )
     return {
-        "title": f"Shows the {prose(title)} that was asked for, higher is better",
+        "title": f"Shows what was asked for: {prose(title)}, higher is better",
         "value": f"{drawn} % ({low} to {high})",
         "beside": f"{real} % of real {noun}s that show it; chance is {chance} %",
     }
