@@ -84,9 +84,10 @@ def subject(trained: Path) -> Subject:
 def judged(subject: Subject, drawn_as: Callable[[Any], Any], **options: Any) -> tuple[dict[str, Any], str]:
     """What is said of a model that draws the real examples at `drawn_as(places asked for)`."""
     made = EvaluateOptions(**options)
-    places = drawn_as(question(subject, made).asked)
+    asked = question(subject, made)
+    places = drawn_as(asked.asked)
     real = torch.cat([batch.clean for batch in subject.data.in_order(made.reference, 64)]).add(1).div(2)
-    return what_was_asked(subject, Pixels(), Pixels()(real[torch.from_numpy(places)]), made)
+    return what_was_asked(asked, subject, Pixels(), Pixels()(real[torch.from_numpy(places)]), made)
 
 
 @pytest.mark.parametrize("reference", ["train", "held_out"])

@@ -70,6 +70,8 @@ def test_settings_of_the_evaluation_are_refused_by_their_names_here(
     assert "error: --evaluate.num must be at least 20" in logsnr(*command, "--evaluate.num", "3").message
     refused = logsnr(*command, "--evaluate.features", "vgg")
     assert "error: --evaluate.features 'vgg' is unknown" in refused.message
+    refused = logsnr(*command, "--evaluate.attributes", "colour")
+    assert "error: --evaluate.attributes is for logsnr evaluate" in refused.message
     assert not (tmp_path / "out").exists()
 
 

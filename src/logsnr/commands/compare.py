@@ -11,6 +11,7 @@ from pathlib import Path
 
 import tyro
 
+from logsnr.base.errors import ConfigError
 from logsnr.commands.configure import RunSections, configured, no_preset, require_objective, sections
 from logsnr.commands.messages import interruptible, naming, writing
 from logsnr.commands.parse import parse
@@ -31,6 +32,10 @@ class CompareArguments(RunSections):
     dry_run: bool = False
     """Say what would be done, and stop."""
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+
+    def __post_init__(self) -> None:
+        if self.evaluate.attributes:
+            raise ConfigError("attributes is for logsnr evaluate: schedules aren't compared by them. Leave it out.")
 
 
 _USAGE = """usage: logsnr compare PRESET --schedules NAME NAME … --out DIR [--SECTION.SETTING VALUE …]

@@ -76,7 +76,7 @@ class Question:
     @property
     def names(self) -> list[str]:
         """What is judged, in words."""
-        captions = [] if self.of_captions is None else [f"caption among {self.of_captions.candidates}"]
+        captions = [] if self.of_captions is None else [_among(self.of_captions.candidates)]
         return [*(["class"] if self.classes is not None else []), *captions, *self.of_attributes]
 
 
@@ -92,7 +92,8 @@ def question(subject: Subject, options: EvaluateOptions) -> Question:
     knows = features_name(options, subject.task.parts, data) == _CLASSIFIER
     notes = [] if truth.classes is None or knows else [_OTHER_FEATURES]
     seats, captions, of_captions = [], [], None
-    if truth.groups is not None:
+    if truth.captions is not None or truth.attributes:
+        assert truth.groups is not None
         of_train = [truth.groups[k] for k in train]
         seats = (
             seats_of_halves(of_train) if options.reference == "train" else seats_held_out(len(train), len(reference))
@@ -121,11 +122,10 @@ def plan_asked(found: Question) -> list[str]:
 
 
 def what_was_asked(
-    subject: Subject, extractor: FeatureExtractor, drawn: Features, options: EvaluateOptions
+    of: Question, subject: Subject, extractor: FeatureExtractor, drawn: Features, options: EvaluateOptions
 ) -> tuple[dict[str, Any], str]:
     """The shares as they stand in metrics.json, and in words, by the features of what was drawn. What isn't judged is
     said; both are empty where nothing is asked for."""
-    of = question(subject, options)
     known = [(name, each.known) for name, each in of.of_attributes.items()]
     decisive = (_RECIPE, subject.data.fingerprint, options.reference, extractor.digest, of.names, known)
     content = digest_of(repr(decisive).encode(), drawn.features.numpy().tobytes())
@@ -138,9 +138,16 @@ def what_was_asked(
 
 def titled(entries: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Each share of `what_was_asked`, with what it is of."""
-    captions = [(f"caption among {entry['candidates']}", entry) for entry in [entries.get("captions")] if entry]
-    classes = [("class", entries["classes"])] if "classes" in entries else []
-    return [*classes, *captions, *entries.get("attributes", {}).items()]
+    found = []
+    if "classes" in entries:
+        found.append(("class", entries["classes"]))
+    if "captions" in entries:
+        found.append((_among(entries["captions"]["candidates"]), entries["captions"]))
+    return [*found, *entries.get("attributes", {}).items()]
+
+
+def _among(candidates: int) -> str:
+    return f"caption among {candidates}"
 
 
 def judges(entries: dict[str, Any]) -> dict[str, list[str]]:
@@ -165,7 +172,7 @@ def _table(entries: dict[str, Any], noun: str) -> str:
         [
             f"What was asked for is seen in these shares of the drawn {noun}s, and of real {noun}s that do show it:",
             aligned(rows),
-            f"A judge errs: a perfect model would get what the real {noun}s get. Chance is a model that heeds nothing.",
+            f"Judges err: a perfect model would get what the real {noun}s get, one that heeds nothing about chance.",
             *(f"Judge of {', '.join(titles)}: {judge}." for judge, titles in judges(entries).items()),
         ]
     )

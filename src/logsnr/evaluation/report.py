@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from logsnr.base.columns import aligned
+from logsnr.base.errors import ConfigError
 from logsnr.base.files import read_json, write_atomically
-from logsnr.evaluation.asked import plan_asked, question, what_was_asked
+from logsnr.evaluation.asked import Question, plan_asked, question, what_was_asked
 from logsnr.evaluation.bits import bound, flow, gap
 from logsnr.evaluation.distribution import (
     ENOUGH,
@@ -51,18 +52,24 @@ _COPIES = 3.0
 _NO_FEATURES = "Nothing is drawn and compared: {}s have no feature network yet, and --features names none."
 
 
-def check(subject: Subject, options: EvaluateOptions) -> Any:
-    """What would draw. Raises at once what drawing and measuring would raise later: ModelError for scheduler and steps,
-    ConfigError for the features, DataError for too few data or attributes that can't be judged."""
+def check(subject: Subject, options: EvaluateOptions) -> tuple[Any, Question | None]:
+    """What would draw, and what can be judged of that; None where nothing is drawn.
+
+    Raises at once what drawing and measuring would raise later: ModelError for scheduler and steps, ConfigError for the
+    features, DataError for too few data; either of these for attributes that can't be judged.
+    """
     name = features_name(options, subject.task.parts, subject.data)
     if name is not None:
         require_enough(options, subject.data)
-    if name is not None:
         find_extractor(name)
     drawing = subject.pipeline()
     choose_scheduler(drawing, options)
-    question(subject, options)
-    return drawing
+    if name is None and options.attributes:
+        raise ConfigError(
+            f"attributes is {options.attributes[0]}, but {subject.data.examples.noun}s have no feature network yet, so "
+            "nothing is judged. Leave it out."
+        )
+    return drawing, None if name is None else question(subject, options)
 
 
 def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -> str:
@@ -70,7 +77,7 @@ def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -
     subject = open_subject(Path(run), source)
     if options.restore is not None:
         return f"{subject.data.description}\n{plan_restoration(subject, options)}\n{_would_go(subject)}"
-    drawing = check(subject, options)
+    drawing, judged = check(subject, options)
     num, noun = number_of_images(options, subject.data), subject.data.examples.noun
     steps = steps_of(drawing, options.steps)
     features = features_name(options, subject.task.parts, subject.data)
@@ -84,7 +91,8 @@ def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -
             f"{sampler_in_words(drawing.scheduler, options.eta)} in {steps} steps, and compare them "
             f"with the {part_name(options)} {noun}s by the features of {features}."
         )
-        lines += plan_asked(question(subject, options))
+    if judged is not None:
+        lines += plan_asked(judged)
     distilled = isinstance(subject.config.objective, ConsistencyConfig)
     count = 0 if distilled else min(options.elbo_images, subject.data.num_held_out)
     if count == 1:
@@ -141,14 +149,14 @@ def evaluate(
         say(words)
         metrics = before | {"restoration": before.get("restoration", {}) | {damage: found}}
         return _written(subject, metrics)
-    check(subject, options)
+    _, judged = check(subject, options)
     say(subject.data.description)
     metrics = {}
-    if features_name(options, subject.task.parts, subject.data) is None:
+    if judged is None:
         say(_NO_FEATURES.format(subject.data.examples.noun))
         metrics["protocol"] = {"model_hash": subject.digest}
     else:
-        metrics = _distances(subject, options, say)
+        metrics = _distances(subject, judged, options, say)
     if subject.data.num_held_out == 1:
         say(_ONE_HELD_OUT)
     elif subject.data.num_held_out:
@@ -172,14 +180,17 @@ def _written(subject: Subject, metrics: dict[str, Any]) -> dict[str, Any]:
     return metrics
 
 
-def _distances(subject: Subject, options: EvaluateOptions, say: Callable[[str], None]) -> dict[str, Any]:
-    """How far what it draws is from its data, and whether it copies them; said, and as it stands in metrics.json."""
+def _distances(
+    subject: Subject, judged: Question, options: EvaluateOptions, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """How far what it draws is from its data, whether it is what was asked for, and whether it copies them; said, and
+    as it stands in metrics.json."""
     extractor = extractor_for(subject, options)
     say(f"Features: {extractor.name}, hash {extractor.digest}")
     found = distribution(subject, extractor, options)
     metrics = entries(found.comparison, len(found.images)) | {"protocol": found.protocol}
     say(_table(found))
-    shares, words = what_was_asked(subject, extractor, found.features, options)
+    shares, words = what_was_asked(judged, subject, extractor, found.features, options)
     metrics |= {"asked": shares} if shares else {}
     if words:
         say(words)

@@ -18,6 +18,6 @@ class Truth:
     captions: Sequence[str] | None = None
     """What each is drawn by, in words."""
     groups: Sequence[str] | None = None
-    """What of them belongs together: examples of one group are held out together."""
+    """What of them belongs together, as examples that are held out together; needed with captions or attributes."""
     attributes: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     """Further properties by name, a text for each example, or None where nothing is known."""
