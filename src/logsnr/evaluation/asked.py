@@ -172,7 +172,7 @@ def _table(entries: dict[str, Any], noun: str) -> str:
         [
             f"What was asked for is seen in these shares of the drawn {noun}s, and of real {noun}s that do show it:",
             aligned(rows),
-            f"Judges err: a perfect model would get what the real {noun}s get, one that heeds nothing about chance.",
+            f"Judges err: a perfect model gets what the real {noun}s get. One that heeds nothing is near chance.",
             *(f"Judge of {', '.join(titles)}: {judge}." for judge, titles in judges(entries).items()),
         ]
     )
