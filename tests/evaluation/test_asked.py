@@ -55,9 +55,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         colour, place = names[k % 3], PLACES[k // 3 % 4]
         _picture(colour, place, rng).save(path / f"{k:02}.png")
         sure = "" if k % 8 == 7 else place
-        rows.append((f"{k:02}.png", f"the {colour} {place} of number {k}", colour, sure, "same", f"{k}"))
+        rows.append((f"{k:02}.png", f"the {colour} {place} of number {k}", colour, sure, "same", "xy"[k // 12 % 2]))
     with (path / "metadata.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("file_name", "text", "colour", "place", "one", "own"), *rows])
+        csv.writer(file).writerows([("file_name", "text", "colour", "place", "one", "unseen"), *rows])
     return path
 
 
@@ -111,6 +111,12 @@ def test_drawings_of_something_else_are_seen_to_be(subject: Subject) -> None:
     assert entries["attributes"]["colour"]["drawn"]["value"] < 0.7
 
 
+def test_a_judge_that_sees_nothing_in_real_pictures_is_not_to_be_believed(subject: Subject) -> None:
+    warning = "warning: of unseen the judge knows too little on real images to say anything."
+    assert warning in judged(subject, lambda asked: asked, attributes=["colour", "unseen"])[1]
+    assert "warning" not in judged(subject, lambda asked: np.roll(asked, 1), attributes=["colour"])[1]
+
+
 @pytest.mark.skipif(not has_minilm(), reason="needs the package of MiniLM")
 def test_captions_are_read_by_minilm(subject: Subject) -> None:
     found, words = judged(subject, lambda asked: asked)
@@ -143,7 +149,7 @@ def test_attributes_that_cannot_be_judged(subject: Subject, trained: Path, logsn
     end = logsnr("evaluate", trained, "--attributes", "colour", "size")
     assert end.status == 1
     assert "--attributes is size, which doesn't exist in " in end.message
-    assert "Name one of its columns: text, colour, place, one, own." in end.message
+    assert "Name one of its columns: text, colour, place, one, unseen." in end.message
     end = logsnr("evaluate", trained, "--attributes", "colour", "--dry-run")
     assert end.status == 0
     assert re.search("Would judge whether they show what was asked for: .*colour", end.output)

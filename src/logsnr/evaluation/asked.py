@@ -168,11 +168,17 @@ def _table(entries: dict[str, Any], noun: str) -> str:
         rows.append(
             (title, f"{entry['drawn']['num']:,}", cells[0], cells[1], cells[2], cells[3], _percent(entry["chance"]))
         )
+    blind = [title for title, entry in titled(entries) if entry["real"]["interval"][0] <= entry["chance"]]
     return "\n".join(
         [
             f"What was asked for is seen in these shares of the drawn {noun}s, and of real {noun}s that do show it:",
             aligned(rows),
             f"Judges err: a perfect model gets what the real {noun}s get. One that heeds nothing is near chance.",
+            *(
+                [f"warning: of {', '.join(blind)} the judge knows too little on real {noun}s to say anything."]
+                if blind
+                else []
+            ),
             *(f"Judge of {', '.join(titles)}: {judge}." for judge, titles in judges(entries).items()),
         ]
     )
