@@ -36,6 +36,7 @@ def test_every_way_at_every_scale(run: Path, logsnr: Run) -> None:
         *((way, scale) for way in ways for scale in (2, 4)),
     ]
     assert len({row["figures"]["fid"]["value"] for row in rows}) == len(rows)
+    assert all(0 <= row["figures"]["class"]["value"] <= 1 for row in rows)
     assert Image.open(run / "guidance.png").width > 1000
     assert "Least FID: " in end.output
 

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from logsnr.base.columns import aligned
 from logsnr.base.errors import ConfigError
 from logsnr.base.files import write_atomically
+from logsnr.evaluation.asked import Question, titled, what_was_asked
 from logsnr.evaluation.distribution import distribution, extractor_for, number_of_images
 from logsnr.evaluation.extractors import FeatureExtractor
 from logsnr.evaluation.report import check
@@ -63,7 +64,7 @@ def ways(subject: Subject, intervals: Sequence[Interval], projected: bool, guide
 
 def plan(subject: Subject, scales: Sequence[float], how: Ways, options: EvaluateOptions) -> str:
     """What `compare` would do, in words. Raises what it would raise at once."""
-    drawing = check(subject, options)
+    drawing, _ = check(subject, options)
     num = number_of_images(options, subject.data)
     count = len(list(_cells(scales, how)))
     return (
@@ -83,14 +84,14 @@ def compare(
     say: Callable[[str], None] = print,
 ) -> str:
     """Draw and measure in each way at each scale, and write the table and the picture; the table, in words."""
-    check(subject, options)
+    _, judged = check(subject, options)
     extractor = extractor_for(subject, options)
     say(subject.data.description)
     rows = []
     for name, scale in _cells(scales, how):
         say(f"-- {name}, {scale:g}" if name else "-- without guidance")
         guided = dataclasses.replace(options, guidance_scale=scale, guidance=how[name] if name else PLAIN)
-        rows.append({"way": name, "scale": scale} | _figures(subject, extractor, guided))
+        rows.append({"way": name, "scale": scale} | _figures(subject, extractor, judged, guided))
     write_atomically(subject.run / "guidance.json", json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     save_png(_figure(rows, list(how)), subject.run / "guidance.png")
     return f"{_table(rows)}\n\n{_protocol(rows)}\nThe picture is {subject.run / 'guidance.png'}."
@@ -101,15 +102,18 @@ def _cells(scales: Sequence[float], how: Ways) -> list[tuple[str, float]]:
     return [("", 1.0), *((name, scale) for name in how for scale in scales)]
 
 
-def _figures(subject: Subject, extractor: FeatureExtractor, options: EvaluateOptions) -> dict[str, Any]:
+def _figures(
+    subject: Subject, extractor: FeatureExtractor, judged: Question | None, options: EvaluateOptions
+) -> dict[str, Any]:
     found = distribution(subject, extractor, options)
     intervals = found.comparison.intervals()
     figures = {
-        key: {"value": getattr(found.comparison.figures, key), "interval": list(intervals[key])}
-        for key in _SHOWN
-        if key in intervals
+        key: {"value": getattr(found.comparison.figures, key), "interval": list(intervals[key])} for key in _SHOWN
     }
-    return {"figures": figures, "protocol": found.protocol}
+    assert judged is not None  # what has no features was refused
+    shares, _ = what_was_asked(judged, subject, extractor, found.features, options)
+    asked = {title: {key: entry["drawn"][key] for key in ("value", "interval")} for title, entry in titled(shares)}
+    return {"figures": figures | asked, "protocol": found.protocol}
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -147,6 +151,7 @@ def _figure(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
             lows, highs = zip(*(each["interval"] for each in found), strict=True)
             axes.fill_between(scales, lows, highs, color=color, alpha=0.15, linewidth=0)
         axes.set_xlabel("guidance scale")
-        label_axes(axes, f"{_SHOWN[key][0]}, 95 % intervals", _SHOWN[key][1])
+        title, unit = _SHOWN.get(key, (f"As asked: {key}", "share that shows it"))
+        label_axes(axes, f"{title}, 95 % intervals", unit)
     panels[0].legend(frameon=False, fontsize=8)
     return figure
