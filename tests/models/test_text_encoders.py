@@ -19,3 +19,13 @@ def test_a_meaning_is_the_mean_of_the_states_of_all_tokens_but_padding() -> None
         assert int(tokens["attention_mask"][row].sum()) == count
         mean = states[row, :count].mean(0)
         assert torch.allclose(meanings[row], mean / mean.norm(), atol=1e-5)
+
+
+def test_a_tokenizer_that_was_called_or_saved_is_the_same() -> None:
+    """What was encoded of captions is found again: a call leaves its truncation and padding in the tokenizer."""
+    fresh, called = Tokenizer(tiny_tokenizer()), Tokenizer(tiny_tokenizer())
+    called(["a red fox"])
+    assert called.digest == fresh.digest
+    other = tiny_tokenizer()
+    other.add_tokens(["badger"])
+    assert Tokenizer(other).digest != fresh.digest

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import importlib.util
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,9 @@ class Tokenizer:
     @functools.cached_property
     def digest(self) -> str:
         """Hash of all that decides which tokens a caption has."""
-        return digest_of(self.tokenizer.backend_tokenizer.to_str().encode())
+        decisive = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        del decisive["truncation"], decisive["padding"]  # each call sets these anew
+        return digest_of(json.dumps(decisive, sort_keys=True).encode())
 
 
 @dataclass(frozen=True, eq=False)
