@@ -31,6 +31,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from .guidance import Guidance, require_guidance
+from .picture_editing import read_edit
 from .pixel_sampling import Callback, PixelSampling, Seed, is_stock, rewrite_json, sources, warn_of_ddpm
 
 _CARD = """---
@@ -126,6 +127,9 @@ class PixelDiffusionPipeline(PixelSampling, DiffusionPipeline):
         callback_on_step_end_tensor_inputs: list[str] | None = None,
         guider: Any = None,
         guide: Any = None,
+        image: Any = None,
+        strength: float | None = None,
+        mask_image: Any = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Sample images. Raises `ValueError` for every argument out of its range.
 
@@ -148,9 +152,18 @@ class PixelDiffusionPipeline(PixelSampling, DiffusionPipeline):
             the steps, rescaled, projected.
         guide: a loaded pipeline of a weaker model of the same data, to be led away from in the place of the null label
             (autoguidance); of a model without classes too.
+        image: a picture that is changed, or one for each image: of PIL, or floats in [0, 1] as `output_type` has them
+            (NumPy (B, H, W, C), torch (B, C, H, W)), of the model's own size.
+        strength: in (0, 1], the share of the steps that are run, from the picture with noise of that level on (SDEdit,
+            Meng et al. 2021, arXiv 2108.01073). 1 begins from noise alone. None is 0.7, and 1 with a mask.
+        mask_image: white where the picture is drawn anew, black where it is kept as it is; one for all images, or one
+            for each. What is grayer than half counts as white.
 
         Noise and scheduler work in float32 (float64 with a float64 unet); the unet sees its own dtype.
         """
+        edit = read_edit(image, mask_image, strength, self.unet.config.in_channels, self.unet.config.sample_size)
+        if edit is not None and batch_size is None and not isinstance(class_labels, list | tuple):
+            batch_size = edit.count
         images = self._draw(
             *self._batch_and_guidance(batch_size, class_labels, guidance_scale, guider, guide),
             num_inference_steps=num_inference_steps,
@@ -161,6 +174,7 @@ class PixelDiffusionPipeline(PixelSampling, DiffusionPipeline):
             output_type=output_type,
             callback_on_step_end=callback_on_step_end,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            edit=edit,
         )
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 

@@ -33,6 +33,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .guidance import Guidance, require_guidance
+from .picture_editing import read_edit
 from .pixel_sampling import Callback, PixelSampling, Seed, is_stock, rewrite_json, sources, warn_of_ddpm
 
 MAX_TOKENS = 77
@@ -140,6 +141,9 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
         negative_prompt_embeds: torch.Tensor | None = None,
         guider: Any = None,
         guide: Any = None,
+        image: Any = None,
+        strength: float | None = None,
+        mask_image: Any = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Draw images. Raises `ValueError` for every argument out of its range.
 
@@ -168,17 +172,26 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
             the steps, rescaled, projected.
         guide: a loaded pipeline of a weaker model of the same data, to be led away from in the place of the empty
             prompt (autoguidance). It reads the prompts by its own encoder.
+        image: a picture that is changed, or one for each image: of PIL, or floats in [0, 1] as `output_type` has them
+            (NumPy (B, H, W, C), torch (B, C, H, W)), of the model's own size.
+        strength: in (0, 1], the share of the steps that are run, from the picture with noise of that level on (SDEdit,
+            Meng et al. 2021, arXiv 2108.01073). 1 begins from noise alone. None is 0.7, and 1 with a mask.
+        mask_image: white where the picture is drawn anew, black where it is kept as it is; one for all images, or one
+            for each. What is grayer than half counts as white.
 
         Noise and scheduler work in float32 (float64 with a float64 unet); the unet sees its own dtype, and the text
         encoder has its own.
         """
         guided = require_guidance(self, guidance_scale, guider, guide)
+        edit = read_edit(image, mask_image, strength, self.unet.config.in_channels, self.unet.config.sample_size)
         batch = _batch(
             batch_size,
             prompt=prompt,
             prompt_embeds=prompt_embeds,
             negative_prompt=negative_prompt,
             negative_prompt_embeds=negative_prompt_embeds,
+            image=edit and edit.picture,
+            mask_image=edit and edit.mask,
         )
         given = _rows("prompt", prompt, prompt_embeds, batch)
         null = _rows("negative_prompt", negative_prompt, negative_prompt_embeds, batch)
@@ -206,6 +219,7 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
             output_type=output_type,
             callback_on_step_end=callback_on_step_end,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            edit=edit,
         )
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 

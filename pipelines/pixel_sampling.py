@@ -27,7 +27,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import diffusers
 import numpy as np
@@ -49,6 +49,15 @@ _PROCESS_KEYS = {
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr"),
     *("prediction_type", "variance_type", "clip_sample", "clip_sample_range"),
 }
+
+
+class Edit(Protocol):
+    """A picture that is changed; see the file of editing."""
+
+    def rows(self, batch: int, device: torch.device, dtype: torch.dtype) -> Self: ...
+    def begin(self, scheduler: Any, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def show(self, scheduler: Any, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor: ...
+    def finish(self, sample: torch.Tensor) -> torch.Tensor: ...
 
 
 class PixelSampling:
@@ -95,8 +104,10 @@ class PixelSampling:
         output_type: str,
         callback_on_step_end: Callback | None,
         callback_on_step_end_tensor_inputs: list[str] | None,
+        edit: Edit | None = None,
     ) -> Any:
-        """Images of the output type. `guidance`: a `Guidance`, of the file of that name beside this one."""
+        """Images of the output type. `guidance`: a `Guidance`, of the file of that name beside this one. `edit`: a
+        picture that is changed, of the file of editing."""
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         tensor_inputs = ["sample"] if callback_on_step_end_tensor_inputs is None else callback_on_step_end_tensor_inputs
@@ -119,11 +130,17 @@ class PixelSampling:
 
         shape = (batch, channels, *((size, size) if isinstance(size, int) else size))
         dtype = torch.promote_types(self.unet.dtype, torch.float32)
-        sample = randn_tensor(shape, generators, device, dtype) * self.scheduler.init_noise_sigma
+        noise = randn_tensor(shape, generators, device, dtype)
+        sample, run = noise * self.scheduler.init_noise_sigma, self.scheduler.timesteps
+        if edit is not None:
+            edit = edit.rows(batch, device, dtype)
+            sample, run = edit.begin(self.scheduler, noise)
         if self.scheduler.config.get("noise_sampler_seed", 0) is None:
             self.scheduler.noise_sampler_seed = _brownian_seeds(generators, batch)
-        self._guidance_scale, self._num_timesteps = guidance_scale, len(self.scheduler.timesteps)
-        for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+        self._guidance_scale, self._num_timesteps = guidance_scale, len(run)
+        for i, t in enumerate(self.progress_bar(run)):
+            if edit is not None:
+                sample = edit.show(self.scheduler, sample, t)
             model_output = self._predict(sample, t, guidance, i)
             sample = self.scheduler.step(model_output, t, sample, **step_arguments, return_dict=False)[0]
             if callback_on_step_end is not None:
@@ -131,7 +148,7 @@ class PixelSampling:
                 returned = callback_on_step_end(self, i, t, {name: tensors[name] for name in tensor_inputs})
                 sample = returned.pop("sample", sample)
 
-        images = _images(sample, output_type)
+        images = _images(sample if edit is None else edit.finish(sample), output_type)
         self.maybe_free_model_hooks()
         return images
 

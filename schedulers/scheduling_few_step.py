@@ -286,12 +286,23 @@ class FewStepScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # st
             raise ValueError(f"`coefficients` must be {len(chosen)} rows of {2 + HISTORY} numbers, one a timestep.")
         self.num_inference_steps = len(chosen)
         self.timesteps = torch.tensor(chosen, device=device)
+        self._read_from(chosen, coefficients)
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Begin at that one of `self.timesteps`, as pipelines do that change a picture. What is remembered of earlier
+        steps isn't there then: from a later one than the first the coefficients are those of `adams_table`."""
+        if begin_index:
+            chosen = self.timesteps[begin_index:].tolist()
+            self._read_from(chosen, adams_table(self.angles[chosen].tolist()))
+
+    def _read_from(self, chosen: list[int], coefficients: Table) -> None:
+        """Make the table that `step` reads."""
         at = torch.tensor(chosen)
         rows = torch.cat([self._from_model_output()[:, at], torch.tensor(coefficients, dtype=torch.float64).T])
         # NaN at timesteps that weren't chosen: a wrong call shows, and needs no wait for the device
         table = torch.full((len(rows), len(self)), float("nan"), dtype=torch.float64)
         table[:, at] = rows
-        self._table = table.reshape(*table.shape, 1, 1, 1).to(device=device, dtype=torch.float32)
+        self._table = table.reshape(*table.shape, 1, 1, 1).to(device=self.timesteps.device, dtype=torch.float32)
         self._history: list[torch.Tensor] = []
 
     def default_timesteps(self, n: int) -> list[int]:
