@@ -6,6 +6,7 @@ import dataclasses
 import json
 import typing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -277,6 +278,9 @@ def test_a_file_of_another_format_is_refused() -> None:
         (lambda: SampleOptions(num=0), r"^num must be at least 1, and is 0"),
         (lambda: SampleOptions(batch_size=0), r"^batch_size must be"),
         (lambda: SampleOptions(guidance_scale=-1), r"^guidance_scale must be 0 or more, and is -1"),
+        (lambda: SampleOptions(strength=0.5), r"^strength is for a picture that is changed, and there is no image"),
+        (lambda: SampleOptions(mask_image=Path("m.png")), r"^mask_image is for a picture that is changed"),
+        (lambda: SampleOptions(image=Path("a.png"), strength=0), r"^strength must be above 0 and at most 1, and is 0"),
         (lambda: SampleOptions(seed=-1), r"^seed must be 0 or more, and less than 2\^63, and is -1"),
         (lambda: SampleOptions(class_labels="disc"), r"^class_labels must be a list of names or numbers.* is 'disc'"),
         (lambda: SampleOptions(class_labels=[]), r"^class_labels must be a list .*at least one, and is \[\]"),

@@ -11,7 +11,7 @@ from logsnr.commands.parse import parse
 
 @dataclass(frozen=True)
 class DemoArguments:
-    """Draw with a trained model in the browser, see images come out of noise, and repair pictures."""
+    """Draw with a trained model in the browser, see images come out of noise, and repair or edit pictures."""
 
     model: tyro.conf.Positional[str]
     """A run folder, a model folder, or a repo of the Hub."""

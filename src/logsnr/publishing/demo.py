@@ -18,6 +18,7 @@ from huggingface_hub import SpaceCard, SpaceCardData
 from logsnr.base.errors import ConfigError, LogsnrError
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
+from logsnr.pipelines.pipeline_text_to_image import TextToImagePipeline
 from logsnr.publishing.repair import can_repair
 from logsnr.sampling.sample import choose_device
 from logsnr.tasks.load import load
@@ -47,13 +48,15 @@ def serve(source: str, port: int, open_browser: bool) -> None:
 
     pipe.unet.forward = forward_until_the_end
 
-    from logsnr.space import app, repair
+    from logsnr.space import app, edit, repair
 
     restorer = _restorer(pipe, evaluating)
     # gradio looks at its own page, and must not ask a proxy for it
     excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     os.environ["no_proxy"] = f"{excepted},{_HOST}" if excepted else _HOST
-    page = app.build(pipe, source, None if restorer is None else functools.partial(repair.fill, restorer))
+    repairs = None if restorer is None else functools.partial(repair.fill, restorer)
+    edits = functools.partial(edit.fill, pipe, repair) if app.by_prompt(pipe) else None
+    page = app.build(pipe, source, repairs, edits)
     try:
         page.launch(
             **app.LAUNCH,
@@ -95,12 +98,11 @@ def _restorer(pipe: Any, evaluating: AbstractContextManager[Any]) -> Restoration
 
 def require_images(pipeline: Any, source: str) -> None:
     """Raise LogsnrError where the page can't draw with the model: what it knows is images."""
-    if not isinstance(pipeline, PixelDiffusionPipeline):
-        parts = parts_of_pipeline(pipeline)
-        what = "draws them by prompt" if parts.option == "prompts" else f"is a model of {parts.noun}s"
+    if not isinstance(pipeline, PixelDiffusionPipeline | TextToImagePipeline):
+        noun = parts_of_pipeline(pipeline).noun
         raise LogsnrError(
-            f"The page draws images, and {source} {what} ({type(pipeline).__name__}). `logsnr sample {source}` draws "
-            "with it."
+            f"The page draws images, and {source} is a model of {noun}s ({type(pipeline).__name__}). `logsnr sample "
+            f"{source}` draws with it."
         )
 
 
@@ -118,8 +120,11 @@ def _require_free(port: int) -> None:
             ) from error
 
 
-def stage_space(repo_id: str, folder: Path) -> list[Path]:
-    """Write into `folder` the files of a Space that shows the model `repo_id`; returns their paths."""
+def stage_space(repo_id: str, folder: Path, by_prompt: bool = False) -> list[Path]:
+    """Write into `folder` the files of a Space that shows the model `repo_id`; returns their paths.
+
+    by_prompt: whether the model is told words, which needs transformers.
+    """
     data = SpaceCardData(
         title=f"Draw with {repo_id.split('/')[-1]}",
         emoji="🎨",
@@ -134,8 +139,12 @@ def stage_space(repo_id: str, folder: Path) -> list[Path]:
         short_description="A pixel-space diffusion model, step by step",
     )
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("app.py", "repair.py", "requirements.txt"):
+    files = ("app.py", "edit.py", "repair.py", "requirements.txt")
+    for name in files:
         shutil.copyfile(_ROOM / name, folder / name)
+    if by_prompt:
+        with (folder / "requirements.txt").open("a", encoding="utf-8") as requirements:
+            requirements.write("transformers>=5.0\n")
     card = SpaceCard.from_template(data, template_path=str(_ROOM / "README.md.jinja"), repo_id=repo_id)
     (folder / "README.md").write_text(f"{card}\n", encoding="utf-8")
-    return [folder / name for name in ("README.md", "app.py", "repair.py", "requirements.txt")]
+    return [folder / name for name in ("README.md", *files)]

@@ -76,6 +76,7 @@ _CODE = {"": "the pipeline", "scheduler": "the schedule", FEW_STEP_FOLDER: "the 
 _REASONS_IN_SPACE = {
     "README.md": "the Space's settings, and the model that it shows",
     "app.py": "the app",
+    "edit.py": "the app's second tab, of a model that draws by prompt",
     "repair.py": "the app's second tab",
     "requirements.txt": "what the app needs",
 }
@@ -131,7 +132,7 @@ def stage(run: Path, repo_id: str, out: Path, license: str | None, data_license:
             save_model(published.stock_form.to("cpu"), folder / "stock")
             _write(folder / "stock" / "README.md", render_stock_card(published))
         if space:
-            stage_space(repo_id, folder / "space")
+            stage_space(repo_id, folder / "space", by_prompt=published.parts.option == "prompts")
         refuse_leaks(folder, public_words(published), published.classes)
     folders = [out / name for name in ("stock", "main", "space") if (out / name).is_dir()]
     network = published.parts.network_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from logsnr.base.errors import ModelError
 from logsnr.base.warn import warn_caller
 from logsnr.media.plots import columns_of, save_png
 from logsnr.models.schedules import resolve_scheduler_class, usual_steps
+from logsnr.sampling.edited import edited
 from logsnr.sampling.guidance import guiding
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.schedulers.scheduling_few_step import FewStepScheduler
@@ -49,7 +50,7 @@ def sample(pipeline: Any, options: SampleOptions = _DEFAULTS) -> Tensor:
             logsnr.sample(pipe, logsnr.SampleOptions(num=16, steps=50))
 
     Returns them in order, on the CPU, as the pipeline's `output_type="pt"` has them: images in [0, 1], (n, channels,
-    height, width). Raises ModelError if they can't be made as asked.
+    height, width). Raises ModelError if they can't be made as asked, and DataError for a picture that can't be read.
     """
     if isinstance(pipeline, str | Path):
         raise TypeError(f"sample takes a loaded model, and was given {str(pipeline)!r}: logsnr.load gives one.")
@@ -61,7 +62,8 @@ def sample(pipeline: Any, options: SampleOptions = _DEFAULTS) -> Tensor:
             scale = DEFAULT_GUIDANCE
         guidance = {} if scale is None else guiding(pipeline, scale, options.guidance).arguments
         seeds = range(options.seed, options.seed + options.num)
-        request = Request(steps_of(pipeline, options.steps), guidance, options.eta, options.batch_size)
+        steps, changed = steps_of(pipeline, options.steps), edited(pipeline, options)
+        request = Request(steps, guidance, options.eta, options.batch_size, changed)
         with tqdm(total=request.evaluations(options.num), unit="step", delay=2, dynamic_ncols=True) as bar:
             return draw(pipeline, request, seeds, arguments, bar)
     finally:
@@ -78,10 +80,12 @@ class Request:
     eta: float | None
     """None leaves it out."""
     batch_size: int
+    edited: Mapping[str, Any] = field(default_factory=dict)
+    """The picture that is changed, and how: arguments of the pipeline, the same for all samples."""
 
     def evaluations(self, num: int) -> int:
         """Steps in all, a batch's counted once."""
-        return -(-num // self.batch_size) * self.steps
+        return -(-num // self.batch_size) * int(self.steps * self.edited.get("strength", 1))
 
 
 def draw(
@@ -109,6 +113,7 @@ def draw(
                 return_dict=False,
                 **{name: list(values[rows]) for name, values in arguments.items()},
                 **given,
+                **request.edited,
             )
             samples.append(made.float().cpu())
     except ValueError as error:
@@ -119,9 +124,11 @@ def draw(
 def prepare(pipeline: Any, options: SampleOptions) -> Mapping[str, list[Any]]:
     """Swap to the scheduler of `options`, and choose what is drawn: arguments of the pipeline, a value for each sample.
 
-    Raises ModelError for a scheduler that doesn't fit the model, steps that don't, or a class that it doesn't have.
+    Raises ModelError for a scheduler that doesn't fit the model, steps that don't, or a class that it doesn't have; and
+    for a picture that can't be changed, ModelError or DataError.
     """
     choose_scheduler(pipeline, options)
+    edited(pipeline, options)
     parts = parts_of_pipeline(pipeline)
     parts.refuse_foreign(options)
     try:

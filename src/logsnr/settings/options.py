@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Literal, get_args
 
 from logsnr.base.errors import ConfigError
@@ -45,12 +46,26 @@ class SampleOptions:
     deterministic (DDIM), 1 ancestral (DDPM)."""
     batch_size: int = 64
     """Images made at once; doesn't change them."""
+    image: Path | None = None
+    """A picture that is changed, to the class or text asked for. Its middle is taken, and brought to the model's
+    size."""
+    mask_image: Path | None = None
+    """White where the picture is drawn anew, black where it is kept; of the picture's size. When not given, all of it
+    is changed."""
+    strength: float | None = None
+    """The share of the steps that are run, from the picture with as much noise as there is then: 1 keeps nothing of
+    what is changed. When not given 0.7, and 1 with a mask."""
 
     def __post_init__(self) -> None:
         for name in ("num", "steps", "batch_size"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, "at least 1", value)
         _require_drawable(self)
+        strength = self.strength
+        require(strength is None or 0 < strength <= 1, "strength", "above 0 and at most 1", strength)
+        for name in ("strength", "mask_image"):
+            if self.image is None and getattr(self, name) is not None:
+                raise ConfigError(f"{name} is for a picture that is changed, and there is no image. Give one.")
         if self.class_labels is not None:
             given, rule = self.class_labels, "a list of names or numbers, at least one"
             require(not isinstance(given, str) and len(given) > 0, "class_labels", rule, given)
