@@ -2,7 +2,8 @@
 
 This is the app of a Hub Space (sdk gradio), and it needs gradio, torch and diffusers. The model is the one that the
 README.md beside it names under `models`; it is loaded with the pipeline that lies in the model's own repo. A second
-tab is filled by the repair.py beside it. `logsnr demo` shows the same page for a model on this machine.
+tab is filled by the repair.py beside it, or by edit.py of a model that draws by prompt. `logsnr demo` shows the page of
+a model on this machine.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import functools
 import html
 import inspect
 import io
+import json
 import os
 import random
 import re
@@ -27,7 +29,7 @@ import gradio as gr
 import numpy as np
 import numpy.typing as npt
 import torch
-from huggingface_hub import list_repo_files, metadata_load
+from huggingface_hub import hf_hub_download, list_repo_files, metadata_load
 from PIL import Image
 
 MOST_IMAGES, MOST_STEPS, FRAMES = 36, 250, 8
@@ -91,12 +93,16 @@ warnings.filterwarnings("ignore", module="torchsde")  # of the last digit of an 
 def load(repo: str) -> Any:
     """The pipeline of a model folder or Hub repo, by the code that lies there."""
     files = os.listdir(repo) if os.path.isdir(repo) else list_repo_files(repo)
-    stems = [file.removesuffix(".py") for file in files if re.fullmatch(r"pipeline_pixel_[0-9a-f]{8}\.py", file)]
+    code = re.compile(r"pipeline_(pixel|text_to_image)_[0-9a-f]{8}\.py")
+    stems = [file.removesuffix(".py") for file in files if code.fullmatch(file)]
     if not stems:
-        raise SystemExit(f"{repo} holds no pipeline_pixel_….py. Was it published by logsnr?")
+        raise SystemExit(f"{repo} holds no pipeline_pixel_….py or pipeline_text_to_image_….py of logsnr.")
     pipe = diffusers.DiffusionPipeline.from_pretrained(
         repo, custom_pipeline=stems[0], trust_remote_code=True, use_safetensors=True
     )
+    if "prompts.json" in files:
+        path = Path(repo, "prompts.json") if os.path.isdir(repo) else Path(hf_hub_download(repo, "prompts.json"))
+        pipe.prompts = json.loads(path.read_text(encoding="utf-8"))
     return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -150,20 +156,27 @@ def with_scheduler(pipe: Any, name: str) -> Any:
     return alone
 
 
-def class_names(pipe: Any) -> list[str]:
-    """Names of the classes, or their numbers; empty without classes."""
+def by_prompt(pipe: Any) -> bool:
+    """Whether the model is told words."""
+    return hasattr(pipe, "encode_prompt")
+
+
+def choices(pipe: Any) -> list[str]:
+    """Names of the classes, or their numbers; some prompts of a model that is told words; else empty."""
+    if by_prompt(pipe):
+        return list(pipe.prompts or [])
     names = pipe.id2label or {}
     return [names.get(index, str(index)) for index in range(pipe.num_classes or 0)]
 
 
 def describe(pipe: Any) -> str:
     """What the model is, in a line."""
-    config, classes = pipe.unet.config, pipe.num_classes
+    config, classes = pipe.unet.config, None if by_prompt(pipe) else pipe.num_classes
     size = config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     kind = {1: "gray", 3: "RGB", 4: "RGBA"}.get(config.in_channels, f"{config.in_channels}-channel")
     parameters = sum(p.numel() for p in pipe.unet.parameters())
-    of_classes = f", {classes} classes" if classes else ""
+    of_classes = ", drawn by prompt" if by_prompt(pipe) else f", {classes} classes" if classes else ""
     return f"A diffusion model of {kind} images, {width}×{height} pixels{of_classes} · {parameters:,} parameters"
 
 
@@ -255,16 +268,17 @@ def draw(
     seed: int | None,
     on_step: Callable[[int, int], None],
 ) -> Drawing:
-    """Image k has seed `seed + k` and the classes in turn (all of them if none is given). Raises `ValueError`."""
+    """Image k has seed `seed + k` and the `classes` (or prompts) in turn, all of the model's if none is given. Raises
+    `ValueError`."""
     if seed is None or not 0 <= seed <= LARGEST_SEED:
         raise ValueError(f"The seed must be a whole number from 0 to {LARGEST_SEED}, and is {seed}.")
     begin, alone = time.monotonic(), with_scheduler(pipe, scheduler)
     what: dict[str, Any] = {"batch_size": number}
-    names = classes or class_names(pipe)
+    names = classes or choices(pipe)
     labels = [names[k % len(names)] for k in range(number)] if names else []
     if labels:
-        ids = [class_names(pipe).index(label) for label in labels]
-        what = {"class_labels": ids, "guidance_scale": guidance}
+        told = {"prompt": labels} if by_prompt(pipe) else {"class_labels": list(map(choices(pipe).index, labels))}
+        what = {**told, "guidance_scale": guidance}
     film = record(alone.scheduler, FRAMES, on_step)
     try:
         images = alone(num_inference_steps=steps, generator=int(seed), output_type="np", **what).images
@@ -325,11 +339,17 @@ def picture(pixels: npt.NDArray[np.uint8], what: str) -> str:
 # -- The page ---------------------------------------------------------------------------------------------------------
 
 
-def build(pipe: Any, title: str, repair: Callable[[Any, Callable[[int], list[Image.Image]]], None] | None) -> gr.Blocks:
+def build(
+    pipe: Any,
+    title: str,
+    repair: Callable[[Any, Callable[[int], list[Image.Image]]], None] | None,
+    edit: Callable[[Any, Callable[[int], list[Image.Image]], Callable[[], Any]], None] | None = None,
+) -> gr.Blocks:
     """The page of a model; `title` is plain text.
 
     repair: fills a second tab, and is given it and what draws as many images as it asks for; None of a model that can't
-    repair.
+        repair.
+    edit: fills one too, of a model that draws by prompt, and is also given what makes a pipeline to draw with.
     """
     schedulers = find_schedulers(pipe)
     own, few = schedulers.offered[0], pipe.scheduler.config.get("_consistency")  # a distilled model's number of steps
@@ -338,32 +358,28 @@ def build(pipe: Any, title: str, repair: Callable[[Any, Callable[[int], list[Ima
     usual = few or min(STEPS, longest)
 
     def some(number: int) -> list[Image.Image]:
-        return draw(
-            pipe,
-            number=number,
-            steps=usual,
-            scheduler=best,
-            classes=[],
-            guidance=GUIDANCE,
-            seed=0,
-            on_step=lambda done, total: None,
-        ).images
+        how: dict[str, Any] = {"classes": [], "guidance": GUIDANCE, "seed": 0, "on_step": lambda done, total: None}
+        return draw(pipe, number=number, steps=usual, scheduler=best, **how).images
 
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.HTML(f'<div class="heading"><h1>{html.escape(title)}</h1><p>{describe(pipe)}</p></div>')
-        if repair is None:
+        if repair is None and edit is None:
             fill(pipe, schedulers, best, usual, longest)
-        else:
-            with gr.Tab("Draw"):
-                fill(pipe, schedulers, best, usual, longest)
+            return page
+        with gr.Tab("Draw"):
+            fill(pipe, schedulers, best, usual, longest)
+        if repair is not None:
             with gr.Tab("Repair") as tab:
                 repair(tab, some)
+        if edit is not None:
+            with gr.Tab("Edit") as tab:
+                edit(tab, some, functools.partial(with_scheduler, pipe, best))
     return page
 
 
 def fill(pipe: Any, schedulers: Schedulers, best: str, usual: int, longest: int) -> None:
     """The drawing part of the page; it begins with the scheduler `best` and `usual` steps."""
-    names, own = class_names(pipe), schedulers.offered[0]
+    names, own, worded = choices(pipe), schedulers.offered[0], by_prompt(pipe)
     kept = gr.State(None)
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
@@ -372,14 +388,7 @@ def fill(pipe: Any, schedulers: Schedulers, best: str, usual: int, longest: int)
                     1, MOST_IMAGES, value=16, step=1, precision=0, label="Images", buttons=[], min_width=120
                 )
                 steps = gr.Slider(
-                    1,
-                    longest,
-                    value=usual,
-                    step=1,
-                    precision=0,
-                    label="Steps",
-                    buttons=[],
-                    min_width=120,
+                    1, longest, value=usual, step=1, precision=0, label="Steps", buttons=[], min_width=120
                 )
             scheduler = gr.Dropdown(
                 [(f"{own} (the model's own)", own), *schedulers.offered[1:]],
@@ -391,9 +400,11 @@ def fill(pipe: Any, schedulers: Schedulers, best: str, usual: int, longest: int)
                 names,
                 value=[],
                 multiselect=True,
-                label="Classes",
-                info="Several take turns. All of them when none is chosen.",
-                visible=bool(names),
+                allow_custom_value=worded,
+                label="Prompts" if worded else "Classes",
+                info="Several take turns. All of them when none is chosen."
+                + " Or write your own, and press Enter." * worded,
+                visible=worded or bool(names),
             )
             guidance = gr.Slider(
                 0,
@@ -401,9 +412,9 @@ def fill(pipe: Any, schedulers: Schedulers, best: str, usual: int, longest: int)
                 value=GUIDANCE,
                 step=0.1,
                 label="Guidance",
-                info="1 is the plain model; more keeps nearer to the class and varies less; 0 ignores the class.",
+                info="1 is the plain model; more keeps nearer to what is asked for and varies less; 0 ignores it.",
                 buttons=[],
-                visible=bool(names),
+                visible=worded or bool(names),
             )
             seed = gr.Number(0, precision=0, label="Seed", info="Of the first image; the next has the next seed.")
             with gr.Row():
@@ -468,11 +479,15 @@ def fill(pipe: Any, schedulers: Schedulers, best: str, usual: int, longest: int)
 
 
 if __name__ == "__main__":
-    import repair  # type: ignore[import-not-found]  # it lies beside this file
+    import edit  # type: ignore[import-not-found]  # they lie beside this file
+    import repair  # type: ignore[import-not-found]
 
     metadata = metadata_load(Path(__file__).with_name("README.md"))
     assert metadata is not None
     (model,) = metadata["models"]
     loaded = load(model)
-    restorer = repair.load(model, loaded)
-    build(loaded, model, restorer and functools.partial(repair.fill, restorer)).launch(**LAUNCH)
+    if by_prompt(loaded):
+        build(loaded, model, None, functools.partial(edit.fill, loaded, repair)).launch(**LAUNCH)
+    else:
+        restorer = repair.load(model, loaded)
+        build(loaded, model, restorer and functools.partial(repair.fill, restorer)).launch(**LAUNCH)
