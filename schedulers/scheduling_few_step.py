@@ -334,8 +334,10 @@ class FewStepScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # st
         return x_0 if self._threshold is None else self._threshold_sample(x_0, *self._threshold)
 
     def scale_model_input(self, sample: torch.Tensor, timestep: torch.Tensor | int | None = None) -> torch.Tensor:
-        """The sample as it is. What `step` remembers is given its place here, so that all steps are one graph."""
-        self._make_room(sample)
+        """The sample as it is. What `step` remembers is given its place here, so that all steps are one graph; once,
+        for pipelines that guide come here with each sample twice, and must not have it forgotten."""
+        if not self._history:
+            self._make_room(sample)
         return sample
 
     def _make_room(self, sample: torch.Tensor) -> None:

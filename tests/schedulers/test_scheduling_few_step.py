@@ -232,6 +232,21 @@ def test_a_tuned_table_is_used_for_its_number_of_steps() -> None:
     assert ours.timesteps.tolist() == [999, 749, 499, 249]
 
 
+def test_a_pipeline_that_guides_loses_no_history() -> None:
+    """Stock's pipelines scale each sample twice, for two outputs, and step once with their mixture."""
+    scheduler = FewStepScheduler.from_config(CosineBetaScheduler(prediction_type="v_prediction").config)
+    once = sample(scheduler, mixture, noise(), 6)
+
+    class Twice:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(scheduler, name)
+
+        def scale_model_input(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return scheduler.scale_model_input(torch.cat([x, x]), t)[: len(x)]
+
+    assert torch.equal(sample(Twice(), mixture, noise(), 6), once)
+
+
 @pytest.mark.parametrize("cls", [DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler])
 def test_takes_over_and_comes_back(cls: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
     """T, betas and target from any scheduler; tuned tables survive stock ones; what is saved is loaded."""
