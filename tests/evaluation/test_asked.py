@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -153,4 +152,3 @@ def test_attributes_that_cannot_be_judged(subject: Subject, trained: Path, logsn
     end = logsnr("evaluate", trained, "--attributes", "colour", "--dry-run")
     assert end.status == 0
     assert re.search("Would judge whether they show what was asked for: .*colour", end.output)
-    json.dumps(vars(EvaluateOptions(attributes=["colour"])))

@@ -129,7 +129,8 @@ def second_edition(folder: Path, patch: pytest.MonkeyPatch) -> list[ModuleType]:
     package = ModuleType("second")
     package.__path__ = [str(folder)]
     patch.setitem(sys.modules, "second", package)
-    shutil.copyfile(ROOT / "pipelines" / "pixel_sampling.py", folder / "pixel_sampling.py")
+    for name in ("guidance.py", "picture_editing.py", "pixel_sampling.py"):
+        shutil.copyfile(ROOT / "pipelines" / name, folder / name)
     modules = []
     for path, head in [
         ("pipelines/pipeline_pixel.py", "class PixelDiffusionPipeline(PixelSampling, DiffusionPipeline):\n"),

@@ -221,7 +221,7 @@ def test_what_cannot_be_sampled(trained: Path, unconditional: Path, tmp_path: Pa
         (trained, ("--class-labels", "drak"), "'drak', which is no class. Did you mean 'dark'? Classes: dark, light."),
         (trained, ("--class-labels", 2), "--class-labels must be in 0..1, and has 2."),
         (unconditional, ("--class-labels", 0), "--class-labels needs a class-conditional model"),
-        (unconditional, ("--guidance-scale", 2), "--guidance-scale needs a class-conditional model"),
+        (unconditional, ("--guidance-scale", 2), "--guidance-scale 2.0 needs a class-conditional model"),
         (trained, ("--scheduler", "DPMSolverMultistp"), "error: --scheduler 'DPMSolverMultistp' is no scheduler."),
         (trained, ("--scheduler", "EDMEulerScheduler"), "EDMEuler"),
         (trained, ("--steps", 1001), "--steps must be at most 1000, the length of the model's chain, and is 1001."),

@@ -162,7 +162,7 @@ def pipeline_code(folder: Path) -> Path | None:
     there is none."""
     if (name := named_code(folder)) is not None:
         return folder / name if (folder / name).is_file() else None
-    ours = (path for path in sorted(folder.glob("*.py")) if OWN_CODE.fullmatch(path.name))
+    ours = (path for path in sorted(folder.glob("pipeline_*.py")) if OWN_CODE.fullmatch(path.name))
     return next((path for path in ours if not REPAIR_CODE.fullmatch(path.name)), None)
 
 
