@@ -17,9 +17,9 @@ This file stands alone: it is copied beside the pipelines that use it.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import numpy as np
 import torch
 
 Keywords = dict[str, torch.Tensor]
@@ -82,7 +82,7 @@ def _output(unet: Any, x: torch.Tensor, t: torch.Tensor, condition: Keywords) ->
 
 def require_guidance(pipeline: Any, guidance_scale: float, guider: Any, guide: Any) -> str:
     """What of a call asks for guidance, empty where nothing does. Raises `ValueError` for what can't guide."""
-    if not np.isfinite(guidance_scale):
+    if not math.isfinite(guidance_scale):
         raise ValueError(f"guidance_scale must be finite, and is {guidance_scale}.")
     if guide is not None:
         _require_guide(pipeline, guide)

@@ -23,7 +23,7 @@ from PIL import Image
 
 USUAL_STRENGTH = 0.7
 """Without a mask, as in `IFImg2ImgPipeline`; with one it is 1, as in `IFInpaintingPipeline`."""
-_PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # as in pixel_sampling.py
 
 
 @dataclass(frozen=True)

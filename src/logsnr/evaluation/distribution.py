@@ -29,7 +29,7 @@ from logsnr.evaluation.extractors import (
 )
 from logsnr.evaluation.generated import generate
 from logsnr.evaluation.subject import Subject, kept_json
-from logsnr.sampling.guidance import guiding
+from logsnr.sampling.guidance import guidance_in_words
 from logsnr.sampling.sample import choose_device, sampler_in_words, steps_of
 from logsnr.settings.options import EvaluateOptions
 from logsnr.tasks.parts import Parts
@@ -120,7 +120,7 @@ def distribution(subject: Subject, extractor: FeatureExtractor, options: Evaluat
         "labels": "none"
         if not next(data.conditions("train"))
         else f"in the proportions of the {part_name(options)} images",
-        "guidance_scale": guiding(drawing, options.guidance_scale, options.guidance).words,
+        "guidance_scale": guidance_in_words(options.guidance_scale, options.guidance),
         "scheduler": f"{sampler_in_words(drawing.scheduler, options.eta)}, {steps} steps",
         "seeds": f"{options.seed} to {options.seed + num - 1}",
         "features": extractor.name,

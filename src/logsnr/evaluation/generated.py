@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from logsnr.base.files import digest_of, replacing_file
 from logsnr.data.seeded import SeededData, Split
-from logsnr.sampling.guidance import guiding
+from logsnr.sampling.guidance import guidance_in_words, guiding
 from logsnr.sampling.sample import Request, choose_scheduler, draw, sampler_in_words, steps_of
 from logsnr.settings.options import EvaluateOptions
 from logsnr.tasks.parts import Parts, parts_of_pipeline
@@ -63,12 +63,13 @@ def generate(
     choose_scheduler(pipeline, options)
     bits = data.examples.bits
     arguments = asked_like_the_data(parts_of_pipeline(pipeline), data, options.reference, num)
-    guidance = guiding(pipeline, options.guidance_scale, options.guidance)
-    guides = arguments or options.guidance_scale != 1  # a model without conditions is told nothing of guidance
+    guided = arguments or options.guidance_scale != 1  # a model without conditions is told nothing of guidance
+    guidance = guiding(pipeline, options.guidance_scale, options.guidance) if guided else {}
+    words = guidance_in_words(options.guidance_scale, options.guidance)
     steps = steps_of(pipeline, options.steps)
-    request = Request(steps, guidance.arguments if guides else {}, options.eta, options.batch_size)
+    request = Request(steps, guidance, options.eta, options.batch_size)
     decisive = (
-        *(model, sampler_in_words(pipeline.scheduler, options.eta), request.steps, guidance.words),
+        *(model, sampler_in_words(pipeline.scheduler, options.eta), request.steps, words),
         *(options.seed, data.fingerprint, bits, options.reference if arguments else ""),
     )
     own = folder / f"samples-{digest_of(repr(decisive).encode())}"

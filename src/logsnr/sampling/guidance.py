@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 from diffusers.guiders.adaptive_projected_guidance import AdaptiveProjectedGuidance
 from diffusers.guiders.classifier_free_guidance import ClassifierFreeGuidance
@@ -13,35 +14,37 @@ from diffusers.guiders.classifier_free_guidance import ClassifierFreeGuidance
 from logsnr.base.errors import ModelError
 from logsnr.folders.model_folder import model_digest
 from logsnr.models.locate import locate
-from logsnr.settings.guidance import GuidanceOptions
+from logsnr.settings.guidance import PLAIN, GuidanceOptions
 from logsnr.tasks.load import load
 
 
-class Guiding(NamedTuple):
-    arguments: dict[str, Any]
-    """Of the pipeline."""
-    words: str
-    """`2`, or `2, in 0.2 to 0.8 of the steps`: all that decides what is drawn."""
-
-
-def guiding(pipeline: Any, scale: float, options: GuidanceOptions) -> Guiding:
-    """What guides `pipeline` by `scale`. Raises ModelError for a guide that can't be loaded."""
+def guiding(pipeline: Any, scale: float, options: GuidanceOptions) -> dict[str, Any]:
+    """The arguments that guide `pipeline` by `scale`. Raises ModelError for a guide that can't be loaded."""
     arguments: dict[str, Any] = {"guidance_scale": scale} if options.plain else {"guider": _guider(scale, options)}
+    if options.guide is not None:
+        arguments["guide"] = load(_folder_of(options.guide)).to(pipeline.device)
+    return arguments
+
+
+def guidance_in_words(scale: float, options: GuidanceOptions) -> str:
+    """`2`, or `2, in 0.2 to 0.8 of the steps`: all of it that decides what is drawn. Raises ModelError."""
     words = [f"{scale:g}"]
-    if options.interval != (0.0, 1.0):
+    if options.interval != PLAIN.interval:
         words.append("in {:g} to {:g} of the steps".format(*options.interval))
     if options.rescale:
         words.append(f"rescaled by {options.rescale:g}")
     if options.projected:
         words.append("projected")
     if options.guide is not None:
-        try:
-            folder = locate(options.guide)
-            arguments["guide"] = load(folder).to(pipeline.device)
-        except ModelError as error:
-            raise ModelError(f"guidance.guide: {error}") from error
-        words.append(f"away from the model {model_digest(folder)}")
-    return Guiding(arguments, ", ".join(words))
+        words.append(f"away from the model {model_digest(_folder_of(options.guide))}")
+    return ", ".join(words)
+
+
+def _folder_of(guide: str) -> Path:
+    try:
+        return locate(guide)
+    except ModelError as error:
+        raise ModelError(f"guidance.guide: {error}") from error
 
 
 def _guider(scale: float, options: GuidanceOptions) -> Any:
