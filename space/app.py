@@ -479,7 +479,8 @@ def fill(pipe: Any, schedulers: Schedulers, best: str, usual: int, longest: int)
 
 
 if __name__ == "__main__":
-    import edit  # type: ignore[import-not-found]  # they lie beside this file
+    import easel  # type: ignore[import-not-found]  # they lie beside this file
+    import edit  # type: ignore[import-not-found]
     import repair  # type: ignore[import-not-found]
 
     metadata = metadata_load(Path(__file__).with_name("README.md"))
@@ -487,7 +488,7 @@ if __name__ == "__main__":
     (model,) = metadata["models"]
     loaded = load(model)
     if by_prompt(loaded):
-        build(loaded, model, None, functools.partial(edit.fill, loaded, repair)).launch(**LAUNCH)
+        build(loaded, model, None, functools.partial(edit.fill, loaded, repair, easel)).launch(**LAUNCH)
     else:
         restorer = repair.load(model, loaded)
-        build(loaded, model, restorer and functools.partial(repair.fill, restorer)).launch(**LAUNCH)
+        build(loaded, model, restorer and functools.partial(repair.fill, restorer, easel)).launch(**LAUNCH)

@@ -132,57 +132,24 @@ def examples(painting: ModuleType, shape: tuple[int, int, int], pictures: list[I
 def fill(
     pipe: Any,
     painting: ModuleType,
+    easel: ModuleType,
     tab: Any,
     draw: Callable[[int], list[Image.Image]],
     ready: Callable[[], Any],
 ) -> None:
     """The contents of the tab `tab`, within which it is called.
 
-    painting: the repair.py beside this file.
+    painting, easel: the repair.py and easel.py beside this file.
     draw: as many images of the model as it is asked for, for the examples; called when the tab is first opened.
     ready: gives the pipeline with a scheduler for one use.
     """
     shape, prompts = shape_of(pipe), pipe.prompts or [""]
-    canvas = painting.canvas_size(shape)
+    slider, count = easel.slider, easel.count
     own = functools.cache(lambda: examples(painting, shape, draw(3)))
-    slider = functools.partial(gr.Slider, buttons=[], min_width=120)
-    count = functools.partial(slider, step=1, precision=0)
-    shown = functools.partial(gr.Gallery, format="png", object_fit="contain", allow_preview=False, interactive=False)
-    kept = gr.State(None)  # the picture itself, and not what a browser makes of it
-    with gr.Row():
-        dropped = gr.Image(
-            type="pil",
-            format="png",
-            image_mode=None,
-            sources=["upload", "clipboard"],
-            height=170,
-            buttons=[],
-            label="Your picture",
-            min_width=240,
-            elem_classes=["pixels", "dropped"],
-        )
-        with gr.Column(scale=2, min_width=320):
-            gr.Markdown(
-                f"The model knows pictures of {shape[2]}×{shape[1]} pixels. Of a larger one the middle is taken and "
-                "brought to that size. Or begin with one that the model drew itself:"
-            )
-            thumbnails = shown(show_label=False, columns=3, buttons=[], elem_classes=["pixels", "examples"])
+    frames = easel.frames(shape)
     with gr.Row():
         with gr.Column(scale=5, min_width=320):
-            editor = gr.ImageEditor(
-                type="pil",
-                format="png",
-                layers=False,
-                transforms=None,
-                sources=[],  # a picture that is dropped here would come in any size, and often without an event
-                brush=gr.Brush(colors=[painting.PAINT], color_mode="fixed", default_size=max(canvas) // 10),
-                canvas_size=canvas[::-1],
-                height=480,
-                buttons=[],
-                label="Paint over what is to be drawn anew",
-                placeholder="First a picture, in the frame above",
-                elem_classes=["pixels", "editor"],
-            )
+            editor = easel.canvas(painting.canvas_size(shape), painting.PAINT, "Paint over what is to be drawn anew")
         with gr.Column(scale=6, min_width=320):
             prompt = gr.Dropdown(
                 prompts,
@@ -209,15 +176,8 @@ def fill(
                 steps = count(few or 2, longest, value=few or min(STEPS, longest), label="Steps")
                 seed = gr.Number(0, precision=0, label="Seed", min_width=80)
             button = gr.Button("Change", variant="primary")
-    gallery = shown(show_label=False, buttons=["download_all"], elem_classes=["pixels", "gallery", "repaired"])
+    gallery = easel.gallery(show_label=False, buttons=["download_all"], elem_classes=["pixels", "gallery", "repaired"])
     summary = gr.Markdown("Drop a picture, paint over what is to be drawn anew, write a prompt, and press Change.")
-
-    def on_upload(picture: Image.Image) -> tuple[Image.Image, Any]:
-        given = painting.crop(picture, shape)
-        return given.picture, given
-
-    def on_clear(given: Any) -> Image.Image | None:
-        return None if given is None else given.picture
 
     def on_open() -> list[Image.Image]:
         try:
@@ -225,9 +185,9 @@ def fill(
         except ValueError as error:
             raise painting.told(error) from error
 
-    def on_example(event: gr.SelectData) -> tuple[Any, ...]:
-        given, value = own()[event.index]
-        return None, value, given
+    def example(index: int) -> tuple[Any, ...]:
+        given, value = own()[index]
+        return value, given, prompts[index % len(prompts)]
 
     def on_change(
         given: Any,
@@ -258,14 +218,10 @@ def fill(
             raise painting.told(error) from error
         return gr.Gallery(list(zip(found.images, found.captions, strict=True)), selected_index=None), found.summary
 
-    hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    tab.select(on_open, None, thumbnails, concurrency_id="network", api_visibility="private")
-    dropped.upload(on_upload, dropped, [editor, kept], **hidden)
-    editor.clear(on_clear, kept, editor, **hidden)
-    thumbnails.select(on_example, None, [dropped, editor, kept], **hidden)
+    easel.connect(tab, frames, editor, functools.partial(painting.crop, shape=shape), on_open, example, [prompt])
     button.click(
         on_change,
-        [kept, editor, prompt, strength, guidance, number, steps, seed],
+        [frames.kept, editor, prompt, strength, guidance, number, steps, seed],
         [gallery, summary],
         show_progress_on=gallery,
         concurrency_id="network",

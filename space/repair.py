@@ -18,6 +18,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -355,52 +356,18 @@ def told(error: ValueError) -> gr.Error:
     return gr.Error(html.escape(str(error), quote=False), print_exception=False)
 
 
-def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> None:
+def fill(restorer: Any, easel: ModuleType, tab: Any, draw: Callable[[int], list[Image.Image]]) -> None:
     """The contents of the tab `tab`, within which it is called.
 
+    easel: the easel.py beside this file.
     draw: as many images of the model as it is asked for, for the examples; called when the tab is first opened.
     """
-    (_, height, width), classes = restorer.image_shape, class_names(restorer)
-    canvas = canvas_size(restorer.image_shape)
+    classes, slider, count = class_names(restorer), easel.slider, easel.count
     own = functools.cache(lambda: examples(restorer, draw))
-    slider = functools.partial(gr.Slider, buttons=[], min_width=120)
-    count = functools.partial(slider, step=1, precision=0)
-    shown = functools.partial(gr.Gallery, format="png", object_fit="contain", allow_preview=False, interactive=False)
-    kept = gr.State(None)  # the picture itself, and not what a browser makes of it
-    with gr.Row():
-        dropped = gr.Image(
-            type="pil",
-            format="png",
-            image_mode=None,
-            sources=["upload", "clipboard"],
-            height=170,
-            buttons=[],
-            label="Your picture",
-            min_width=240,
-            elem_classes=["pixels", "dropped"],
-        )
-        with gr.Column(scale=2, min_width=320):
-            gr.Markdown(
-                f"The model knows pictures of {width}×{height} pixels. Of a larger one the middle is taken and "
-                "brought to that size. Or begin with one that the model drew itself:"
-            )
-            thumbnails = shown(show_label=False, columns=3, buttons=[], elem_classes=["pixels", "examples"])
+    frames = easel.frames(restorer.image_shape)
     with gr.Row():
         with gr.Column(scale=5, min_width=320):
-            editor = gr.ImageEditor(
-                type="pil",
-                format="png",
-                layers=False,
-                transforms=None,
-                sources=[],  # a picture that is dropped here would come in any size, and often without an event
-                brush=gr.Brush(colors=[PAINT], color_mode="fixed", default_size=max(canvas) // 10),
-                canvas_size=canvas[::-1],
-                height=480,
-                buttons=[],
-                label="Paint over what is missing",
-                placeholder="First a picture, in the frame above",
-                elem_classes=["pixels", "editor"],
-            )
+            editor = easel.canvas(canvas_size(restorer.image_shape), PAINT, "Paint over what is missing")
         with gr.Column(scale=6, min_width=320):
             kind = gr.Radio(
                 kinds(restorer.image_shape),
@@ -422,16 +389,9 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
                 seed = gr.Number(0, precision=0, label="Seed", min_width=80)
             method = gr.Radio(METHODS, value="diffpir", label="Method")
             button = gr.Button("Repair", variant="primary")
-    gallery = shown(show_label=False, buttons=["download_all"], elem_classes=["pixels", "gallery", "repaired"])
+    gallery = easel.gallery(show_label=False, buttons=["download_all"], elem_classes=["pixels", "gallery", "repaired"])
     summary = gr.Markdown("Drop a picture, paint over what is missing, and press Repair.")
     common = gr.HTML()
-
-    def on_upload(picture: Image.Image) -> tuple[Image.Image, Cropped]:
-        given = crop(picture, restorer.image_shape)
-        return given.picture, given
-
-    def on_clear(given: Cropped | None) -> Image.Image | None:
-        return None if given is None else given.picture
 
     def on_open() -> list[tuple[Image.Image, str]]:
         try:
@@ -439,9 +399,9 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
         except ValueError as error:
             raise told(error) from error
 
-    def on_example(event: gr.SelectData) -> tuple[Any, ...]:
-        example = own()[event.index]
-        return None, example.value, example.given, *example.damage
+    def example(index: int) -> tuple[Any, ...]:
+        chosen = own()[index]
+        return chosen.value, chosen.given, *chosen.damage
 
     def on_repair(
         given: Cropped | None,
@@ -480,18 +440,14 @@ def fill(restorer: Any, tab: Any, draw: Callable[[int], list[Image.Image]]) -> N
         pictures = list(zip(found.images, found.captions, strict=True))
         return gr.Gallery(pictures, selected_index=None), found.summary, found.report
 
-    tab.select(on_open, None, thumbnails, concurrency_id="network", api_visibility="private")
-    dropped.upload(on_upload, dropped, [editor, kept], show_progress="hidden", api_visibility="private")
-    editor.clear(on_clear, kept, editor, show_progress="hidden", api_visibility="private")
-    thumbnails.select(
-        on_example, None, [dropped, editor, kept, kind, noise, blur], show_progress="hidden", api_visibility="private"
-    )
+    crop_to = functools.partial(crop, shape=restorer.image_shape)
+    easel.connect(tab, frames, editor, crop_to, on_open, example, [kind, noise, blur])
     kind.change(
         lambda kind: gr.Slider(visible=kind == "blur"), kind, blur, show_progress="hidden", api_visibility="private"
     )
     button.click(
         on_repair,
-        [kept, editor, kind, noise, blur, number, chosen, method, steps, seed],
+        [frames.kept, editor, kind, noise, blur, number, chosen, method, steps, seed],
         [gallery, summary, common],
         show_progress_on=gallery,
         concurrency_id="network",

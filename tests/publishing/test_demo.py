@@ -171,7 +171,7 @@ def test_the_app_stands_alone(tmp_path: Path) -> None:
 def test_the_files_of_a_space(tmp_path: Path) -> None:
     paths = stage_space("ada/digits", tmp_path / "space")
     assert sorted(paths) == sorted((tmp_path / "space").iterdir())
-    for name in ("app.py", "edit.py", "repair.py", "requirements.txt"):
+    for name in ("app.py", "easel.py", "edit.py", "repair.py", "requirements.txt"):
         assert (tmp_path / "space" / name).read_bytes() == (APP.parent / name).read_bytes()
     card = SpaceCard.load(tmp_path / "space" / "README.md")
     assert (card.data.sdk, card.data.app_file, card.data.models) == ("gradio", "app.py", ["ada/digits"])

@@ -19,7 +19,7 @@ from logsnr.publishing.demo import require_images, stage_space
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 
 gradio: Any = pytest.importorskip("gradio", reason="gradio is missing: pip install logsnr[demo]")
-from logsnr.space import app, edit, repair  # noqa: E402  # needs gradio
+from logsnr.space import app, easel, edit, repair  # noqa: E402  # needs gradio
 
 PROMPTS = ["a red fox", "green grass"]
 ALONE = """
@@ -139,7 +139,7 @@ def test_examples_are_painted_over_in_the_middle() -> None:
 def test_the_page_has_a_tab_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "find_schedulers", lambda pipe: app.Schedulers(["CosineBeta"], {}))
     pipe = pipeline()
-    blocks = app.build(pipe, "title", None, partial(edit.fill, pipe, repair)).blocks.values()
+    blocks = app.build(pipe, "title", None, partial(edit.fill, pipe, repair, easel)).blocks.values()
     assert [block.label for block in blocks if isinstance(block, gradio.Tab)] == ["Draw", "Edit"]
     labels = [getattr(block, "label", None) for block in blocks]
     assert {"Prompts", "Prompt", "Strength", "Paint over what is to be drawn anew"} <= set(labels)

@@ -17,7 +17,7 @@ from logsnr.pipelines.pipeline_restoration import RestorationPipeline, sources
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 
 gradio: Any = pytest.importorskip("gradio", reason="gradio is missing: pip install logsnr[demo]")
-from logsnr.space import app, repair  # noqa: E402  # needs gradio
+from logsnr.space import app, easel, repair  # noqa: E402  # needs gradio
 
 NAMES = {0: "cat", 1: "<b>dog"}
 
@@ -230,7 +230,7 @@ def test_only_whole_parts_of_the_size_are_offered(shape: tuple[int, int, int], n
 def test_there_are_tabs_where_something_repairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "find_schedulers", lambda pipe: app.Schedulers(["CosineBeta"], {}))
     pipe = PixelDiffusionPipeline(tiny_unet(), CosineBetaScheduler(prediction_type="v_prediction"))
-    for fill, names in [(None, []), (partial(repair.fill, restorer()), ["Draw", "Repair"])]:
+    for fill, names in [(None, []), (partial(repair.fill, restorer(), easel), ["Draw", "Repair"])]:
         blocks = app.build(pipe, "title", fill).blocks.values()
         assert [block.label for block in blocks if isinstance(block, gradio.Tab)] == names
 

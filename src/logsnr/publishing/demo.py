@@ -48,14 +48,14 @@ def serve(source: str, port: int, open_browser: bool) -> None:
 
     pipe.unet.forward = forward_until_the_end
 
-    from logsnr.space import app, edit, repair
+    from logsnr.space import app, easel, edit, repair
 
     restorer = _restorer(pipe, evaluating)
     # gradio looks at its own page, and must not ask a proxy for it
     excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     os.environ["no_proxy"] = f"{excepted},{_HOST}" if excepted else _HOST
-    repairs = None if restorer is None else functools.partial(repair.fill, restorer)
-    edits = functools.partial(edit.fill, pipe, repair) if app.by_prompt(pipe) else None
+    repairs = None if restorer is None else functools.partial(repair.fill, restorer, easel)
+    edits = functools.partial(edit.fill, pipe, repair, easel) if app.by_prompt(pipe) else None
     page = app.build(pipe, source, repairs, edits)
     try:
         page.launch(
@@ -139,7 +139,7 @@ def stage_space(repo_id: str, folder: Path, by_prompt: bool = False) -> list[Pat
         short_description="A pixel-space diffusion model, step by step",
     )
     folder.mkdir(parents=True, exist_ok=True)
-    files = ("app.py", "edit.py", "repair.py", "requirements.txt")
+    files = ("app.py", "easel.py", "edit.py", "repair.py", "requirements.txt")
     for name in files:
         shutil.copyfile(_ROOM / name, folder / name)
     if by_prompt:

@@ -76,6 +76,7 @@ _CODE = {"": "the pipeline", "scheduler": "the schedule", FEW_STEP_FOLDER: "the 
 _REASONS_IN_SPACE = {
     "README.md": "the Space's settings, and the model that it shows",
     "app.py": "the app",
+    "easel.py": "what the app's other tabs share",
     "edit.py": "the app's second tab, of a model that draws by prompt",
     "repair.py": "the app's second tab",
     "requirements.txt": "what the app needs",
