@@ -27,13 +27,13 @@ def tiny_tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=77, **special)
 
 
-def tiny_text_encoder(width: int = WIDTH) -> Any:
-    """A `BertModel` of one layer. Its weights are large enough for words to make a difference."""
+def tiny_text_encoder(width: int = WIDTH, layers: int = 1) -> Any:
+    """A `BertModel`. Its weights are large enough for words to make a difference."""
     torch.manual_seed(1)
     config = BertConfig(
         vocab_size=len(WORDS),
         hidden_size=width,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=2 * width,
         max_position_embeddings=77,

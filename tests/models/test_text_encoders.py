@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 from tiny_prompted import WIDTH, tiny_text_encoder, tiny_tokenizer
 
-from logsnr.models.text_encoders import TextEncoder, Tokenizer
+from logsnr.base.errors import ConfigError
+from logsnr.models.text_encoders import TextEncoder, Tokenizer, open_text_encoder
+from logsnr.settings.condition import CaptionConfig
 
 
 def test_a_meaning_is_the_mean_of_the_states_of_all_tokens_but_padding() -> None:
@@ -29,3 +34,25 @@ def test_a_tokenizer_that_was_called_or_saved_is_the_same() -> None:
     other = tiny_tokenizer()
     other.add_tokens(["badger"])
     assert Tokenizer(other).digest != fresh.digest
+
+
+def test_the_first_layers_say_what_the_whole_encoder_says_after_them(tmp_path: Path) -> None:
+    whole = tiny_text_encoder(layers=3)
+    whole.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    encoder = open_text_encoder(str(tmp_path), layers=2)
+    tokens = encoder.tokenizer.tensors(["a red fox", "a cat"])
+    after = whole(**tokens, output_hidden_states=True).hidden_states
+    assert torch.allclose(encoder(**tokens), after[2], atol=1e-6)
+    assert torch.allclose(open_text_encoder(str(tmp_path))(**tokens), after[3], atol=1e-6)
+
+    encoder.model.save_pretrained(tmp_path / "first")
+    tiny_tokenizer().save_pretrained(tmp_path / "first")
+    assert open_text_encoder(str(tmp_path / "first")).digest == encoder.digest
+    with pytest.raises(ConfigError, match=r"condition.text_layers must be at most 3, all that .* has, not 4"):
+        open_text_encoder(str(tmp_path), layers=4)
+
+
+def test_an_encoder_that_is_trained_along_has_the_layers_it_is_made_with() -> None:
+    with pytest.raises(ConfigError, match=r"condition\.text_layers must be 0 for condition\.text_encoder scratch"):
+        CaptionConfig(text_encoder="scratch", text_layers=2)

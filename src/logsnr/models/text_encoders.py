@@ -176,10 +176,10 @@ class Remembered:
 
 
 @functools.lru_cache(maxsize=2)
-def open_text_encoder(name: str) -> TextEncoder:
+def open_text_encoder(name: str, layers: int = 0) -> TextEncoder:
     """The frozen encoder of that name: `minilm`, a folder (of a run or a model of ours too), or a repo of the Hub.
 
-    Raises ConfigError."""
+    It has its first `layers` layers, or all of them for 0. Raises ConfigError."""
     import transformers
 
     source, options = _place(name)
@@ -196,6 +196,8 @@ def open_text_encoder(name: str) -> TextEncoder:
             f"condition.text_encoder is {name}, which can't be loaded: {one_line(error)}. Name a folder or a repo of "
             "the Hub with a model and a tokenizer of transformers, minilm, or scratch."
         ) from None
+    if layers:
+        _keep_first(model, layers, name)
     longest = getattr(config, "max_position_embeddings", None)
     if longest is not None and longest < MAX_TOKENS:
         raise ConfigError(
@@ -204,6 +206,17 @@ def open_text_encoder(name: str) -> TextEncoder:
     if tokenizer.pad_token is None:
         raise ConfigError(f"condition.text_encoder must have a token for padding, and {name} has none. Name another.")
     return TextEncoder(Tokenizer(tokenizer), model.eval().requires_grad_(False))
+
+
+def _keep_first(model: Any, layers: int, name: str) -> None:
+    """Drop the layers of an encoder after the first ones. Raises ConfigError."""
+    depth = model.config.num_hidden_layers
+    stacks = [part for part in model.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == depth]
+    if not stacks or layers > depth:
+        rule = f"at most {depth}, all that {name} has" if stacks else f"0, as the layers of {name} share their weights"
+        raise ConfigError(f"condition.text_layers must be {rule}, not {layers}.")
+    del stacks[0][layers:]
+    model.config.num_hidden_layers = layers
 
 
 def has_minilm() -> bool:

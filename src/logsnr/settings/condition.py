@@ -59,11 +59,21 @@ class CaptionConfig(ConditionConfig):
     """What reads the captions: minilm (MiniLM-L6, 90 MB, of a package), a folder or repo of the Hub with an encoder
     and a tokenizer of transformers, both frozen; or scratch: word pieces of the captions and a small encoder that is
     trained along."""
+    text_layers: int = 0
+    """How many of a frozen encoder's first layers read; 0: all. Later ones know better what things are, earlier ones
+    in which order words stand, as in "left of"; what is left out is neither computed nor published."""
 
     def __post_init__(self) -> None:
         require(0 <= self.dropout < 1, "condition.dropout", "in [0, 1), as at 1 no caption is ever seen", self.dropout)
         require(
             bool(self.text_encoder), "condition.text_encoder", "minilm, scratch, a folder or a repo", self.text_encoder
+        )
+        require(self.text_layers >= 0, "condition.text_layers", "at least 0, which is all of them", self.text_layers)
+        require(
+            self.text_layers == 0 or self.text_encoder != "scratch",
+            "condition.text_layers",
+            "0 for condition.text_encoder scratch, which has as many as it is made with",
+            self.text_layers,
         )
 
 

@@ -52,15 +52,14 @@ class TextToImageParts(Parts):
     option = "prompts"
 
     def open_data(self, config: RunConfig) -> CaptionedData:
-        name = _encoder_name(config)
-        if name == SCRATCH:
+        if _learns(config):
             return open_captioned_images(config.data, lambda captions: word_pieces(fitted_vocabulary(captions)))
-        encoder = open_text_encoder(name)
+        encoder = _frozen_encoder(config)
         return open_captioned_images(config.data, lambda _: encoder.tokenizer, encoder.digest)
 
     def make_network(self, config: RunConfig, data: CaptionedData) -> PromptedUNet:
-        name, learned_variance = _encoder_name(config), config.schedule.variance_type == "learned_range"
-        encoder = None if name == SCRATCH else open_text_encoder(name)
+        learned_variance = config.schedule.variance_type == "learned_range"
+        encoder = None if _learns(config) else _frozen_encoder(config)
         tokenizer = data.examples.tokenizer
         assert isinstance(tokenizer, Tokenizer)
         vocabulary = tokenizer.vocabulary if encoder is None else None
@@ -73,8 +72,8 @@ class TextToImageParts(Parts):
 
     def unlearned(self, config: RunConfig, network: Mapping[str, Any]) -> PromptedUNet:
         made: PromptedUNet = PromptedUNet.from_config(network)
-        if _encoder_name(config) != SCRATCH:
-            made.frozen = [open_text_encoder(_encoder_name(config))]
+        if not _learns(config):
+            made.frozen = [_frozen_encoder(config)]
         return made
 
     def network_of(self, pipeline: TextToImagePipeline) -> PromptedUNet:
@@ -160,9 +159,18 @@ class TextToImageParts(Parts):
         return fast_attention(network.unet)
 
 
-def _encoder_name(config: RunConfig) -> str:
+def _caption(config: RunConfig) -> CaptionConfig:
     assert isinstance(config.condition, CaptionConfig)  # other conditions read no captions
-    return config.condition.text_encoder
+    return config.condition
+
+
+def _learns(config: RunConfig) -> bool:
+    """Whether the text encoder is trained along."""
+    return _caption(config).text_encoder == SCRATCH
+
+
+def _frozen_encoder(config: RunConfig) -> TextEncoder:
+    return open_text_encoder(_caption(config).text_encoder, _caption(config).text_layers)
 
 
 def _start_from(config: RunConfig, encoder: TextEncoder | None, vocabulary: list[str] | None) -> PromptedUNet:
@@ -186,7 +194,7 @@ def _start_from(config: RunConfig, encoder: TextEncoder | None, vocabulary: list
     if not same:
         raise ConfigError(
             f"model.init_from: {source} was trained with another text encoder than condition.text_encoder "
-            f"{_encoder_name(config)} gives for these captions. Take its own: --condition.text-encoder {source}"
+            f"{_caption(config).text_encoder} gives for these captions. Take its own: --condition.text-encoder {source}"
         )
     network: PromptedUNet = PromptedUNet.of(unet, base)
     if vocabulary is not None:
