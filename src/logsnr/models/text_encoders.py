@@ -16,7 +16,7 @@ import functools
 import importlib.resources
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,18 +113,27 @@ class TextEncoder:
     def meanings(self, texts: Sequence[str]) -> Tensor:
         """The mean of each text's hidden states, padding left out, of length 1: float32, (texts, width), on the CPU;
         with a progress bar."""
-        ids, mask = self.tokenizer(texts)
         means = torch.empty(len(texts), self.width)
+        for rows, states, real in self._read(texts):
+            means[rows] = F.normalize((states * real[:, :, None]).sum(1), dim=1)
+        return means
+
+    def states(self, texts: Sequence[str]) -> Tensor:
+        """The hidden states of all tokens of texts but padding: float32, (tokens, width), on the CPU; with a progress
+        bar."""
+        return torch.cat([states[real.bool()] for _, states, real in self._read(texts)])
+
+    def _read(self, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Some of the texts: their numbers, hidden states (n, length, width), and which of these aren't padding."""
+        ids, mask = self.tokenizer(texts)
         lengths = mask.sum(1)
         order = torch.from_numpy(np.argsort(lengths, kind="stable"))  # short ones together: little padding
         with tqdm(desc="Reading captions", total=len(texts), unit=" captions", leave=False, delay=2) as bar:
             for rows in order.split(_BATCH):
                 longest = int(lengths[rows].max())
                 tokens, real = (torch.from_numpy(values[rows, :longest]) for values in (ids, mask))
-                states = self(tokens, real).float().cpu()
-                means[rows] = F.normalize((states * real[:, :, None]).sum(1), dim=1)
+                yield rows, self(tokens, real).float().cpu(), real
                 bar.update(len(rows))
-        return means
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -40,6 +40,8 @@ SCRATCH = "scratch"
 """The `condition.text_encoder` that is trained along."""
 _PROMPTS = 16
 """Held-out captions that a model is drawn with where nobody says what."""
+_READ = 512
+"""Captions, at most, by whose states a network begins."""
 
 
 class TextToImageParts(Parts):
@@ -65,7 +67,10 @@ class TextToImageParts(Parts):
         vocabulary = tokenizer.vocabulary if encoder is None else None
         if config.model.init_from is not None:
             return _start_from(config, encoder, vocabulary)
-        return make_prompted_unet(config.data, config.model, encoder, vocabulary, config.train.seed, learned_variance)
+        states = None if encoder is None else encoder.states(_some_captions(data))
+        return make_prompted_unet(
+            config.data, config.model, encoder, vocabulary, config.train.seed, learned_variance, states
+        )
 
     def trunk(self, network: PromptedUNet) -> Any:
         return network.unet
@@ -171,6 +176,12 @@ def _learns(config: RunConfig) -> bool:
 
 def _frozen_encoder(config: RunConfig) -> TextEncoder:
     return open_text_encoder(_caption(config).text_encoder, _caption(config).text_layers)
+
+
+def _some_captions(data: CaptionedData) -> list[str]:
+    """Captions of training pictures, from the whole length of the set."""
+    captions = list(dict.fromkeys(data.examples.text(condition) for condition in data.conditions("train")))
+    return captions[:: -(-len(captions) // _READ)]
 
 
 def _start_from(config: RunConfig, encoder: TextEncoder | None, vocabulary: list[str] | None) -> PromptedUNet:
