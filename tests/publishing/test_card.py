@@ -173,6 +173,10 @@ def test_what_was_asked_for_stands_beside_real_images_and_chance() -> None:
     assert "| Shows what was asked for: a\\|b, higher" in text
     assert "Judge of class, a\\|b: a\\_judge." in text
     assert unchecked not in text
+    assert [(r.metric_type, r.metric_name, r.metric_value) for r in ModelCard(text).data.eval_results] == [
+        ("accuracy", "Shows what was asked for: class", 0.25),
+        ("accuracy", "Shows what was asked for: a|b", 0.25),
+    ]
 
 
 def mean_of(value: float) -> dict[str, float]:

@@ -18,7 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from logsnr.base.words import LISTED, listed
 from logsnr.media.plots import readable
-from logsnr.publishing.figures import FIGURES, figures, protocol_text, value_of
+from logsnr.publishing.figures import figures, protocol_text, results
 from logsnr.publishing.markdown import prose
 from logsnr.publishing.provenance import base_of, data_origin, hub_url, is_placeholder, training_command
 from logsnr.publishing.published import Published, Training
@@ -137,7 +137,7 @@ def _metadata(published: Published, origin: DataOrigin | None) -> ModelCardData:
     conditional = (
         "class-conditional" if published.classes else "text-conditional" if published.prompts else "conditional"
     )
-    results = [] if training is None or origin is None else _results(published, training.metrics, origin)
+    measured = [] if training is None or origin is None else _results(published, training.metrics, origin)
     base = (
         None
         if training is None or is_placeholder(training.config, base_of(training.config))
@@ -150,8 +150,8 @@ def _metadata(published: Published, origin: DataOrigin | None) -> ModelCardData:
         tags=[TAG, "diffusion", *words.tags, conditional if words.asks else "unconditional"],
         datasets=[origin.hub_id] if origin is not None and origin.hub_id is not None else None,
         base_model=base,
-        model_name=published.name if results else None,
-        eval_results=results or None,
+        model_name=published.name if measured else None,
+        eval_results=measured or None,
     )
 
 
@@ -161,12 +161,11 @@ def _results(published: Published, metrics: dict[str, Any], origin: DataOrigin) 
             task_type=published.words.task or "other",
             dataset_type=origin.hub_id or f"{published.parts.noun}s",
             dataset_name=origin.title,
-            metric_type=key,
+            metric_type=kind,
             metric_name=title,
             metric_value=value,
         )
-        for key, (title, _) in FIGURES.items()
-        if (value := value_of(metrics, key)) is not None
+        for kind, title, value in results(metrics)
     ]
 
 

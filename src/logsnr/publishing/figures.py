@@ -18,11 +18,23 @@ FIGURES = {
 """By name in metrics.json: the title, and which way is better."""
 
 
-def value_of(metrics: dict[str, Any], key: str) -> float | None:
+def _value_of(metrics: dict[str, Any], key: str) -> float | None:
     """The number of a figure in metrics.json, which is under `value`; the ELBO's is the total of its terms."""
     entry = metrics.get(key, {})
     value = entry["bits_per_dim"]["total"] if "bits_per_dim" in entry else entry.get("value")
     return None if value is None else float(value)
+
+
+def results(metrics: dict[str, Any]) -> list[tuple[str, str, float]]:
+    """The figures as the Hub lists them: type, title and value; shares that show what was asked for are accuracies."""
+    measured = [
+        (key, title, value) for key, (title, _) in FIGURES.items() if (value := _value_of(metrics, key)) is not None
+    ]
+    shares = [
+        ("accuracy", f"Shows what was asked for: {title}", float(entry["drawn"]["value"]))
+        for title, entry in titled(metrics.get("asked", {}))
+    ]
+    return measured + shares
 
 
 def figures(metrics: dict[str, Any], noun: str) -> list[dict[str, str]]:
@@ -46,7 +58,7 @@ def _asked(title: str, entry: dict[str, Any], noun: str) -> dict[str, str]:
 
 def _figure(metrics: dict[str, Any], key: str, noun: str) -> dict[str, str] | None:
     """A row of the table: the figure with its interval or error, and what it is to be read beside."""
-    value = value_of(metrics, key)
+    value = _value_of(metrics, key)
     if value is None:
         return None
     entry, beside = metrics[key], ""

@@ -12,6 +12,7 @@ from logsnr.settings.image import DataConfig, ModelConfig
 from logsnr.settings.objective import SigmoidWeighting, WeightedConfig
 from logsnr.settings.registry import find, known
 from logsnr.settings.run import RunConfig, TrainConfig
+from logsnr.settings.schedule import ScheduleConfig
 from logsnr.settings.text_to_image import CaptionedDataConfig, PromptedModelConfig
 
 
@@ -113,16 +114,18 @@ CAPTIONS_32 = Preset(
     RunConfig(
         kind="text-to-image",
         data=CaptionedDataConfig(source="captioned"),
-        model=PromptedModelConfig(block_out_channels=(32, 64, 96), attention_levels=(1, 2)),
-        objective=WeightedConfig(SigmoidWeighting()),
+        schedule=ScheduleConfig(shift=-1.5),
+        model=PromptedModelConfig(block_out_channels=(32, 64, 128), attention_levels=(2,)),
+        objective=WeightedConfig(SigmoidWeighting(bias=-2)),
         condition=CaptionConfig(),
         train=TrainConfig(
-            num_steps=2000,
+            num_steps=5000,
+            batch_size=32,
             optimizer="muon",
             learning_rate=5e-3,
-            checkpoint_every=250,
-            held_out_every=500,
-            sample_every=500,
+            checkpoint_every=500,
+            held_out_every=1000,
+            sample_every=1000,
         ),
     ),
 )
