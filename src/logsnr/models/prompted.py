@@ -140,9 +140,9 @@ def begin_white(projection: Any, states: Tensor) -> None:
         W = c Q (C + r I)^(-1/2),   b = -W m,
 
     so its outputs have mean 0 and, c being chosen so, a mean variance of 1 (LeCun et al., "Efficient BackProp", 1998,
-    section 4.3). A text encoder's states differ a hundred times more by which word they are of than by what another
-    word says of it: on which side of "left of" it stands is learned in less than half the steps when begun so
-    (benchmarks/captions_shapes.md). r is a hundredth of the mean of C's eigenvalues.
+    section 4.3). A text encoder's states differ far more by which word they are of than by what another word says of
+    it, such as on which side of "left of" it stands; begun otherwise, a network learns that late or never. r is a
+    hundredth of the mean of C's eigenvalues.
 
     projection: a `torch.nn.Linear`.
     states: inputs, (n, width).
