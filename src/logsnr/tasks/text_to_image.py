@@ -39,7 +39,7 @@ from logsnr.tasks.words import CardWords, DataOrigin
 SCRATCH = "scratch"
 """The `condition.text_encoder` that is trained along."""
 _PROMPTS = 16
-"""Held-out captions that a model is drawn with where nobody says what."""
+"""Held-out captions, at most, that a model is drawn with where nobody says what."""
 _READ = 512
 """Captions, at most, by whose states a network begins."""
 
@@ -67,7 +67,7 @@ class TextToImageParts(Parts):
         vocabulary = tokenizer.vocabulary if encoder is None else None
         if config.model.init_from is not None:
             return _start_from(config, encoder, vocabulary)
-        states = None if encoder is None else encoder.states(_some_captions(data))
+        states = None if encoder is None else encoder.states(_some_captions(data, "train", _READ))
         return make_prompted_unet(
             config.data, config.model, encoder, vocabulary, config.train.seed, learned_variance, states
         )
@@ -103,9 +103,7 @@ class TextToImageParts(Parts):
 
     def facts(self, data: CaptionedData) -> Facts:
         """Some captions, of held-out pictures where there are any."""
-        split: Split = "held_out" if data.num_held_out else "train"
-        captions = (data.examples.text(condition) for condition in data.conditions(split))
-        return {"prompts": list(dict.fromkeys(captions))[:_PROMPTS]}
+        return {"prompts": _some_captions(data, "held_out" if data.num_held_out else "train", _PROMPTS)}
 
     def conditioner(self, network: PromptedUNet, data: SeededData[Any] | None = None) -> Conditioner:
         encoder = network.encoder
@@ -178,10 +176,10 @@ def _frozen_encoder(config: RunConfig) -> TextEncoder:
     return open_text_encoder(_caption(config).text_encoder, _caption(config).text_layers)
 
 
-def _some_captions(data: CaptionedData) -> list[str]:
-    """Captions of training pictures, from the whole length of the set."""
-    captions = list(dict.fromkeys(data.examples.text(condition) for condition in data.conditions("train")))
-    return captions[:: -(-len(captions) // _READ)]
+def _some_captions(data: CaptionedData, split: Split, most: int) -> list[str]:
+    """At most so many captions of that part, from the whole length of it."""
+    captions = list(dict.fromkeys(data.examples.text(condition) for condition in data.conditions(split)))
+    return captions[:: -(-len(captions) // most)]
 
 
 def _start_from(config: RunConfig, encoder: TextEncoder | None, vocabulary: list[str] | None) -> PromptedUNet:
