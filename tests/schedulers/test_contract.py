@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -38,6 +39,20 @@ def schedulers_of(file: Path) -> list[type]:
         and c.__module__ == module.__name__
         and not inspect.isabstract(c)
     ]
+
+
+def noise_and_output(scheduler: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where sampling begins, and what a network might say of it: pictures, or states and their logits."""
+    if "num_states" in scheduler.config:
+        return scheduler.sample_stationary((2, 16)), torch.randn(2, 16, scheduler.config.num_states)
+    return torch.randn(2, 3, 8, 8) * scheduler.init_noise_sigma, torch.randn(2, 3, 8, 8)
+
+
+def clean_and_noise(scheduler: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Four examples of what is trained on, and the noise that a training script draws for them."""
+    if "num_states" in scheduler.config:
+        return torch.randint(scheduler.config.num_states - 1, (4, 16)), torch.rand(4, 16, dtype=torch.float64)
+    return torch.rand(4, 1, 8, 8), torch.randn(4, 1, 8, 8)
 
 
 files = pytest.mark.parametrize("file", SCHEDULERS, ids=lambda file: file.stem)
@@ -86,11 +101,11 @@ def test_samples_as_a_pipeline_does(scheduler: type) -> None:
         made.set_timesteps(5, device="cpu")
         assert isinstance(made.timesteps, torch.Tensor)
         assert made.timesteps.ndim == 1
-        sample = torch.randn(2, 3, 8, 8) * made.init_noise_sigma
+        sample, output = noise_and_output(made)
         for t in made.timesteps:
             scaled = made.scale_model_input(sample, t)
             assert scaled.shape == sample.shape
-            result = made.step(torch.randn(2, 3, 8, 8), t, sample, return_dict=return_dict)
+            result = made.step(torch.randn_like(output), t, sample, return_dict=return_dict)
             sample = result.prev_sample if return_dict else result[0]
             assert sample.shape == scaled.shape
             assert bool(sample.isfinite().all())
@@ -101,7 +116,7 @@ def test_samples_as_a_pipeline_does(scheduler: type) -> None:
 @schedulers
 def test_adds_noise_as_a_training_script_does(scheduler: type) -> None:
     made = scheduler()
-    x_0, noise = torch.rand(4, 1, 8, 8), torch.randn(4, 1, 8, 8)
+    x_0, noise = clean_and_noise(made)
     timesteps = torch.tensor([0, 1, len(made) // 2, len(made) - 1])
     noisy = made.add_noise(x_0, noise, timesteps)
     assert noisy.shape == x_0.shape
