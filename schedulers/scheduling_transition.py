@@ -453,7 +453,8 @@ class TransitionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
         lifted = masked & (uniform < (at_s - (1 - sigma) * at_t) / (1 - at_t))
         if order != "random":
             score = p.amax(-1) if order == "confidence" else -torch.special.entr(p).sum(-1)
-            rank = score.masked_fill(~masked, -math.inf).flatten(1).argsort(1, descending=True, stable=True).argsort(1)
+            score = score.masked_fill(~masked, -math.inf).flatten(1)
+            rank = score.argsort(stable=True, dim=1, descending=True).argsort(1)
             lifted = (rank < lifted.flatten(1).sum(1, keepdim=True)).reshape(sample.shape)
         return lifted, ~masked & (uniform < sigma)
 

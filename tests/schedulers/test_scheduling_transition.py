@@ -12,7 +12,7 @@ from markov_chain import MarkovChain
 from scipy.stats import chi2
 from torch import Tensor
 
-from logsnr.schedulers.scheduling_beta import CosineBetaScheduler, LinearBetaScheduler
+from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 from logsnr.schedulers.scheduling_transition import TransitionScheduler
 
 OWN = torch.distributions.Dirichlet(torch.full((5,), 0.7, dtype=torch.float64))
@@ -223,18 +223,21 @@ def test_the_absorbing_bound_is_weighted_cross_entropy_whatever_the_schedule() -
 
 @pytest.mark.parametrize(("kernel", "states"), [("absorbing", 5), ("uniform", 4)])
 def test_a_longer_chain_by_its_entropy_rate(kernel: str, states: int) -> None:
-    """32 places: the bound, by chance over x_0, t and x_t, is the entropy within three standard errors."""
+    """32 places: the bound is the entropy within three standard errors, x_t by chance and x_0 by p(x_0 | x_t)."""
     generator = torch.Generator().manual_seed(1)
     torch.manual_seed(1)
     rows = torch.distributions.Dirichlet(torch.full((4,), 0.5, dtype=torch.float64)).sample((4,))
-    chain, scheduler, count = MarkovChain(rows, torch.full((4,), 0.25), 32), made(kernel, states, 512), 2048
+    chain, scheduler, count = MarkovChain(rows, torch.full_like(rows[0], 0.25), 32), made(kernel, states, 512), 2048
     x_0 = chain.sample(count, generator)
     t = torch.arange(count) * len(scheduler) // count  # every timestep as often
     x_t = scheduler.add_noise(x_0, torch.rand(x_0.shape, generator=generator, dtype=torch.float64), t)
     logits = chain.denoise(x_t, scheduler.cumulative_matrix(t))
-    bits = scheduler.bound(logits, x_0, x_t, t).sum(1) * len(scheduler) / math.log(2)
+    # of the states that can't have become x_t, p is 0 and the bound NaN
+    each = [scheduler.bound(logits, torch.full_like(x_0, state), x_t, t).nan_to_num() for state in range(4)]
+    terms = (torch.stack(each, -1) * logits.exp()[..., :4]).sum((1, 2))
+    bits = terms * len(scheduler) / math.log(2)
     error = float(bits.std()) / math.sqrt(count)
-    assert error < 0.05 * chain.entropy()
+    assert error < 0.02 * chain.entropy()
     assert float(bits.mean()) == pytest.approx(chain.entropy(), abs=3 * error)
 
 
@@ -260,8 +263,8 @@ def test_betas_of_pictures_serve() -> None:
     torch.testing.assert_close(scheduler.log_snr(t), cosine.log_snr(t), rtol=1e-4, atol=1e-4)
     assert scheduler.log_snr(torch.tensor([499])).tolist() == [-math.inf]
     assert scheduler.betas[-1] == 1  # .999 for pictures
-    with pytest.raises(ValueError, match=r"`trained_betas` must let at most 0\.002 of the states survive.* let 0\.78"):
-        TransitionScheduler(trained_betas=LinearBetaScheduler(beta_end=4e-4).betas)
+    with pytest.raises(ValueError, match=r"`trained_betas` must let at most 0\.002 of the states survive.* let 0\.49"):
+        TransitionScheduler(num_train_timesteps=250, trained_betas=cosine.betas[:250])
 
 
 @pytest.mark.parametrize("kernel", ["absorbing", "uniform", "mask_and_replace"])
@@ -281,7 +284,7 @@ def test_saves_and_loads_what_it_is(kernel: str, tmp_path: Path) -> None:
     scheduler = made(kernel, trained_betas=[0.1, 0.05, 0.3, 0.2, 0.5, 1])
     scheduler.save_pretrained(tmp_path)
     loaded = TransitionScheduler.from_pretrained(tmp_path)
-    assert torch.equal(loaded.cumulative_matrix(torch.arange(T)), scheduler.cumulative_matrix(torch.arange(T)))
+    assert_near(loaded.cumulative_matrix(torch.arange(T)), scheduler.cumulative_matrix(torch.arange(T)), 1e-14)
     assert loaded.mask_token_id == scheduler.mask_token_id
     config = json.loads((tmp_path / "scheduler_config.json").read_text())
     assert config["trained_betas"] == [0.1, 0.05, 0.3, 0.2, 0.5, 1]

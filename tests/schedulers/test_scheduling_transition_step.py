@@ -78,7 +78,7 @@ def law(scheduler: TransitionScheduler, order: str = "random", remask: float = 0
             at_s, at_t = (float(product(-1, r)[0, 0]) for r in (below, t))
             lifted, moves = (at_s - at_t) / (1 - at_t), torch.zeros_like(moves)
             score = p.amax(-1) if order == "confidence" else -torch.special.entr(p).sum(-1)
-            turn = score.masked_fill(seen[..., 0], -math.inf).argsort(1, descending=True, stable=True).argsort(1)
+            turn = score.masked_fill(seen[..., 0], -math.inf).argsort(stable=True, dim=1, descending=True).argsort(1)
             masks = (~seen).sum(1)  # (n, 1)
             for count in range(CHAIN.length + 1):
                 chance = torch.tensor([math.comb(int(m), count) for m in masks]).double()
@@ -155,13 +155,6 @@ def test_the_law_of_the_steps_reaches_the_chain_s(kernel: str, options: dict[str
     few, many = (divergence(made(kernel, steps), **options) for steps in (8, 32))
     assert 0 <= many < few / 2.5
     assert many < 0.05
-
-
-def test_remasking_and_correctors_mend_what_few_steps_break() -> None:
-    """With the same 16 network calls the law is nearer to the chain's."""
-    plain = divergence(made("absorbing", 16))
-    assert divergence(made("absorbing", 16), remask=0.3) < plain
-    assert divergence(made("uniform", 16), corrector_steps=1) < divergence(made("uniform", 16))
 
 
 def test_remasking_keeps_to_its_bound() -> None:
@@ -252,13 +245,15 @@ def test_float32_gumbel_noise_lowers_the_entropy_and_this_sampler_doesn_t() -> N
     entropy = float(torch.special.entr(p).sum()) / math.log(2)
     by_gumbel = [gumbel_law(p, steps) for steps in (64, 1024, 8192)]
     drops = [entropy - float(torch.special.entr(g).sum()) / math.log(2) for g in by_gumbel]
-    print(entropy, drops, [float(g[1000:].sum()) for g in by_gumbel])
+    assert drops == pytest.approx([0.015, 0.268, 1.532], abs=0.002)  # of 8.115 bits
+    rare = float(p[1000:].sum())
+    assert rare == pytest.approx(0.0847, abs=1e-4)
+    assert float(by_gumbel[2][1000:].sum()) == pytest.approx(0.0029, abs=1e-4)
 
-    scheduler, count = TransitionScheduler("absorbing", words + 1, 8192), 3000
+    scheduler, count = TransitionScheduler("absorbing", words + 1, 8192), 2000
     scheduler.set_timesteps(timesteps=[8191, 8190, 4000, 1])  # a few of the steps are as short as they come
     logits = torch.cat([p.log(), torch.zeros(1)]).expand(1, count, words + 1)
     x, generator = torch.full((1, count), words), torch.Generator().manual_seed(0)
     for t in scheduler.timesteps:
         x = scheduler.step(logits, t, x, generator=generator).prev_sample
-    rare = float(p[1000:].sum())
     assert float((x >= 1000).double().mean()) == pytest.approx(rare, abs=4 * math.sqrt(rare / count))
