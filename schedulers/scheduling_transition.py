@@ -342,7 +342,7 @@ class TransitionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
     def elbo_weights(self, timesteps: Tensor) -> Tensor:
         """The weights (alpha_bar_{t-1} - alpha_bar_t) / (1 - alpha_bar_t), float64, for the kernel `absorbing`.
 
-        Times -log p(x_0 | x_t) of the masked places they are `bound` (2406.07524, eq. 8).
+        Times -log p(x_0 | x_t) of the masked places they are `bound` (2406.07524).
         """
         self._require_absorbing("elbo_weights", "Use `bound`, which is for every kernel.")
         survival = self._survival.to(timesteps.device)
@@ -393,8 +393,9 @@ class TransitionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
     ) -> TransitionSchedulerOutput | tuple[Tensor, Tensor]:
         """One reverse step, from `timestep` to the next of `self.timesteps` (after the last: to the clean states).
 
-        With a perfect network and temperature 1 it leaves the right distribution, whatever `remask` and
-        `corrector_steps` are, but for this: all places are drawn at once, an error that falls as 1 / T.
+        With a perfect network and temperature 1 it leaves the right distribution, whatever the other options are, but
+        for this: all places are drawn at once, an error that falls with 1 / T. `remask` and `corrector_steps` add to
+        it, since they draw more at once: they are there for networks that err.
 
         Args:
             model_output: the network's logits of x_0, (batch, ..., K).
@@ -402,9 +403,10 @@ class TransitionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
             sample: x_t, (batch, ...), int64.
             temperature: the logits are divided by it; at 0 the likeliest x_0 counts alone.
             order: which masks are lifted (kernel `absorbing`); how many is left to chance. `confidence`: where the
-                likeliest state is likeliest. `entropy`: where the entropy is least. Neither looks at what is drawn.
+                likeliest state is likeliest. `entropy`: where the entropy is least. Neither looks at what is drawn,
+                which would lower the temperature.
             remask: the chance of a lifted mask to come back in this step (kernel `absorbing`), at most
-                (1 - alpha_bar_s) / alpha_bar_t; more masks are lifted in turn (2503.00307, § 3).
+                (1 - alpha_bar_s) / alpha_bar_t; more masks are lifted in turn (2503.00307).
             corrector_steps: go down by so many more of `self.timesteps`, then up again by the forward chain. Where
                 steps are short, that is a predictor and so many correctors (2205.14987, § 4.4), at one network call.
             generator: source of chance; one a sample, or one for all.
@@ -445,7 +447,7 @@ class TransitionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
     def _coins(
         self, p: Tensor, sample: Tensor, s: Tensor, t: Tensor, order: Order, remask: float, uniform: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Which masks are lifted from t to s, and which come back, with chance sigma (2503.00307, eq. 5)."""
+        """Which masks are lifted from t to s, and which come back, with chance sigma (2503.00307)."""
         survival = self._survival.to(sample.device)
         at_s, at_t = _spread(survival[s + 1], sample.ndim), _spread(survival[t + 1], sample.ndim)
         sigma = ((1 - at_s) / at_t.clamp(min=1e-300)).clamp(max=remask)
