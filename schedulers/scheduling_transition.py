@@ -131,9 +131,10 @@ class _Semigroup:
         if r not in self._kept:
             moves = -math.log(r) / self.gap
             squarings = max(0, math.ceil(math.log2(2 * moves))) if moves > 0 else 0
+            part = math.ldexp(moves, -squarings)
             total = term = torch.eye(len(self._jump), dtype=self._jump.dtype)
             for k in range(1, 16):  # 0.5^16 / 16! = 7e-19
-                term = term @ self._jump * (moves / 2**squarings / k)
+                term = term @ self._jump * (part / k)
                 total = total + term
             for _ in range(squarings):
                 total = total / total.sum(-1, keepdim=True)
@@ -432,9 +433,11 @@ class TransitionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
         p = self.denoise(model_output, sample, t, temperature)
         whether, what, back = _uniform(sample, 3, generator)
         if self.kernel == "absorbing":
-            lifted, masked_again = self._coins(p, sample, below, t, order, remask, whether)
+            assert self.mask_token_id is not None
+            masked = sample == self.mask_token_id
+            lifted, masked_again = self._coins(p, masked, below, t, order, remask, whether)
             prev_sample = torch.where(lifted, _draw(p, what), sample)
-            prev_sample = torch.where(masked_again, self.mask_token_id or 0, prev_sample)
+            prev_sample = torch.where(masked_again, self.mask_token_id, prev_sample)
         else:
             prev_sample = _draw(self.posterior(p, sample, t, below), what)
         if corrector_steps > 0:
@@ -445,19 +448,18 @@ class TransitionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
         return TransitionSchedulerOutput(prev_sample=prev_sample, pred_original_sample=x_0)
 
     def _coins(
-        self, p: Tensor, sample: Tensor, s: Tensor, t: Tensor, order: Order, remask: float, uniform: Tensor
+        self, p: Tensor, masked: Tensor, s: Tensor, t: Tensor, order: Order, remask: float, uniform: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Which masks are lifted from t to s, and which come back, with chance sigma (2503.00307)."""
-        survival = self._survival.to(sample.device)
-        at_s, at_t = _spread(survival[s + 1], sample.ndim), _spread(survival[t + 1], sample.ndim)
+        survival = self._survival.to(masked.device)
+        at_s, at_t = _spread(survival[s + 1], masked.ndim), _spread(survival[t + 1], masked.ndim)
         sigma = ((1 - at_s) / at_t.clamp(min=1e-300)).clamp(max=remask)
-        masked = sample == self.mask_token_id
         lifted = masked & (uniform < (at_s - (1 - sigma) * at_t) / (1 - at_t))
         if order != "random":
             score = p.amax(-1) if order == "confidence" else -torch.special.entr(p).sum(-1)
             score = score.masked_fill(~masked, -math.inf).flatten(1)
             rank = score.argsort(stable=True, dim=1, descending=True).argsort(1)
-            lifted = (rank < lifted.flatten(1).sum(1, keepdim=True)).reshape(sample.shape)
+            lifted = (rank < lifted.flatten(1).sum(1, keepdim=True)).reshape(masked.shape)
         return lifted, ~masked & (uniform < sigma)
 
     def __len__(self) -> int:
