@@ -118,7 +118,7 @@ class _Semigroup:
         solution = torch.linalg.lstsq(balance, right).solution[:, 0].clamp(min=0)
         self.stationary = solution / solution.sum()
         self._jump = jump
-        self._kept = {0.0: self.stationary.expand(jump.shape)}
+        self._kept: dict[float, Tensor] = {0.0: self.stationary.expand(jump.shape)}
 
     def matrix(self, ratio: Tensor) -> Tensor:
         return torch.stack([self._power(r) for r in ratio.tolist()])
