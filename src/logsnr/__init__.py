@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # for editors and type checkers, what `_HOMES` is at run time
     from logsnr.schedulers.scheduling_beta import SigmoidBetaScheduler as SigmoidBetaScheduler
     from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler as ConsistencyScheduler
     from logsnr.schedulers.scheduling_few_step import FewStepScheduler as FewStepScheduler
+    from logsnr.schedulers.scheduling_transition import TransitionScheduler as TransitionScheduler
     from logsnr.settings.condition import ClassLabelConfig as ClassLabelConfig
     from logsnr.settings.condition import NoConditionConfig as NoConditionConfig
     from logsnr.settings.image import DataConfig as DataConfig
@@ -115,6 +116,7 @@ _HOMES = {
     ),
     "logsnr.schedulers.scheduling_consistency": ("ConsistencyScheduler",),
     "logsnr.schedulers.scheduling_few_step": ("FewStepScheduler",),
+    "logsnr.schedulers.scheduling_transition": ("TransitionScheduler",),
     "logsnr.settings.condition": ("ClassLabelConfig", "NoConditionConfig"),
     "logsnr.settings.image": ("DataConfig", "ModelConfig"),
     "logsnr.settings.objective": (
