@@ -24,6 +24,8 @@ def test_a_meaning_is_the_mean_of_the_states_of_all_tokens_but_padding() -> None
         assert int(tokens["attention_mask"][row].sum()) == count
         mean = states[row, :count].mean(0)
         assert torch.allclose(meanings[row], mean / mean.norm(), atol=1e-5)
+    assert torch.allclose(encoder.meanings(texts[:65]), meanings[:65], atol=1e-5)  # one text in the last batch
+    assert torch.allclose(encoder.states(["a cat", "cat"])[3:], states[2, :4], atol=1e-5)  # the shorter comes first
 
 
 def test_a_tokenizer_that_was_called_or_saved_is_the_same() -> None:

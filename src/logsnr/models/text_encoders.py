@@ -131,7 +131,7 @@ class TextEncoder:
         with tqdm(desc="Reading captions", total=len(texts), unit=" captions", leave=False, delay=2) as bar:
             for rows in order.split(_BATCH):
                 longest = int(lengths[rows].max())
-                tokens, real = (torch.from_numpy(values[rows, :longest]) for values in (ids, mask))
+                tokens, real = (torch.from_numpy(values[rows.numpy(), :longest]) for values in (ids, mask))
                 yield rows, self(tokens, real).float().cpu(), real
                 bar.update(len(rows))
 
