@@ -357,8 +357,11 @@ def sources(cls: type) -> dict[str, bytes] | None:
     try:
         own = Path(inspect.getsourcefile(cls) or "")
         text = own.read_bytes().decode()
-        beside = re.findall(r"^from \.(\w+) import ", text, re.MULTILINE)
-        helpers = {stem: (own.parent / f"{stem}.py").read_bytes().decode() for stem in beside}
+        found = re.findall(r"^from \.(\.schedulers\.)?(\w+) import ", text, re.MULTILINE)
+        # a scheduler stands in a room of its own here, and beside its pipeline in a folder
+        text = re.sub(r"^from \.\.schedulers\.", "from .", text, flags=re.MULTILINE)
+        beside = {stem: own.parent / ("../schedulers" if room else ".") / f"{stem}.py" for room, stem in found}
+        helpers = {stem: path.read_bytes().decode() for stem, path in beside.items()}
     except (TypeError, OSError):
         return None
     if not imported(text) <= _TRAVELS_WITH | {f".{stem}" for stem in beside}:

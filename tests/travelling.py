@@ -30,23 +30,31 @@ def imported_packages(file: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            beside = node.level == 1 and (file.parent / f"{node.module}.py").is_file()
-            names |= set() if beside else {"." if node.level else str(node.module).split(".")[0]}
+            beside = node.level in (1, 2) and _beside(file, node).is_file()
+            names |= set() if beside else {"." * node.level if node.level else str(node.module).split(".")[0]}
     return names
 
 
 def helpers(file: Path) -> set[str]:
-    """The files, without their ending, that a pipeline loads from beside itself: they travel with it."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    return {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1}
+    """The files, without their ending, that a pipeline loads from beside itself, or from a room beside its own.
+
+    They travel with it, and stand beside it then. The latter have a dot before the room's name.
+    """
+    nodes = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+    return {"." * (node.level - 1) + str(node.module) for node in nodes if node.level}
+
+
+def _beside(file: Path, node: ast.ImportFrom) -> Path:
+    """The file that a relative import means: in the same room, or a scheduler of a pipeline."""
+    return file.parents[node.level - 1].joinpath(*str(node.module).split(".")).with_suffix(".py")
 
 
 def load_alone(file: Path) -> ModuleType:
     """The module of a file, under its own name and not as a part of a package; what it loads, in one of no name."""
     if helpers(file):
         beside = sys.modules["beside"] = ModuleType("beside")
-        beside.__path__ = [str(file.parent)]
-        module = importlib.import_module(f"beside.{file.stem}")
+        beside.__path__ = [str(TOP)]
+        module = importlib.import_module(f"beside.{file.parent.name}.{file.stem}")
         sys.modules[file.stem] = module
         return module
     spec = importlib.util.spec_from_file_location(file.stem, file)
