@@ -41,7 +41,9 @@ def given_states(
     broken.
     """
     if prompt is not None and infill is not None:
-        raise ValueError("prompt and infill both say how the text begins. Use infill, with the prompt before a [blank].")
+        raise ValueError(
+            "prompt and infill both say how the text begins. Use infill, with the prompt before a [blank]."
+        )
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= longest):
         raise ValueError(f"length must be an integer in 1..{longest}, what the network reads, and is {length!r}.")
     name, texts = ("prompt", prompt) if infill is None else ("infill", infill)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import BertConfig, BertForMaskedLM, ModernBertConfig, ModernBertForMaskedLM, PreTrainedTokenizerFast
+from transformers import ModernBertConfig, ModernBertForMaskedLM, PreTrainedTokenizerFast
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
 
@@ -40,18 +40,3 @@ def tiny_modern_bert(vocabulary: int, longest: int = 34, **config: Any) -> Any:
     }
     none = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
     return ModernBertForMaskedLM(ModernBertConfig(**made | none | config)).eval()
-
-
-def tiny_bert(vocabulary: int, longest: int = 34) -> Any:
-    """A `BertForMaskedLM` of a layer."""
-    torch.manual_seed(1)
-    config = BertConfig(
-        vocab_size=vocabulary,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=longest,
-        initializer_range=0.5,
-    )
-    return BertForMaskedLM(config).eval()

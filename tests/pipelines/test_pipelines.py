@@ -16,6 +16,7 @@ import json, sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from diffusers import DiffusionPipeline
 from tiny import make
 from travelling import load_alone
@@ -25,7 +26,7 @@ pipe, call = make(file.stem, getattr(load_alone(file), sys.argv[3]))
 pipe.set_progress_bar_config(disable=True)
 
 def same(a, b):  # the memory that weights are loaded into may choose other kernels
-    np.testing.assert_allclose(a, b, atol=1e-5) if isinstance(a, np.ndarray) else np.testing.assert_equal(a, b)
+    np.testing.assert_allclose(a, b, atol=1e-5) if isinstance(a, np.ndarray | torch.Tensor) else np.testing.assert_equal(a, b)
 
 made, *_ = pipe(**call, return_dict=False)
 same(made, pipe(**call, return_dict=True)[0])

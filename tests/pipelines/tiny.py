@@ -5,6 +5,7 @@ It is made where there is torch and diffusers and nothing of ours: the class is 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from tiny_prompted import tiny_prompted_unet, tiny_text_encoder, tiny_tokenizer
+from tiny_text import letters, tiny_modern_bert
 from tiny_unet import tiny_unet
 
 Made = tuple[Any, dict[str, Any]]
@@ -39,9 +41,20 @@ def text_to_image(pipeline_class: Any) -> Made:
     return pipeline, call | {"num_inference_steps": 3, "output_type": "np"}
 
 
+def text(pipeline_class: Any) -> Made:
+    """Of a text with a blank. Its scheduler comes with its file."""
+    tokenizer = letters()
+    module = sys.modules[pipeline_class.__module__]
+    scheduler = module.TransitionScheduler("uniform", len(tokenizer), num_train_timesteps=16)
+    vocabulary = len(tokenizer) + module.TIME_BUCKETS
+    pipeline = pipeline_class(tiny_modern_bert(vocabulary), scheduler, tokenizer)
+    return pipeline, {"infill": "a [blank:4] cat", "batch_size": 2, "generator": 3, "num_inference_steps": 3}
+
+
 FACTORIES: dict[str, Callable[[Any], Made]] = {
     "pipeline_pixel": pixel,
     "pipeline_restoration": restoration,
+    "pipeline_text": text,
     "pipeline_text_to_image": text_to_image,
 }
 """By the stem of the file: its class -> a pipeline, and arguments of a call that gives an array or equal values."""
