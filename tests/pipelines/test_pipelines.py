@@ -26,7 +26,8 @@ pipe, call = make(file.stem, getattr(load_alone(file), sys.argv[3]))
 pipe.set_progress_bar_config(disable=True)
 
 def same(a, b):  # the memory that weights are loaded into may choose other kernels
-    np.testing.assert_allclose(a, b, atol=1e-5) if isinstance(a, np.ndarray | torch.Tensor) else np.testing.assert_equal(a, b)
+    arrays = isinstance(a, np.ndarray | torch.Tensor)
+    np.testing.assert_allclose(a, b, atol=1e-5) if arrays else np.testing.assert_equal(a, b)
 
 made, *_ = pipe(**call, return_dict=False)
 same(made, pipe(**call, return_dict=True)[0])
