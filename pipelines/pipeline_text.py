@@ -13,7 +13,7 @@ other kernels it is an approximation: the network takes a given state for one th
 What the network is told beside the states are tokens of their own before them, so that it is a stock one:
 
     0 .. K - 1             the states, those of the tokenizer
-    K .. K + 31            the noise, one of 32 steps of log-SNR; where the kernel isn't absorbing, which shows its noise
+    K .. K + 31            the noise, one of 32 steps of log-SNR; not for the absorbing kernel, whose masks show it
     then one a class, and one more for no class
 
 Guidance is between the model's two opinions, p(x_0 | x_t, class)^w p(x_0 | x_t)^(1 - w) but for a factor.
@@ -63,6 +63,7 @@ _SWAPS: dict[str, tuple[str, set[str]]] = {
 }
 """Stock's schedulers for a model of states: the kernel whose noise they take away, and their options that say anything
 here."""
+_OF_THIS_MACHINE = {"_name_or_path", "name_or_path", "is_local", "local_files_only"}
 _EMPTY_FORM = "This model card has been automatically generated."
 _CARD = """---
 library_name: diffusers
@@ -406,7 +407,7 @@ class TextPipeline(DiffusionPipeline):
         if name == "EntropyBoundScheduler":
             raise ValueError(
                 "target EntropyBoundScheduler can't sample this model: it accepts states by their entropy and draws all "
-                "others anew, and then no timestep says how much noise there is, which the network must know."
+                "others anew, and no timestep says how much noise there is then, which the network must know."
             )
         if name != "TransitionScheduler" and not kernel:
             listed = ", ".join(each.removesuffix("Scheduler") for each in _SWAPS)
@@ -479,8 +480,7 @@ class TextPipeline(DiffusionPipeline):
         rewrite_json(folder / "model_index.json", lambda _: index)
         for name in ("model/config.json", "tokenizer_config.json"):
             if (path := folder / name).is_file():
-                here = {"_name_or_path", "name_or_path", "is_local", "local_files_only"}
-                rewrite_json(path, lambda c: {k: v for k, v in c.items() if k not in here})
+                rewrite_json(path, lambda c: {k: v for k, v in c.items() if k not in _OF_THIS_MACHINE})
 
     def _upload_folder(self, working_dir: str | os.PathLike[Any], repo_id: str, *args: Any, **kwargs: Any) -> Any:
         """The last step of `push_to_hub`: a repo without a card gets one of ours in place of diffusers' empty form."""

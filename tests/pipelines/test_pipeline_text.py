@@ -330,9 +330,9 @@ def test_wrong_parts() -> None:
     tokenizer, scheduler = letters(), TransitionScheduler(num_states=30)
     with pytest.raises(ValueError, match=r"vocab_size must be 30 \(scheduler.num_states\), .* it is 31"):
         TextPipeline(tiny_modern_bert(31), scheduler, tokenizer)
-    with pytest.raises(ValueError, match="mask_token_id must be scheduler.mask_token_id = 0, and is 29"):
+    with pytest.raises(ValueError, match=r"mask_token_id must be scheduler.mask_token_id = 0, and is 29"):
         TextPipeline(tiny_modern_bert(30), TransitionScheduler(num_states=30, mask_token_id=0), tokenizer)
-    with pytest.raises(ValueError, match="at most scheduler.num_states = 29 tokens, and has 30"):
+    with pytest.raises(ValueError, match=r"at most scheduler.num_states = 29 tokens, and has 30"):
         TextPipeline(tiny_modern_bert(29), TransitionScheduler(num_states=29), tokenizer)
     with pytest.raises(ValueError, match="tokenizer must be given"):
         TextPipeline(tiny_modern_bert(30), scheduler)
