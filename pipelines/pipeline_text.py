@@ -10,11 +10,7 @@ Whatever is given stands where it stands: a beginning, or a text with blanks. Wi
 from the model's own conditional distribution, for there a given state is no other than one that has been drawn. With
 other kernels it is an approximation: the network takes a given state for one that may be noise.
 
-What the network is told beside the states are tokens of their own before them, so that it is a stock one:
-
-    0 .. K - 1             the states, those of the tokenizer
-    K .. K + 31            the noise, one of 32 steps of log-SNR; not for the absorbing kernel, whose masks show it
-    then one a class, and one more for no class
+What the network is told beside the states stands before them, by the file of prefix tokens.
 
 Guidance is between the model's two opinions, p(x_0 | x_t, class)^w p(x_0 | x_t)^(1 - w) but for a factor.
 
@@ -50,12 +46,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 from ..schedulers.scheduling_transition import Order, TransitionScheduler
 from .blanks import FREE, given_states
 from .pixel_sampling import rewrite_json, sources
+from .prefix_tokens import TIME_BUCKETS, network_input
 
 Seed = int | torch.Generator
 Callback = Callable[..., dict[str, Any]] | PipelineCallback | MultiPipelineCallbacks
-TIME_BUCKETS = 32
-"""Steps of log-SNR that a network can tell apart."""
-_LOG_SNR_END = 8.0
 _NEVER = -1e4  # a logit that is never drawn, and finite in half precision
 _SWAPS: dict[str, tuple[str, set[str]]] = {
     "BlockRefinementScheduler": ("absorbing", {"threshold", "editing_threshold"}),
@@ -112,29 +106,6 @@ class TextPipelineOutput(BaseOutput):
 
     sequences: Tensor
     texts: list[str] | None
-
-
-def time_bucket(log_snr: Tensor) -> Tensor:
-    """Which of the steps of log-SNR from -8 to 8 it is, 0 to 31, int64; beyond the ends it is the last of them."""
-    share = (log_snr + _LOG_SNR_END) / (2 * _LOG_SNR_END)
-    return (share * TIME_BUCKETS).floor().clamp(0, TIME_BUCKETS - 1).long()
-
-
-def network_input(
-    sample: Tensor, num_states: int, log_snr: Tensor | None = None, class_ids: Tensor | None = None
-) -> Tensor:
-    """The states (batch, length), and before them the noise and the class, for networks that are told them.
-
-    log_snr (batch,): of the timesteps, for every kernel but the absorbing one. class_ids (batch,): the number of
-    classes stands for none.
-    """
-    before, first = [], num_states
-    if log_snr is not None:
-        before.append(time_bucket(log_snr) + first)
-        first += TIME_BUCKETS
-    if class_ids is not None:
-        before.append(class_ids + first)
-    return torch.cat([*(column.to(sample.device)[:, None] for column in before), sample], 1)
 
 
 class TextPipeline(DiffusionPipeline):
@@ -194,7 +165,7 @@ class TextPipeline(DiffusionPipeline):
         self.register_modules(model=model, scheduler=own)  # type: ignore[no-untyped-call]
         self.tokenizer, self._own_scheduler = tokenizer, own
         self.num_classes: int | None = more - 1 if more else None
-        marks = {tokenizer.mask_token_id, tokenizer.pad_token_id} - {None}
+        marks = {tokenizer.mask_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id} - {None}
         self._never = sorted({*marks, *range(len(tokenizer), states)})
 
     @property
@@ -406,8 +377,8 @@ class TextPipeline(DiffusionPipeline):
         kernel, known = _SWAPS.get(name, ("", set()))
         if name == "EntropyBoundScheduler":
             raise ValueError(
-                "target EntropyBoundScheduler can't sample this model: it accepts states by their entropy and draws all "
-                "others anew, and no timestep says how much noise there is then, which the network must know."
+                "target EntropyBoundScheduler can't sample this model: it accepts states by their entropy and draws "
+                "all others anew, and no timestep says how much noise there is then, which the network must know."
             )
         if name != "TransitionScheduler" and not kernel:
             listed = ", ".join(each.removesuffix("Scheduler") for each in _SWAPS)
