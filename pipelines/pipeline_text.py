@@ -51,12 +51,11 @@ from .prefix_tokens import TIME_BUCKETS, network_input
 Seed = int | torch.Generator
 Callback = Callable[..., dict[str, Any]] | PipelineCallback | MultiPipelineCallbacks
 _NEVER = -1e4  # a logit that is never drawn, and finite in half precision
+# stock's schedulers of states: the kernel whose noise they take away, and those of their options that say anything here
 _SWAPS: dict[str, tuple[str, set[str]]] = {
     "BlockRefinementScheduler": ("absorbing", {"threshold", "editing_threshold"}),
     "DiscreteDDIMScheduler": ("uniform", set()),
 }
-"""Stock's schedulers for a model of states: the kernel whose noise they take away, and their options that say anything
-here."""
 _OF_THIS_MACHINE = {"_name_or_path", "name_or_path", "is_local", "local_files_only"}
 _EMPTY_FORM = "This model card has been automatically generated."
 _CARD = """---
@@ -140,7 +139,7 @@ class TextPipeline(DiffusionPipeline):
                 f"scheduler must be a TransitionScheduler, and is a {type(own).__name__}. Swap after it was made."
             )
         if tokenizer is None:
-            folder = Path(model.name_or_path).parent
+            folder = Path(model.name_or_path or ".").parent
             if not (folder / "tokenizer.json").is_file():
                 raise ValueError(f"tokenizer must be given, for there is no tokenizer.json in {folder}.")
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
@@ -181,7 +180,7 @@ class TextPipeline(DiffusionPipeline):
     @property
     def max_length(self) -> int:
         """How many tokens the network reads, beside those that tell it something."""
-        return int(self.model.config.max_position_embeddings) - self.tells_time - (self.num_classes is not None)
+        return int(self.model.config.max_position_embeddings - self.tells_time - (self.num_classes is not None))
 
     # -- Sampling ------------------------------------------------------------------------------------------------
 
@@ -257,7 +256,7 @@ class TextPipeline(DiffusionPipeline):
                 returned = callback_on_step_end(self, i, t, {name: tensors[name] for name in tensor_inputs})
                 sample = returned.pop("sample", sample)
         texts = self.tokenizer.batch_decode(sample, skip_special_tokens=True) if output_type == "text" else None
-        self.maybe_free_model_hooks()
+        self.maybe_free_model_hooks()  # type: ignore[no-untyped-call]
         return TextPipelineOutput(sequences=sample, texts=texts) if return_dict else (sample, texts)
 
     def get_label_ids(self, class_labels: int | str | list[int | str]) -> list[int]:
@@ -315,26 +314,22 @@ class TextPipeline(DiffusionPipeline):
         if not self.tells_time:
             return None
         if self.scheduler is self._own_scheduler:
-            return self._own_scheduler.log_snr(timestep.reshape(1).cpu())
+            return torch.as_tensor(self._own_scheduler.log_snr(timestep.reshape(1).cpu()))
         return torch.logit(torch.tensor([step / self._num_timesteps]))  # of stock's line, alpha_bar = 1 - t
 
     def _logits(self, sample: Tensor, log_snr: Tensor | None, classes: list[Tensor] | None) -> Tensor:
         """Of the states (batch, length, K), guided; what no text has is never drawn."""
-        opinions = classes or [None]
-        rows = [
-            network_input(
-                sample, self._own_scheduler.num_states, log_snr if log_snr is None else log_snr.expand(len(sample)), ids
-            )
-            for ids in opinions
-        ]
-        output = self.model(input_ids=torch.cat(rows)).logits[:, -sample.shape[1] :, : self._own_scheduler.num_states]
+        opinions: list[Any] = classes or [None]
+        states, noise = self._own_scheduler.num_states, None if log_snr is None else log_snr.expand(len(sample))
+        rows = [network_input(sample, states, noise, ids) for ids in opinions]
+        output = self.model(input_ids=torch.cat(rows)).logits[:, -sample.shape[1] :, :states]
         every = output.float() if output.dtype != torch.float64 else output
         logits, *told = every.chunk(len(opinions))
         if told:
             logits = logits + self._guidance_scale * (told[0] - logits)
         logits = logits.clone()
         logits[..., self._never] = -math.inf
-        return logits
+        return torch.as_tensor(logits)
 
     def _step(
         self,
@@ -439,7 +434,8 @@ class TextPipeline(DiffusionPipeline):
         self.tokenizer.save_pretrained(folder)
         index: dict[str, Any] = {"_diffusers_version": diffusers.__version__, "model": list(self.config["model"])}
         if own.kernel == "absorbing":
-            self.to_stock().scheduler.save_pretrained(folder / "scheduler")
+            stock: Any = self.to_stock().scheduler
+            stock.save_pretrained(folder / "scheduler")
             index |= {"_class_name": "LLaDA2Pipeline", "scheduler": ["diffusers", "BlockRefinementScheduler"]}
         else:
             files |= {f"scheduler/{name}": content for name, content in of_scheduler.items()}
@@ -458,7 +454,7 @@ class TextPipeline(DiffusionPipeline):
         card = Path(working_dir) / "README.md"
         if card.is_file() and _EMPTY_FORM in card.read_text(encoding="utf-8"):
             card.write_text(self._card(repo_id), encoding="utf-8")
-        return super()._upload_folder(working_dir, repo_id, *args, **kwargs)  # type: ignore[misc]
+        return super()._upload_folder(working_dir, repo_id, *args, **kwargs)
 
     def _card(self, repo_id: str) -> str:
         own, files = self._own_scheduler, sources(type(self)) or {}
