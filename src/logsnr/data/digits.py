@@ -55,7 +55,7 @@ def open_idx(folder: Path, images_file: Path, config: DataConfig, labelled: bool
     labels = _read_idx(labels_file, 1)
     if len(labels) != len(images):
         raise DataError(f"{folder} has {len(images)} images and {len(labels)} labels.")
-    return OpenedSource(images, encode(labels.tolist(), "label", images))
+    return OpenedSource(images, encode(labels.tolist(), "label", images.name))
 
 
 def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -82,4 +82,4 @@ def open_mnist_5k(config: DataConfig, labelled: bool) -> OpenedSource:
     table = np.loadtxt(str(path), np.uint8, delimiter=",")  # what its own mnist_data reads, far sooner
     digits, labels = table[:, :-1], table[:, -1]
     images = _Arrays(np.ascontiguousarray(digits).reshape(-1, 28, 28))
-    return OpenedSource(images, encode(labels.tolist(), "label", images) if labelled else None)
+    return OpenedSource(images, encode(labels.tolist(), "label", images.name) if labelled else None)

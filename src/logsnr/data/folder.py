@@ -72,7 +72,7 @@ class Folder:
 
 def read_folder(root: Path, config: PictureConfig) -> Folder:
     """The images below `root`. Raises `DataError` where there are none, or it is unclear what they are."""
-    if _made_here(root):
+    if is_made_here(root):
         raise DataError(f"{root} is a folder that logsnr made, of a run or a model, and holds no data.")
     listing = listing_of(root)
     if listing is None:
@@ -83,7 +83,7 @@ def read_folder(root: Path, config: PictureConfig) -> Folder:
     if not found.images:
         endings = " ".join(EXTENSIONS)
         raise DataError(f"No images in {root}. Files with these endings count: {endings}.{_other_files(found)}")
-    _refuse_splits(root, _subfolders(found.images))
+    refuse_splits(root, top_folders(found.images))
     return Folder(root, found, None)
 
 
@@ -92,24 +92,31 @@ def open_folder(root: Path, config: DataConfig, labelled: bool) -> OpenedSource:
     folder = read_folder(root, config)
     if folder.listing is not None:
         return _open_listed(folder, folder.listing, config, labelled)
-    names, notes = folder.names, folder.found.notes
-    folders = _subfolders(names)
-    if not labelled or not folders:
-        return OpenedSource(folder.images, None, notes)
+    labels = folder_labels(root, folder.names) if labelled else None
+    return OpenedSource(folder.images, labels, folder.found.notes)
+
+
+def folder_labels(root: Path, names: list[str], noun: str = "image") -> Labels | None:
+    """The folder at the top that each file is in, as its class; None where there are none. `noun`: what to call one.
+
+    Raises `DataError` where some are in none."""
+    folders = top_folders(names)
+    if not folders:
+        return None
     if top := [name for name in names if "/" not in name]:
         raise DataError(
-            f"{root} has {len(top)} images at the top, which have no class, and {len(names) - len(top)} in "
+            f"{root} has {len(top)} {noun}s at the top, which have no class, and {len(names) - len(top)} in "
             f"sub-folders. Move them into sub-folders, or {WITHOUT_LABELS}."
         )
     of_folder = {folder: in_words(folder) for folder in folders}
     classes = in_order(set(of_folder.values()))
     position = {folder: classes.index(name) for folder, name in of_folder.items()}
     values = np.array([position[name.split("/")[0]] for name in names], np.int64)
-    return OpenedSource(folder.images, Labels(values, classes), notes)
+    return Labels(values, classes)
 
 
 def _open_listed(folder: Folder, listing: Listing, config: DataConfig, labelled: bool) -> OpenedSource:
-    column = label_column(listing.columns, config, str(listing.path)) if labelled else None
+    column = label_column(listing.columns, config.label_column, str(listing.path)) if labelled else None
     rows = _first_rows(listing, None if column is None else listing.columns[column])
     more = len(listing.files) - len(rows)
     again = [f"{listing.path.name} names {more} file{'' if more == 1 else 's'} again: each counts once"] if more else []
@@ -117,7 +124,7 @@ def _open_listed(folder: Folder, listing: Listing, config: DataConfig, labelled:
     if column is None:
         return OpenedSource(folder.images, None, notes)
     values = [listing.columns[column][row] for row in rows]
-    return OpenedSource(folder.images, encode(values, column, folder.images), notes)
+    return OpenedSource(folder.images, encode(values, column, folder.images.name), notes)
 
 
 def _first_rows(listing: Listing, labels: list[Any] | None) -> list[int]:
@@ -133,12 +140,12 @@ def _first_rows(listing: Listing, labels: list[Any] | None) -> list[int]:
     return list(first.values())
 
 
-def _subfolders(names: list[str]) -> list[str]:
+def top_folders(names: list[str]) -> list[str]:
     """The folders at the top that have images in them."""
     return sorted({name.split("/")[0] for name in names if "/" in name})
 
 
-def _made_here(folder: Path) -> bool:
+def is_made_here(folder: Path) -> bool:
     """Whether it is the folder of a run or of a model."""
     if (folder / "model_index.json").is_file():
         return True
@@ -151,7 +158,7 @@ def in_words(name: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _refuse_splits(root: Path, folders: list[str]) -> None:
+def refuse_splits(root: Path, folders: list[str]) -> None:
     """Raise DataError where the sub-folders are parts of a set and not classes."""
     parts = {folder: "".join(letter for letter in folder.casefold() if letter.isalpha()) for folder in folders}
     training = [folder for folder, name in parts.items() if name in _TRAINING]
@@ -203,7 +210,7 @@ def find_images(root: Path) -> Found:
             subfolders.clear()
             continue
         seen.add(real)
-        if way and _made_here(Path(folder)):
+        if way and is_made_here(Path(folder)):
             found.made_here.append(way.removesuffix("/"))
             subfolders.clear()
             continue

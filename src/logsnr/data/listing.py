@@ -14,6 +14,9 @@ from logsnr.base.errors import DataError
 from logsnr.base.words import listed
 from logsnr.settings.picture import PictureConfig
 
+_LONGEST = 2**31 - 1
+"""Characters in a cell; by default csv stops at 131,072, and a text may be longer."""
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -43,7 +46,7 @@ def listing_of(root: Path) -> Path | None:
 
 def read_listing(path: Path, stored: list[str], config: PictureConfig) -> Listing:
     """Reads a list of the images `stored` in its folder. Raises `DataError` where it isn't one."""
-    rows = _read_csv(path) if path.suffix == ".csv" else _read_jsonl(path)
+    rows = read_csv(path) if path.suffix == ".csv" else read_jsonl(path)
     columns: dict[str, list[Any]] = {key: [] for row in rows for key in row}
     for key, values in columns.items():
         values += [row.get(key) for row in rows]
@@ -59,7 +62,7 @@ def read_listing(path: Path, stored: list[str], config: PictureConfig) -> Listin
     return Listing(path, _as_stored(files, stored), columns)
 
 
-def refuse_columns(config: PictureConfig, why: str) -> None:
+def refuse_columns(config: Any, why: str) -> None:
     """Raises `DataError` where the settings name a column, and there are none."""
     for setting in dataclasses.fields(config):
         value = getattr(config, setting.name)
@@ -77,7 +80,9 @@ def _as_stored(names: list[str], stored: list[str]) -> list[str]:
     ]
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file by column; None where a cell is empty. Raises `DataError`."""
+    csv.field_size_limit(_LONGEST)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, restkey=""))
@@ -88,7 +93,8 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     return [{key: value or None for key, value in row.items()} for row in rows]
 
 
-def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects in the lines of a file. Raises `DataError`."""
     rows = []
     try:
         # by line feeds alone: a text may hold other characters that end lines, such as U+2028

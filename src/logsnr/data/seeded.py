@@ -180,17 +180,17 @@ class SeededData(Generic[Kind]):
         classes: NDArray[np.int64] | None = None,
         groups: NDArray[np.int64] | None = None,
     ) -> None:
-        assert classes is None or groups is None
         self._examples, self._num_workers = examples, num_workers
-        count = len(examples)
-        order = permutation(_SPLIT_SEED, count, "split")
-        least = 2 if count >= 10 else 1  # of one alone nothing could be said with an error
-        wanted = min(max(least, round(count * held_out_fraction)), count - 1) if held_out_fraction else 0
-        if groups is None:
-            chosen = np.zeros(count, bool)
-            chosen[order[:wanted] if classes is None else _by_class(order, classes, wanted)] = True
-        else:
-            chosen = _by_group(order, groups, wanted)
+        self._divide(choose_held_out(len(examples), held_out_fraction, classes, groups))
+
+    @classmethod
+    def divided(cls, examples: Kind, held_out: NDArray[np.bool_]) -> SeededData[Kind]:
+        """Examples in memory of which it is settled already which are held out: bool, (examples,)."""
+        data = cls(examples, 0.0)
+        data._divide(held_out)
+        return data
+
+    def _divide(self, chosen: NDArray[np.bool_]) -> None:
         held_out, train = np.flatnonzero(chosen), np.flatnonzero(~chosen)
         self.num_held_out = len(held_out)
         self._indices: dict[Split, NDArray[np.int64]] = {"train": train, "held_out": held_out}
@@ -298,6 +298,24 @@ class SeededData(Generic[Kind]):
                 raise rows
             condition = {keyword: torch.from_numpy(values) for keyword, values in rows.condition.items()}
             yield Batch(torch.from_numpy(rows.clean), condition, torch.from_numpy(rows.positions))
+
+
+def choose_held_out(
+    count: int,
+    fraction: float,
+    classes: NDArray[np.int64] | None = None,
+    groups: NDArray[np.int64] | None = None,
+) -> NDArray[np.bool_]:
+    """Which of `count` things are held out: bool, (count,). The rules are those of `SeededData`."""
+    assert classes is None or groups is None
+    order = permutation(_SPLIT_SEED, count, "split")
+    least = 2 if count >= 10 else 1  # of one alone nothing could be said with an error
+    wanted = min(max(least, round(count * fraction)), count - 1) if fraction else 0
+    if groups is not None:
+        return _by_group(order, groups, wanted)
+    chosen = np.zeros(count, bool)
+    chosen[order[:wanted] if classes is None else _by_class(order, classes, wanted)] = True
+    return chosen
 
 
 def _by_class(order: NDArray[np.int64], classes: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:

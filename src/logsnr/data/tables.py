@@ -80,7 +80,7 @@ class Table:
     @property
     def described(self) -> str:
         """Its columns, each with the kind of what it holds."""
-        return _described(self.rows)
+        return described(self.rows)
 
     def column(self, name: str) -> list[Any]:
         """The values of a column; images in it aren't decoded."""
@@ -95,15 +95,23 @@ def open_table(config: PictureConfig) -> Table | None:
     """
     path = Path(config.source).expanduser()
     if path.is_dir():
-        if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
-            return _find_images(_saved(path), f"table {path.resolve()}", config)
+        if is_saved(path):
+            return _find_images(saved_table(path), f"table {path.resolve()}", config)
         return None
     if path.exists():
         raise DataError(f"data.source must be a folder, and {config.source} is a file. Unpack it if it is an archive.")
-    return _find_images(_of_hub(config.source), f"Hub {config.source}", config)
+    return _find_images(hub_table(config.source), f"Hub {config.source}", config)
 
 
-def _saved(path: Path) -> Any:
+def is_saved(path: Path) -> bool:
+    """Whether `save_to_disk` made the folder."""
+    return any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
+
+
+def saved_table(path: Path) -> Any:
+    """The datasets.Dataset in a folder made by `save_to_disk`; of several splits that called train.
+
+    Raises `DataError`."""
     import datasets
 
     try:
@@ -117,7 +125,8 @@ def _saved(path: Path) -> Any:
     return table
 
 
-def _of_hub(source: str) -> Any:
+def hub_table(source: str) -> Any:
+    """The split train of a data set of the Hub, a datasets.Dataset. Raises `DataError` where there is none."""
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", source) is None:
         raise DataError(
             f"data.source is {source}: no folder of that name, and not a Hub id. Name a folder with --data.source."
@@ -147,12 +156,12 @@ def _find_images(rows: Any, place: str, config: PictureConfig) -> Table:
     if column is None:
         raise DataError(
             f"{config.source} has {len(pictures)} image columns, one is needed: name it with --data.image-column. "
-            f"Its columns: {_described(rows)}."
+            f"Its columns: {described(rows)}."
         )
     if column not in pictures:
         problem = "doesn't hold images" if column in rows.features else "doesn't exist"
         raise DataError(
-            f"data.image_column is {column}, which {problem} in {config.source}. Columns: {_described(rows)}."
+            f"data.image_column is {column}, which {problem} in {config.source}. Columns: {described(rows)}."
         )
     cells = rows.select_columns([column]).rename_columns({column: "image"} if column != "image" else {})
     images = _Images(f"{place} {column}", cells.cast_column("image", datasets.Image(decode=False)))
@@ -167,7 +176,8 @@ def _kinds(rows: Any) -> dict[str, str | None]:
     return {name: getattr(f, "dtype", None) if isinstance(f, datasets.Value) else None for name, f in features}
 
 
-def _described(rows: Any) -> str:
+def described(rows: Any) -> str:
+    """The columns of a datasets.Dataset, each with the kind of what it holds."""
     kinds = _kinds(rows)
     return ", ".join(f"{name} ({kinds[name] or type(feature).__name__})" for name, feature in rows.features.items())
 
@@ -186,9 +196,9 @@ def table_labels(table: Table, config: DataConfig) -> Labels | None:
         )
     if column is not None and column in enumerated:
         values = [None if value == -1 else value for value in table.column(column)]  # -1: unknown
-        refuse_nulls(values, column, table.images)
+        refuse_nulls(values, column, table.images.name)
         return Labels(np.array(values, np.int64), list(features[column].names))
     kinds = _kinds(table.rows).items()
     scalars = {name: table.column(name) for name, kind in kinds if kind and _SCALAR.match(kind)}
-    column = label_column(scalars, config, f"{config.source} ({table.described})")
-    return None if column is None else encode(scalars[column], column, table.images)
+    column = label_column(scalars, config.label_column, f"{config.source} ({table.described})")
+    return None if column is None else encode(scalars[column], column, table.images.name)
