@@ -63,6 +63,8 @@ def open_documents(config: TextDataConfig, labelled: bool) -> Documents:
     ending = path.suffix.lower()
     if path.is_file() and ending not in (*_TABLES, *_FASTA):
         return _of_file(path, config)
+    if not path.exists() and ending in (".txt", *_TABLES, *_FASTA):
+        raise DataError(f"data.source is {config.source}, and there is no such file. Name one with --data.source.")
     if config.documents != "found":
         what = "a FASTA file, each record" if ending in _FASTA else "a table, each row"
         raise DataError(

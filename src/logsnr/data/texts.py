@@ -110,8 +110,7 @@ def open_texts(config: TextDataConfig, labelled: bool = True) -> TextData:
         _require_filled(tokens, held_out, labels, documents, config)
     elif long := [len(each) for each in tokens if len(each) > config.length]:
         notes.append(
-            f"of {len(long)} of {len(tokens)} documents the first {config.length} tokens are kept; the longest has "
-            f"{max(long)}"
+            f"{len(long)} of {len(tokens)} documents are cut after {config.length} tokens; the longest has {max(long)}"
         )
     names = None if documents.labels is None else documents.labels.names
     token = _NOUNS.get(config.tokens, "token")
@@ -155,10 +154,11 @@ def _require_filled(
             f"The documents{of} in {config.source} that are trained on have {of_class[label]} tokens, and a sequence "
             f"has {config.length}. {cure}."
         )
+    each = "" if labels is None else " of a class"
     if held_out.any() and (most := int(np.bincount(classes[held_out], sizes[held_out]).max())) < config.length:
         raise DataError(
-            f"The documents in {config.source} that are held out have {most} tokens"
-            f"{'' if labels is None else ' a class'}, and a sequence has {config.length}. {cure}, or hold more out with --data.held-out-fraction."
+            f"The documents{each} in {config.source} that are held out have {most} tokens at most, and a sequence has "
+            f"{config.length}. {cure}, or hold more out with --data.held-out-fraction."
         )
 
 

@@ -35,7 +35,7 @@ class TextDataConfig:
     text_column: str | None = None
     """Name of the column of texts in a table; `text`, or the only one of words, when not given."""
     label_column: str | None = None
-    """Name of the label column in a table; found by its type when not given."""
+    """Name of the label column in a table; `label`, or the only one whose values come back, when not given."""
     tokens: str = CHARACTERS
     """`characters`; `bytes` of UTF-8; `word-pieces`: frequent sequences of bytes in the training documents (BPE); or
     the folder or Hub repo of a tokenizer of transformers."""
