@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-import sys
 import tarfile
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from travelling import load_alone
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import corpora
+corpora = load_alone(Path(__file__).parents[2] / "benchmarks" / "corpora.py")
 
 
 def test_brown_is_spelled_in_27_characters(tmp_path: Path) -> None:
