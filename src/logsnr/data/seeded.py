@@ -94,6 +94,7 @@ class Examples(Protocol):
 
 
 Kind = TypeVar("Kind", bound=Examples, covariant=True)
+_Divided = TypeVar("_Divided", bound=Examples)
 
 
 def _conditions(condition: Any) -> dict[str, Any]:
@@ -183,10 +184,10 @@ class SeededData(Generic[Kind]):
         self._examples, self._num_workers = examples, num_workers
         self._divide(choose_held_out(len(examples), held_out_fraction, classes, groups))
 
-    @classmethod
-    def divided(cls, examples: Kind, held_out: NDArray[np.bool_]) -> SeededData[Kind]:
+    @staticmethod
+    def divided(examples: _Divided, held_out: NDArray[np.bool_]) -> SeededData[_Divided]:
         """Examples in memory of which it is settled already which are held out: bool, (examples,)."""
-        data = cls(examples, 0.0)
+        data = SeededData(examples, 0.0)
         data._divide(held_out)
         return data
 

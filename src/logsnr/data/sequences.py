@@ -71,7 +71,8 @@ class PackedSequences:
         """The sequence at `index`; with a seed, it begins up to length - 1 tokens later."""
         begin, size = self.streams[index].tolist()
         first = int(self.places[index]) + (0 if seed is None else seed % self.length)
-        return self.tokens[begin + np.arange(first, first + self.length) % size].astype(np.int64)
+        found: NDArray[np.int64] = self.tokens[begin + np.arange(first, first + self.length) % size].astype(np.int64)
+        return found
 
 
 @dataclass(frozen=True, eq=False)

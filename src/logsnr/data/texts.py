@@ -129,11 +129,12 @@ def _held_out(documents: Documents, labels: NDArray[np.int64] | None, config: Te
             f"{config.source} has one document, and at least 2 different ones are needed: one to train on and one to "
             f"hold out. Name more of them, divide it{how}, or hold none out with --data.held-out-fraction 0."
         )
-    if labels is None:
-        return choose_held_out(len(first), config.held_out_fraction)[same]
-    classes = np.zeros(len(first), np.int64)
-    classes[same[::-1]] = labels[::-1]  # of the first of them
-    return choose_held_out(len(first), config.held_out_fraction, classes)[same]
+    classes = None
+    if labels is not None:
+        classes = np.zeros(len(first), np.int64)
+        classes[same[::-1]] = labels[::-1]  # of the first of them
+    chosen: NDArray[np.bool_] = choose_held_out(len(first), config.held_out_fraction, classes)[same]
+    return chosen
 
 
 def _require_filled(

@@ -124,7 +124,7 @@ def character_codec(alphabet: str, lower_case: bool = False, others_to_space: bo
     space, which is in the alphabet.
     """
     backend = Tokenizer(models.WordLevel({character: k for k, character in enumerate(alphabet)}))
-    steps = [normalizers.Lowercase()] if lower_case else []
+    steps: list[Any] = [normalizers.Lowercase()] if lower_case else []
     if others_to_space:
         steps.append(normalizers.Replace(Regex(outside(alphabet)), " "))
     backend.normalizer = normalizers.Sequence(steps)
@@ -182,7 +182,8 @@ def open_codec(name: str) -> TextCodec:
 
 def _codec(backend: Tokenizer) -> TextCodec:
     backend.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in (END, MASK)])
-    tokenizer = transformers.PreTrainedTokenizerFast(
+    cls: Any = transformers.PreTrainedTokenizerFast
+    tokenizer = cls(
         tokenizer_object=backend, eos_token=END, pad_token=END, mask_token=MASK, clean_up_tokenization_spaces=False
     )
     return TextCodec(tokenizer)
