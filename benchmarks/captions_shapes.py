@@ -1,7 +1,7 @@
 """Does a model draw what held-out captions ask for? Shapes, read back from the pixels; and diffusers' own recipe.
 
     python benchmarks/shapes.py data/shapes
-    logsnr train captions-32 --data.source data/shapes --out runs/shapes
+    logsnr train captions-32 --data.source data/shapes --condition.text-layers 3 --out runs/shapes
     python benchmarks/captions_shapes.py measure runs/shapes --data data/shapes --sheet sheet.png
     python benchmarks/captions_shapes.py train-theirs runs/shapes theirs --seconds 1800
     python benchmarks/captions_shapes.py measure theirs --data data/shapes
