@@ -3,7 +3,7 @@
     python benchmarks/shapes.py data/shapes
     logsnr train captions-32 --data.source data/shapes --condition.text-layers 3 --out runs/shapes
     python benchmarks/captions_shapes.py measure runs/shapes --data data/shapes --sheet sheet.png
-    python benchmarks/captions_shapes.py train-theirs runs/shapes theirs --seconds 1800
+    python benchmarks/captions_shapes.py train-theirs runs/shapes theirs --seconds 3600 --cached-text
     python benchmarks/captions_shapes.py measure theirs --data data/shapes
     python benchmarks/captions_shapes.py probe
 

@@ -27,7 +27,6 @@ import json
 import math
 import numbers
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -45,19 +44,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 
 from ..schedulers.scheduling_transition import Order, TransitionScheduler
 from .blanks import FREE, given_states
-from .pixel_sampling import rewrite_json, sources
+from .pixel_sampling import EMPTY_FORM, Callback, Seed, forget_machine, rewrite_json, seeded, sources
 from .prefix_tokens import TIME_BUCKETS, network_input
 
-Seed = int | torch.Generator
-Callback = Callable[..., dict[str, Any]] | PipelineCallback | MultiPipelineCallbacks
 _NEVER = -1e4  # a logit that is never drawn, and finite in half precision
 # stock's schedulers of states: the kernel whose noise they take away, and those of their options that say anything here
 _SWAPS: dict[str, tuple[str, set[str]]] = {
     "BlockRefinementScheduler": ("absorbing", {"threshold", "editing_threshold"}),
     "DiscreteDDIMScheduler": ("uniform", set()),
 }
-_OF_THIS_MACHINE = {"_name_or_path", "name_or_path", "is_local", "local_files_only"}
-_EMPTY_FORM = "This model card has been automatically generated."
 _CARD = """---
 library_name: diffusers
 pipeline_tag: text-generation
@@ -240,7 +235,7 @@ class TextPipeline(DiffusionPipeline):
         batch = _batch(batch_size, prompt=prompt, infill=infill, class_labels=class_labels)
         classes = self._class_ids(class_labels, guidance_scale, batch)
         given = given_states(self.tokenizer, set(self._never), batch, length, self.max_length, prompt, infill)
-        generators, device = _generators(generator, batch), self._execution_device
+        generators, device = seeded(generator, batch, "texts"), self._execution_device
         own = {"order": order, "remask": remask, "corrector_steps": corrector_steps}
         timesteps = self._set_timesteps(num_inference_steps, given.shape[1], temperature, own)
 
@@ -446,13 +441,12 @@ class TextPipeline(DiffusionPipeline):
             (folder / name).write_bytes(content)
         rewrite_json(folder / "model_index.json", lambda _: index)
         for name in ("model/config.json", "tokenizer_config.json"):
-            if (path := folder / name).is_file():
-                rewrite_json(path, lambda c: {k: v for k, v in c.items() if k not in _OF_THIS_MACHINE})
+            forget_machine(folder / name)
 
     def _upload_folder(self, working_dir: str | os.PathLike[Any], repo_id: str, *args: Any, **kwargs: Any) -> Any:
         """The last step of `push_to_hub`: a repo without a card gets one of ours in place of diffusers' empty form."""
         card = Path(working_dir) / "README.md"
-        if card.is_file() and _EMPTY_FORM in card.read_text(encoding="utf-8"):
+        if card.is_file() and EMPTY_FORM in card.read_text(encoding="utf-8"):
             card.write_text(self._card(repo_id), encoding="utf-8")
         return super()._upload_folder(working_dir, repo_id, *args, **kwargs)
 
@@ -488,16 +482,3 @@ def _batch(batch_size: int | None, **given: Any) -> int:
         said = ", ".join(f"{name} {count}" for name, count in found.items())
         raise ValueError(f"batch_size, and lists of one entry for each text, must agree, and say: {said}.")
     return next(iter(found.values()), 1)
-
-
-def _generators(generator: Seed | list[Seed] | None, batch: int) -> torch.Generator | list[torch.Generator] | None:
-    if generator is None or isinstance(generator, torch.Generator):
-        return generator
-    seeds: list[Any] = list(generator) if isinstance(generator, list | tuple) else [generator] * batch
-    if len(seeds) != batch:
-        raise ValueError(f"generator must be one, or one for each of {batch} texts, and is a list of {len(seeds)}.")
-    if wrong := [s for s in seeds if isinstance(s, bool) or not isinstance(s, torch.Generator | numbers.Integral)]:
-        raise ValueError(f"generator must be a torch.Generator, an int seed or a list of them, and has {wrong[0]!r}.")
-    if not isinstance(generator, list | tuple):
-        seeds = [int(seed) + k for k, seed in enumerate(seeds)]
-    return [s if isinstance(s, torch.Generator) else torch.Generator().manual_seed(int(s)) for s in seeds]

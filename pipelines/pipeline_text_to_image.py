@@ -34,13 +34,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .guidance import Guidance, require_guidance
 from .picture_editing import read_edit
-from .pixel_sampling import Callback, PixelSampling, Seed, is_stock, rewrite_json, sources, warn_of_ddpm
+from .pixel_sampling import (
+    Callback,
+    PixelSampling,
+    Seed,
+    forget_machine,
+    is_stock,
+    rewrite_json,
+    sources,
+    warn_of_ddpm,
+)
 
 MAX_TOKENS = 77
 """The length of every prompt, as in `IFPipeline`."""
 _LEARNED = ("learned", "learned_range")
 _FIXED = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
-_OF_THIS_MACHINE = {"_name_or_path", "name_or_path", "is_local", "local_files_only"}
 _CARD = """---
 library_name: diffusers
 pipeline_tag: text-to-image
@@ -341,8 +349,7 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
         index |= {name: [None, None] for name in ("safety_checker", "feature_extractor", "watermarker")}
         rewrite_json(folder / "model_index.json", lambda _: {**index, "requires_safety_checker": False})
         for name in ("unet/config.json", "text_encoder/config.json", "tokenizer/tokenizer_config.json"):
-            if (path := folder / name).is_file():
-                rewrite_json(path, lambda c: {k: v for k, v in c.items() if k not in _OF_THIS_MACHINE})
+            forget_machine(folder / name)
 
     def _card(self, repo_id: str) -> str:
         config = self.unet.config

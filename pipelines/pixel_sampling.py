@@ -41,7 +41,8 @@ from PIL import Image
 Seed = int | torch.Generator
 Callback = Callable[..., dict[str, Any]] | PipelineCallback | MultiPipelineCallbacks
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_EMPTY_FORM = "This model card has been automatically generated."
+EMPTY_FORM = "This model card has been automatically generated."
+_OF_THIS_MACHINE = {"_name_or_path", "name_or_path", "is_local", "local_files_only"}
 _TRAVELS_WITH = {"torch", "numpy", "PIL", "diffusers", "transformers", *sys.stdlib_module_names}
 # What belongs to the trained model and not to the solver. `from_config` drops keys left at their default, and the
 # defaults differ (beta_start is 1e-4 in DDPM and 8.5e-4 in LCM); these are therefore always handed on.
@@ -123,7 +124,7 @@ class PixelSampling:
         if output_type == "pil" and channels not in PIL_MODES:
             raise ValueError(f'output_type "pil" needs 1, 3 or 4 channels, and there are {channels}. Use "np" or "pt".')
         device = self._execution_device
-        generators = _generators(generator, batch)
+        generators = seeded(generator, batch, "images")
         step_arguments = self._set_timesteps(num_inference_steps, timesteps, eta, device)
         if "generator" in inspect.signature(self.scheduler.step).parameters:
             step_arguments["generator"] = generators
@@ -324,7 +325,7 @@ class PixelSampling:
     def _upload_folder(self, working_dir: str | os.PathLike[Any], repo_id: str, *args: Any, **kwargs: Any) -> Any:
         """The last step of `push_to_hub`: a repo without a card gets one of ours in place of diffusers' empty form."""
         card = Path(working_dir) / "README.md"
-        if card.is_file() and _EMPTY_FORM in card.read_text(encoding="utf-8"):
+        if card.is_file() and EMPTY_FORM in card.read_text(encoding="utf-8"):
             card.write_text(self._card(repo_id), encoding="utf-8")
         return super()._upload_folder(working_dir, repo_id, *args, **kwargs)  # type: ignore[misc]
 
@@ -398,15 +399,24 @@ def rewrite_json(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]])
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def forget_machine(path: Path) -> None:
+    """Leave out of a JSON file what names this machine's folders, where there is such a file."""
+    if path.is_file():
+        rewrite_json(path, lambda content: {k: v for k, v in content.items() if k not in _OF_THIS_MACHINE})
+
+
 # -- In and out --------------------------------------------------------------------------------------------------------
 
 
-def _generators(generator: Seed | list[Seed] | None, batch: int) -> torch.Generator | list[torch.Generator] | None:
+def seeded(
+    generator: Seed | list[Seed] | None, batch: int, noun: str
+) -> torch.Generator | list[torch.Generator] | None:
+    """The `generator` of a call for so many samples, which are called `noun`. Raises `ValueError`."""
     if generator is None or isinstance(generator, torch.Generator):
         return generator
     seeds: list[Any] = list(generator) if isinstance(generator, list | tuple) else [generator] * batch
     if len(seeds) != batch:
-        raise ValueError(f"generator must be one, or one for each of {batch} images, and is a list of {len(seeds)}.")
+        raise ValueError(f"generator must be one, or one for each of {batch} {noun}, and is a list of {len(seeds)}.")
     if wrong := [s for s in seeds if isinstance(s, bool) or not isinstance(s, torch.Generator | numbers.Integral)]:
         raise ValueError(f"generator must be a torch.Generator, an int seed or a list of them, and has {wrong[0]!r}.")
     if not isinstance(generator, list | tuple):

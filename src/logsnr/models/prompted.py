@@ -141,7 +141,7 @@ def begin_white(projection: Any, states: Tensor) -> None:
 
     so its outputs have mean 0 and, c being chosen so, a mean variance of 1 (LeCun et al., "Efficient BackProp", 1998,
     section 4.3). A text encoder's states differ far more by which word they are of than by what another word says of
-    it, such as on which side of "left of" it stands; begun otherwise, a network learns that late or never. r is a
+    it, such as on which side of "left of" it stands; begun otherwise, a network learns that late. r is a
     hundredth of the mean of C's eigenvalues.
 
     projection: a `torch.nn.Linear`.
