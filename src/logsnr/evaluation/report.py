@@ -41,6 +41,7 @@ from logsnr.media.plots import save_png
 from logsnr.sampling.sample import choose_scheduler, sampler_in_words, steps_of
 from logsnr.settings.objective import ConsistencyConfig
 from logsnr.settings.options import EvaluateOptions
+from logsnr.tasks.parts import require_numbers
 
 _ROUGH_BELOW = 1000
 """With fewer generated images than this, the intervals are rough."""
@@ -75,6 +76,7 @@ def check(subject: Subject, options: EvaluateOptions) -> tuple[Any, Question | N
 def plan(run: Path | str, options: EvaluateOptions, source: str | None = None) -> str:
     """What `evaluate` would do, in words. Raises what it would raise at once."""
     subject = open_subject(Path(run), source)
+    require_numbers(subject.task.parts, "logsnr evaluate")
     if options.restore is not None:
         return f"{subject.data.description}\n{plan_restoration(subject, options)}\n{_would_go(subject)}"
     drawing, judged = check(subject, options)
@@ -142,6 +144,7 @@ def evaluate(
     Raises CheckpointError, DataError, ModelError or ConfigError where the model can't be measured as asked.
     """
     subject = open_subject(Path(run), source)
+    require_numbers(subject.task.parts, "logsnr evaluate")
     before = _of_this_model(subject)
     if options.restore is not None:
         say(subject.data.description)
