@@ -75,7 +75,8 @@ def test_both_measure_the_bound_and_one_trains_by_it(kernel: str) -> None:
     for cls in LOSSES:
         objective = cls(schedule)
         errors = objective.errors(Exact(schedule), b, t, "held out")
-        assert errors.shape == t.shape and errors.dtype == torch.float32
+        assert errors.shape == t.shape
+        assert errors.dtype == torch.float32
         assert float((errors * objective.weights[t]).mean()) == pytest.approx(expected, rel=0.04)
     assert float(TransitionBoundObjective(schedule).loss(Exact(schedule), b)) == pytest.approx(expected, rel=0.04)
 
