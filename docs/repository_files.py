@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # mkdocs is of the dependency group docs
     from mkdocs.structure.files import Files
 
 REPOSITORY = Path(__file__).parents[1]
-PATTERNS = ("C*.md", "benchmarks/*.md", "benchmarks/*.png", "hub_cards/mnist/**/*.*")
+PATTERNS = ("C*.md", "benchmarks/*.md", "benchmarks/*.png", "hub_cards/*/**/*.*")
 
 
 def on_files(files: Files, config: Any) -> Files:

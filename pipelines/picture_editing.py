@@ -7,6 +7,8 @@ Where a mask is white: the network is shown what is known as it is, without nois
 seen that in training, and yet completes it better than with the noise of the step on what is known (Song et al. 2021,
 arXiv 2011.13456, appendix I.2), which hides it in the first steps, where most is decided: benchmarks/editing.md.
 `IFInpaintingPipeline` shows it so too, but for solvers that scale their samples, as Euler's do: there it shows less.
+At strength 1 it begins with sqrt(ᾱ_T) x_0 and noise, so that a trace of what is hidden shines through; here with noise
+alone. Otherwise the two do the same operations in the same order.
 
 This file stands alone: it is copied beside the pipelines that use it.
 """

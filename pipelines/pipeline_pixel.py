@@ -30,9 +30,11 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
+from .call_arguments import Callback, Seed, seeded, tensor_inputs
 from .guidance import Guidance, require_guidance
 from .picture_editing import read_edit
-from .pixel_sampling import Callback, PixelSampling, Seed, is_stock, rewrite_json, sources, warn_of_ddpm
+from .pixel_sampling import PixelSampling, is_stock
+from .travelling_folder import OwnCard, rewrite_json, sources, warn_of_ddpm
 
 _CARD = """---
 library_name: diffusers
@@ -62,7 +64,7 @@ class _Layout(NamedTuple):
     scheduler: Any | None
 
 
-class PixelDiffusionPipeline(PixelSampling, DiffusionPipeline):
+class PixelDiffusionPipeline(PixelSampling, OwnCard, DiffusionPipeline):
     """Unconditional or class-conditional images from a `UNet2DModel` and any scheduler.
 
     unet: C input channels and C or 2C output channels; with 2C the second half is the learned variance (Nichol &
@@ -164,16 +166,19 @@ class PixelDiffusionPipeline(PixelSampling, DiffusionPipeline):
         edit = read_edit(image, mask_image, strength, self.unet.config.in_channels, self.unet.config.sample_size)
         if edit is not None and batch_size is None and not isinstance(class_labels, list | tuple):
             batch_size = edit.count
+        batch, guidance = self._batch_and_guidance(batch_size, class_labels, guidance_scale, guider, guide)
+        inputs = tensor_inputs(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         images = self._draw(
-            *self._batch_and_guidance(batch_size, class_labels, guidance_scale, guider, guide),
+            batch,
+            guidance,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
-            generator=generator,
+            generators=seeded(generator, batch, "images"),
             eta=eta,
             timesteps=timesteps,
             output_type=output_type,
             callback_on_step_end=callback_on_step_end,
-            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            tensor_inputs=inputs,
             edit=edit,
         )
         return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -13,7 +13,7 @@ Several draws of one measurement differ where it leaves the picture open: `std` 
 A picture may be larger than the network's own. The network then sees overlapping tiles, and its estimates are blended
 in every step, while noise and measurement are those of the whole picture: there are no seams to hide.
 
-This file is copied, with the two that it loads, into the folders that it saves.
+This file is copied, with those that it loads, into the folders that it saves.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from diffusers.utils.outputs import BaseOutput
 from PIL import Image
 from torch import Tensor
 
+from .call_arguments import Seed, seeded
 from .restoration_methods import METHODS, Level, Method, Problem, first_guess, make_method, spaced
 from .restoration_operators import Operator
 
-Seed = int | torch.Generator
 _PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _MOST_AT_ONCE = 32
 _OVERLAP = 0.25
@@ -355,7 +355,7 @@ class RestorationPipeline(DiffusionPipeline):
     # -- Folders that travel -------------------------------------------------------------------------------------
 
     def save_config(self, save_directory: str | os.PathLike[Any], push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Write model_index.json and the three source files, for
+        """Write model_index.json and the source files, for
         `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`; `save_pretrained` ends with this.
 
         A scheduler that isn't one of diffusers' is written as `DDPMScheduler` with the same betas: repair reads nothing
@@ -536,18 +536,10 @@ def _frozen(unet: Any) -> Iterator[None]:
 
 def _generators(generator: Seed | list[Seed] | None, count: int) -> list[torch.Generator]:
     """One for each sample."""
-    if isinstance(generator, bool):
-        raise ValueError(f"generator must be a seed, a torch.Generator or a list of them, and is {generator}.")
-    if generator is None or isinstance(generator, torch.Generator):
+    if generator is None or isinstance(generator, torch.Generator):  # one each, for samples come in parts
         place = generator.device if generator is not None else torch.device("cpu")
-        seeds: Sequence[Any] = torch.randint(2**62, (count,), generator=generator, device=place).tolist()
-    elif isinstance(generator, int):
-        seeds = range(generator, generator + count)
-    else:
-        seeds = list(generator)
-    if len(seeds) != count:
-        raise ValueError(f"generator must have one for each of {count} samples, and has {len(seeds)}.")
-    return [s if isinstance(s, torch.Generator) else torch.Generator().manual_seed(int(s)) for s in seeds]
+        generator = torch.randint(2**62, (count,), generator=generator, device=place).tolist()
+    return seeded(generator, count, "samples")
 
 
 def _free_memory(device: torch.device) -> int:

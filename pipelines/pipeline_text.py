@@ -33,7 +33,6 @@ from typing import Any, Self
 
 import diffusers
 import torch
-from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.llada2.pipeline_llada2 import LLaDA2Pipeline
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_block_refinement import BlockRefinementScheduler
@@ -44,8 +43,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 
 from ..schedulers.scheduling_transition import Order, TransitionScheduler
 from .blanks import FREE, given_states
-from .pixel_sampling import EMPTY_FORM, Callback, Seed, forget_machine, rewrite_json, seeded, sources
+from .call_arguments import Callback, Seed, seeded, tensor_inputs
 from .prefix_tokens import TIME_BUCKETS, network_input
+from .travelling_folder import OwnCard, forget_machine, rewrite_json, sources
 
 _NEVER = -1e4  # a logit that is never drawn, and finite in half precision
 # stock's schedulers of states: the kernel whose noise they take away, and those of their options that say anything here
@@ -103,7 +103,7 @@ class TextPipelineOutput(BaseOutput):
     texts: list[str] | None
 
 
-class TextPipeline(DiffusionPipeline):
+class TextPipeline(OwnCard, DiffusionPipeline):
     """Texts, from a masked language model of transformers and a scheduler of states.
 
     model: such as `ModernBertForMaskedLM`. Its vocab_size is the scheduler's num_states, and 32 more where the kernel
@@ -230,13 +230,7 @@ class TextPipeline(DiffusionPipeline):
             named in `callback_on_step_end_tensor_inputs` ("sample", "model_output"); returns a dictionary, whose
             "sample" is taken over.
         """
-        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        tensor_inputs = ["sample"] if callback_on_step_end_tensor_inputs is None else callback_on_step_end_tensor_inputs
-        if unknown := [name for name in tensor_inputs if name not in self._callback_tensor_inputs]:
-            raise ValueError(
-                f"callback_on_step_end_tensor_inputs must be among {self._callback_tensor_inputs}, and has {unknown}."
-            )
+        inputs = tensor_inputs(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         if output_type not in ("text", "seq"):
             raise ValueError(f'output_type must be "text" or "seq", and is {output_type!r}.')
         batch = _batch(batch_size, prompt=prompt, infill=infill, class_labels=class_labels)
@@ -255,7 +249,7 @@ class TextPipeline(DiffusionPipeline):
             sample = torch.where(given == FREE, self._step(logits, i, t, sample, temperature, own, generators), given)
             if callback_on_step_end is not None:
                 tensors = {"sample": sample, "model_output": logits}
-                returned = callback_on_step_end(self, i, t, {name: tensors[name] for name in tensor_inputs})
+                returned = callback_on_step_end(self, i, t, {name: tensors[name] for name in inputs})
                 sample = returned.pop("sample", sample)
         texts = self.tokenizer.batch_decode(sample, skip_special_tokens=True) if output_type == "text" else None
         self.maybe_free_model_hooks()  # type: ignore[no-untyped-call]
@@ -452,13 +446,6 @@ class TextPipeline(DiffusionPipeline):
         rewrite_json(folder / "model_index.json", lambda _: index)
         for name in ("model/config.json", "tokenizer_config.json"):
             forget_machine(folder / name)
-
-    def _upload_folder(self, working_dir: str | os.PathLike[Any], repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        """The last step of `push_to_hub`: a repo without a card gets one of ours in place of diffusers' empty form."""
-        card = Path(working_dir) / "README.md"
-        if card.is_file() and EMPTY_FORM in card.read_text(encoding="utf-8"):
-            card.write_text(self._card(repo_id), encoding="utf-8")
-        return super()._upload_folder(working_dir, repo_id, *args, **kwargs)
 
     def stock_call(self, repo_id: str) -> str:
         """Python that writes with stock's `LLaDA2Pipeline` of a repo, `pipe`, where the kernel is absorbing."""

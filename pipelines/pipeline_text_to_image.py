@@ -32,18 +32,11 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineO
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .call_arguments import Callback, Seed, seeded, tensor_inputs
 from .guidance import Guidance, require_guidance
 from .picture_editing import read_edit
-from .pixel_sampling import (
-    Callback,
-    PixelSampling,
-    Seed,
-    forget_machine,
-    is_stock,
-    rewrite_json,
-    sources,
-    warn_of_ddpm,
-)
+from .pixel_sampling import PixelSampling, is_stock
+from .travelling_folder import OwnCard, forget_machine, rewrite_json, sources, warn_of_ddpm
 
 MAX_TOKENS = 77
 """The length of every prompt, as in `IFPipeline`."""
@@ -69,7 +62,7 @@ images = pipe("a red fox", guidance_scale=3.0, num_inference_steps={steps}, clea
 """
 
 
-class TextToImagePipeline(PixelSampling, DiffusionPipeline):
+class TextToImagePipeline(PixelSampling, OwnCard, DiffusionPipeline):
     """Images of prompts, from a `UNet2DConditionModel`, a text encoder and any scheduler.
 
     unet: C input channels and C or 2C output channels. With 2C the second half is the learned variance where the
@@ -216,17 +209,18 @@ class TextToImagePipeline(PixelSampling, DiffusionPipeline):
             weak = guide._told(given, batch)
         elif guided or guidance_scale == 0:
             weak = self._told(null, batch)
+        inputs = tensor_inputs(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         images = self._draw(
             batch,
             Guidance(self._told(given, batch), weak, guide and guide.unet, guider),
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
-            generator=generator,
+            generators=seeded(generator, batch, "images"),
             eta=eta,
             timesteps=timesteps,
             output_type=output_type,
             callback_on_step_end=callback_on_step_end,
-            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            tensor_inputs=inputs,
             edit=edit,
         )
         return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -1,4 +1,4 @@
-"""What pipelines of pixels share: the walk from noise to images, other schedulers, and the files that travel.
+"""What pipelines of pixels share: the walk from noise to images, and other schedulers.
 
 Sampling starts from x_T ~ N(0, σ_init² I), σ_init = `scheduler.init_noise_sigma`, and goes through
 `scheduler.timesteps`:
@@ -13,37 +13,23 @@ This file stands alone: it is copied beside the pipelines that use it.
 
 from __future__ import annotations
 
-import ast
 import copy
 import difflib
-import hashlib
 import inspect
 import itertools
-import json
-import numbers
-import os
-import re
 import sys
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol, Self
 
 import diffusers
 import numpy as np
 import torch
-from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
-Seed = int | torch.Generator
-Callback = Callable[..., dict[str, Any]] | PipelineCallback | MultiPipelineCallbacks
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-EMPTY_FORM = "This model card has been automatically generated."
-_OF_THIS_MACHINE = {"_name_or_path", "name_or_path", "is_local", "local_files_only"}
-_TRAVELS_WITH = {"torch", "numpy", "PIL", "diffusers", "transformers", *sys.stdlib_module_names}
 # What belongs to the trained model and not to the solver. `from_config` drops keys left at their default, and the
 # defaults differ (beta_start is 1e-4 in DDPM and 8.5e-4 in LCM); these are therefore always handed on.
 _PROCESS_KEYS = {
@@ -99,23 +85,16 @@ class PixelSampling:
         *,
         num_inference_steps: int,
         guidance_scale: float,
-        generator: Seed | list[Seed] | None,
+        generators: torch.Generator | list[torch.Generator] | None,
         eta: float | None,
         timesteps: list[int] | None,
         output_type: str,
-        callback_on_step_end: Callback | None,
-        callback_on_step_end_tensor_inputs: list[str] | None,
+        callback_on_step_end: Callable[..., dict[str, Any]] | None,
+        tensor_inputs: list[str],
         edit: Edit | None = None,
     ) -> Any:
         """Images of the output type. `guidance`: a `Guidance`, of the file of that name beside this one. `edit`: a
         picture that is changed, of the file of editing."""
-        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        tensor_inputs = ["sample"] if callback_on_step_end_tensor_inputs is None else callback_on_step_end_tensor_inputs
-        if unknown := [name for name in tensor_inputs if name not in self._callback_tensor_inputs]:
-            raise ValueError(
-                f"callback_on_step_end_tensor_inputs must be among {self._callback_tensor_inputs}, and has {unknown}."
-            )
         channels, size = self.unet.config.in_channels, self.unet.config.sample_size
         if size is None:
             raise ValueError("unet.config.sample_size must be the height and width of the images, and is None.")
@@ -124,7 +103,6 @@ class PixelSampling:
         if output_type == "pil" and channels not in PIL_MODES:
             raise ValueError(f'output_type "pil" needs 1, 3 or 4 channels, and there are {channels}. Use "np" or "pt".')
         device = self._execution_device
-        generators = seeded(generator, batch, "images")
         step_arguments = self._set_timesteps(num_inference_steps, timesteps, eta, device)
         if "generator" in inspect.signature(self.scheduler.step).parameters:
             step_arguments["generator"] = generators
@@ -320,108 +298,13 @@ class PixelSampling:
         inverse = scheduler.timesteps[0] < scheduler.timesteps[-1]
         return float(0 * sample.sum() if inverse else sample.square().mean().sqrt())
 
-    # -- Folders that travel -------------------------------------------------------------------------------------
-
-    def _upload_folder(self, working_dir: str | os.PathLike[Any], repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        """The last step of `push_to_hub`: a repo without a card gets one of ours in place of diffusers' empty form."""
-        card = Path(working_dir) / "README.md"
-        if card.is_file() and EMPTY_FORM in card.read_text(encoding="utf-8"):
-            card.write_text(self._card(repo_id), encoding="utf-8")
-        return super()._upload_folder(working_dir, repo_id, *args, **kwargs)  # type: ignore[misc]
-
-    def _card(self, repo_id: str) -> str:
-        """What a repo of this name says of the model, in Markdown."""
-        raise NotImplementedError
-
-
-# -- Folders that travel -----------------------------------------------------------------------------------------------
-
 
 def is_stock(cls: type) -> bool:
     """Whether diffusers has this class."""
     return getattr(diffusers, cls.__name__, None) is cls
 
 
-def warn_of_ddpm(cls: type, reason: str, cure: str) -> None:
-    """Say that another scheduler is written than the pipeline's own."""
-    warnings.warn(f"{cls.__name__} is saved as DDPMScheduler with the same betas: {reason}; {cure}.", stacklevel=2)
-
-
-def sources(cls: type) -> dict[str, bytes] | None:
-    """The file of a class and those that it loads from beside itself, by their names in a model folder; its own first.
-
-    Names are made of the content, since the loader keeps the files of all repos in one place. None where a file imports
-    anything but torch, numpy, PIL, diffusers, transformers and the standard library.
-    """
-    if cls.__module__ == "__main__":
-        return None
-    try:
-        own = Path(inspect.getsourcefile(cls) or "")
-        text = own.read_bytes().decode()
-        found = re.findall(r"^from \.(\.schedulers\.)?(\w+) import ", text, re.MULTILINE)
-        # a scheduler stands in a room of its own here, and beside its pipeline in a folder
-        text = re.sub(r"^from \.\.schedulers\.", "from .", text, flags=re.MULTILINE)
-        beside = {stem: own.parent / ("../schedulers" if room else ".") / f"{stem}.py" for room, stem in found}
-        helpers = {stem: path.read_bytes().decode() for stem, path in beside.items()}
-    except (TypeError, OSError):
-        return None
-    if not imported(text) <= _TRAVELS_WITH | {f".{stem}" for stem in beside}:
-        return None
-    if not all(imported(helper) <= _TRAVELS_WITH for helper in helpers.values()):
-        return None
-    files = {}
-    for stem, helper in helpers.items():
-        name = _named(stem, helper)
-        files[f"{name}.py"] = helper.encode()
-        text = re.sub(rf"^from \.{stem} import ", f"from .{name} import ", text, flags=re.MULTILINE)
-    return {f"{_named(own.stem, text)}.py": text.encode(), **files}
-
-
-def imported(text: str) -> set[str]:
-    """The packages that a file imports, and with a dot before them the files beside it."""
-    found = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            name = node.module or ""
-            found.add("." * node.level + name if node.level else name.split(".")[0])
-    return found
-
-
-def _named(stem: str, text: str) -> str:
-    return f"{re.sub(r'_[0-9a-f]{8}$', '', stem)}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def rewrite_json(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Write what `change` makes of the object in a JSON file."""
-    content = change(json.loads(path.read_text(encoding="utf-8")))
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def forget_machine(path: Path) -> None:
-    """Leave out of a JSON file what names this machine's folders, where there is such a file."""
-    if path.is_file():
-        rewrite_json(path, lambda content: {k: v for k, v in content.items() if k not in _OF_THIS_MACHINE})
-
-
 # -- In and out --------------------------------------------------------------------------------------------------------
-
-
-def seeded(
-    generator: Seed | list[Seed] | None, batch: int, noun: str
-) -> torch.Generator | list[torch.Generator] | None:
-    """The `generator` of a call for so many samples, which are called `noun`. Raises `ValueError`."""
-    if generator is None or isinstance(generator, torch.Generator):
-        return generator
-    seeds: list[Any] = list(generator) if isinstance(generator, list | tuple) else [generator] * batch
-    if len(seeds) != batch:
-        raise ValueError(f"generator must be one, or one for each of {batch} {noun}, and is a list of {len(seeds)}.")
-    if wrong := [s for s in seeds if isinstance(s, bool) or not isinstance(s, torch.Generator | numbers.Integral)]:
-        raise ValueError(f"generator must be a torch.Generator, an int seed or a list of them, and has {wrong[0]!r}.")
-    if not isinstance(generator, list | tuple):
-        seeds = [int(seed) + k for k, seed in enumerate(seeds)]
-    return [s if isinstance(s, torch.Generator) else torch.Generator().manual_seed(int(s)) for s in seeds]
 
 
 def _brownian_seeds(generators: torch.Generator | list[torch.Generator] | None, batch: int) -> list[int] | None:

@@ -15,6 +15,8 @@ from PIL import Image
 gallery = functools.partial(gr.Gallery, format="png", object_fit="contain", allow_preview=False, interactive=False)
 slider = functools.partial(gr.Slider, buttons=[], min_width=120)
 count = functools.partial(slider, step=1, precision=0)
+_FREE = 62
+"""Pixels: what gradio's editor leaves free at both sides of a canvas, and its border."""
 
 
 class Frames(NamedTuple):
@@ -54,21 +56,26 @@ def frames(shape: tuple[int, int, int]) -> Frames:
 
 
 def canvas(size: tuple[int, int], paint: str, label: str) -> Any:
-    """Where it is painted over, of that height and width, in that colour."""
-    return gr.ImageEditor(
-        type="pil",
-        format="png",
-        layers=False,
-        transforms=None,
-        sources=[],  # a picture that is dropped here would come in any size, and often without an event
-        brush=gr.Brush(colors=[paint], color_mode="fixed", default_size=max(size) // 10),
-        canvas_size=size[::-1],
-        height=480,
-        buttons=[],
-        label=label,
-        placeholder="First a picture, in the frame above",
-        elem_classes=["pixels", "editor"],
-    )
+    """A column where it is painted over, of that height and width, in that colour.
+
+    The column is as wide as the canvas needs, whatever stands beside it: gradio's editor takes its width once, when the
+    page isn't laid out yet, and would hang a canvas of a column that becomes narrower half out of it.
+    """
+    with gr.Column(scale=0, min_width=size[1] + _FREE):
+        return gr.ImageEditor(
+            type="pil",
+            format="png",
+            layers=False,
+            transforms=None,
+            sources=[],  # a picture that is dropped here would come in any size, and often without an event
+            brush=gr.Brush(colors=[paint], color_mode="fixed", default_size=max(size) // 10),
+            canvas_size=size[::-1],
+            height=max(size) + _FREE,
+            buttons=[],
+            label=label,
+            placeholder="First a picture, in the frame above",
+            elem_classes=["pixels", "editor"],
+        )
 
 
 def connect(

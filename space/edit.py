@@ -148,9 +148,8 @@ def fill(
     own = functools.cache(lambda: examples(painting, shape, draw(3)))
     frames = easel.frames(shape)
     with gr.Row():
-        with gr.Column(scale=5, min_width=320):
-            editor = easel.canvas(painting.canvas_size(shape), painting.PAINT, "Paint over what is to be drawn anew")
-        with gr.Column(scale=6, min_width=320):
+        editor = easel.canvas(painting.canvas_size(shape), painting.PAINT, "Paint over what is to be drawn anew")
+        with gr.Column(min_width=320):
             prompt = gr.Dropdown(
                 prompts,
                 value=prompts[0],
@@ -171,6 +170,7 @@ def fill(
                 words = "1 is the plain model; more keeps nearer to the prompt."
                 guidance = slider(0, 8, value=GUIDANCE, step=0.1, label="Guidance", info=words)
                 number = count(1, MOST_EDITS, value=4, label="Pictures")
+            with gr.Row():
                 few = pipe.scheduler.config.get("_consistency")  # a distilled model's number of steps
                 longest = few or min(painting.MOST_STEPS, pipe.scheduler.config.num_train_timesteps)
                 steps = count(few or 2, longest, value=few or min(STEPS, longest), label="Steps")

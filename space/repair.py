@@ -366,9 +366,8 @@ def fill(restorer: Any, easel: ModuleType, tab: Any, draw: Callable[[int], list[
     own = functools.cache(lambda: examples(restorer, draw))
     frames = easel.frames(restorer.image_shape)
     with gr.Row():
-        with gr.Column(scale=5, min_width=320):
-            editor = easel.canvas(canvas_size(restorer.image_shape), PAINT, "Paint over what is missing")
-        with gr.Column(scale=6, min_width=320):
+        editor = easel.canvas(canvas_size(restorer.image_shape), PAINT, "Paint over what is missing")
+        with gr.Column(min_width=320):
             kind = gr.Radio(
                 kinds(restorer.image_shape),
                 value="missing",

@@ -1,107 +1,22 @@
-"""What a card says of a model, and what it never says of the machine that the model was made on."""
+"""What a card says of a model: the metadata that the Hub takes, figures with their protocols, what isn't known."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import shlex
-import socket
-import struct
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pytest
-from commands import Finished, run
 from huggingface_hub import ModelCard
 from loopback_card import complaints
 from loopback_hub import LoopbackHub
-from matplotlib.figure import Figure
-from PIL import Image
-from tiny_unet import tiny_unet
+from published_parts import NAMES, pipeline, published, session, training
 
-from logsnr.base.errors import PublishError
-from logsnr.commands.distill import parse_distill
-from logsnr.commands.train import parse_train
-from logsnr.media.plots import save_png
-from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
-from logsnr.publishing.card import public_words, render_card, render_stock_card
-from logsnr.publishing.leaks import refuse_leaks
-from logsnr.publishing.provenance import data_origin, nearest_preset, public_config, training_command
-from logsnr.publishing.published import Published, Training
+from logsnr.publishing.card import render_card, render_stock_card
 from logsnr.sampling.few_evaluations import TUNED, Curve
-from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
-from logsnr.settings.condition import ClassLabelConfig, NoConditionConfig
-from logsnr.settings.image import DataConfig
-from logsnr.settings.objective import (
-    ConsistencyConfig,
-    EdmWeighting,
-    ElboWeighting,
-    HybridConfig,
-    P2Weighting,
-    SigmoidWeighting,
-    SimpleWeighting,
-    VlbConfig,
-    WeightedConfig,
-)
-from logsnr.settings.options import SampleOptions
-from logsnr.settings.presets import presets
-from logsnr.settings.run import RunConfig, TrainConfig, to_record
-from logsnr.settings.schedule import LearnedSchedule, ScheduleConfig
-from logsnr.tasks.words import DataOrigin
-from logsnr.training.effort import Effort, Session, read_effort
-from logsnr.training.monitor import HeldOutLoss
-
-Run = Callable[..., Finished]
-NAMES = ["calm", 'wild |*_"`', "<b>", "ünder\nway"]
-
-
-def pipeline(
-    names: list[str] | None, prediction_type: str = "v_prediction", variance_type: str = "fixed_small"
-) -> PixelDiffusionPipeline:
-    out_channels = 2 if variance_type == "learned_range" else 1
-    unet = tiny_unet(None if names is None else len(names), out_channels=out_channels)
-    scheduler = CosineBetaScheduler(prediction_type=prediction_type, variance_type=variance_type)  # type: ignore[arg-type]
-    return PixelDiffusionPipeline(unet, scheduler, None if names is None else dict(enumerate(names)))
-
-
-def recorded(config: RunConfig, **more: Any) -> dict[str, Any]:
-    data = {
-        "description": "380 training and 20 held-out images, 8x8, gray, 8 bit, 4 classes",
-        "facts": {"id2label": dict(enumerate(NAMES))},
-    }
-    return to_record(config) | {"local": [], "data": data, "network": {}, "versions": {}, **more}
-
-
-def session(**values: Any) -> Session:
-    made = Session(0, 1000, 90.0, 64, 1, "2 CPU cores", "bf16", {"logsnr": "0.1.0", "torch": "2.13.0"})
-    return dataclasses.replace(made, **values)
-
-
-def training(metrics: dict[str, Any] | None = None, **values: Any) -> Training:
-    config = RunConfig(data=DataConfig(source="path/to/images"))
-    losses = [HeldOutLoss(1000, 0.25, [0.5] * 10)]
-    made = Training(recorded(config), config, Effort([session()], 1000), losses, metrics or {})
-    return dataclasses.replace(made, **values)
-
-
-def published(names: list[str] | None = NAMES, metrics: dict[str, Any] | None = None, **values: Any) -> Published:
-    made = Published(
-        repo_id="ada/shapes",
-        pipeline=pipeline(names),
-        code="pipeline_pixel_01234567",
-        names_code=names is not None,
-        repairs="pipeline_restoration_01234567",
-        samples=SampleOptions(num=16, guidance_scale=2.0 if names else None),
-        shown=names,
-        training=training(metrics),
-        curve=None,
-        license="apache-2.0",
-        data_license=None,
-    )
-    return dataclasses.replace(made, **values)
-
+from logsnr.settings.objective import HybridConfig, SimpleWeighting, VlbConfig
+from logsnr.settings.run import RunConfig
+from logsnr.settings.schedule import ScheduleConfig
+from logsnr.training.effort import Effort
 
 ELBO: dict[str, Any] = {
     "bits_per_dim": {"total": 1.25, "standard_error": 0.01, "prior": -1e-9, "kl": 0.75, "decoder": 0.5},
@@ -308,183 +223,6 @@ def test_a_learned_variance() -> None:
     fixed = render_card(published())
     assert "variance" not in fixed
     assert "DPMSolver" in fixed
-
-
-def test_training_is_recorded_over_a_resume(tiny: list[str], tmp_path: Path) -> None:
-    command = ("train", *tiny, "--out", tmp_path / "run")
-    assert run(tmp_path / "log.txt", *command).status == 0
-    whole = read_effort(tmp_path / "run")
-    assert [(s.from_step, s.to_step, s.images, s.processes, s.precision) for s in whole.sessions] == [
-        (0, 12, 48, 1, "float32")
-    ]
-    assert whole.model_step == 12
-    assert whole.sessions[0].device == "1 CPU core"
-    for path in (tmp_path / "run" / "checkpoints").glob("step-*12"):
-        path.rename(tmp_path / "lost")
-    assert run(tmp_path / "log.txt", *command).status == 0
-    again = read_effort(tmp_path / "run")
-    assert [(s.from_step, s.to_step) for s in again.sessions] == [(0, 8), (8, 12)]
-    assert all(s.seconds > 0 for s in again.sessions)
-
-
-# Where it comes from
-
-
-CONFIGS = [
-    *(preset.config for preset in presets().values()),
-    RunConfig(
-        data=DataConfig(source="two words", horizontal_flip=True, label_column="a b"), condition=NoConditionConfig()
-    ),
-    RunConfig(condition=ClassLabelConfig(dropout=0.25), objective=WeightedConfig(P2Weighting(gamma=0.5))),
-    RunConfig(objective=WeightedConfig(P2Weighting())),
-    RunConfig(objective=VlbConfig()),
-    RunConfig(
-        schedule=ScheduleConfig(name="my:Own", options={"beta_end": 0.03, "beta_start": 1e-5}, clip_sample=False)
-    ),
-    RunConfig(model=dataclasses.replace(presets()["mnist"].config.model, attention_levels=(), init_from="ada/shapes")),
-    RunConfig(objective=WeightedConfig(EdmWeighting(0.1)), train=TrainConfig(learning_rate=3e-5)),
-    RunConfig(schedule=ScheduleConfig(variance_type="learned_range"), objective=HybridConfig(ElboWeighting(), 0.1)),
-    RunConfig(schedule=LearnedSchedule(teacher="losses"), objective=WeightedConfig(SigmoidWeighting())),
-]
-
-
-@pytest.mark.parametrize("config", CONFIGS)
-def test_the_command_is_the_configuration(config: RunConfig) -> None:
-    words = shlex.split(" ".join(training_command(config, "runs/x y")))
-    assert words[:2] == ["logsnr", "train"]
-    parsed, arguments = parse_train(words[2], words[3:])
-    assert arguments.out == Path("runs/x y")
-    assert parsed == config
-
-
-def test_the_command_of_a_distilled_model_is_its_configuration() -> None:
-    base = presets()["mnist"].config
-    config = dataclasses.replace(
-        base,
-        model=dataclasses.replace(base.model, init_from="path/to/model"),
-        train=dataclasses.replace(base.train, num_steps=77, learning_rate=3e-4, compile=True),
-        objective=ConsistencyConfig(base_digest="ab", base_steps=9, steps=4, huber_c=0.1),
-        condition=ClassLabelConfig(dropout=0.25),
-    )
-    words = shlex.split(" ".join(training_command(config, "runs/x")))
-    assert words[:3] == ["logsnr", "distill", "path/to/model"]
-    default = dataclasses.replace(
-        config, objective=ConsistencyConfig("ab", 9), condition=ClassLabelConfig(), train=base.train
-    )
-    parsed, arguments = parse_distill(default, Path("path/to/model"), words[3:])
-    assert arguments.out == Path("runs/x")
-    assert parsed == config
-
-
-def test_the_nearest_preset() -> None:
-    for name, preset in presets().items():
-        config = preset.config
-        changed = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=7))
-        assert nearest_preset(changed) == name
-        assert training_command(changed, "x") == [f"logsnr train {name} --out x", "--train.seed 7"]
-
-
-def test_folders_become_placeholders_and_public_names_stay(at_hub: LoopbackHub) -> None:
-    config = RunConfig(
-        data=DataConfig(source="clinic/patients"),
-        model=dataclasses.replace(presets()["mnist"].config.model, init_from="runs/secret"),
-    )
-    hub_names = public_config(recorded(config, local=[]))
-    assert hub_names == config
-    assert data_origin(hub_names, None).hub_id == "clinic/patients"
-    hidden = public_config(recorded(config, local=["data.source", "model.init_from"]))
-    assert (hidden.data.source, hidden.model.init_from) == ("path/to/images", "path/to/model")
-    assert data_origin(hidden, None).hub_id is None
-    for name in ("mnist", "fashion-mnist"):
-        record = recorded(presets()[name].config)
-        assert public_config(record) == presets()[name].config
-        assert data_origin(public_config(record), None).license
-    folder_of_that_name = public_config(recorded(presets()["fashion-mnist"].config, local=["data.source"]))
-    assert data_origin(folder_of_that_name, None) == DataOrigin("a folder of images that isn't public", None, None)
-    card = ModelCard(render_card(published(training=training(config=hub_names))))
-    assert card.data.datasets == ["clinic/patients"]
-    assert card.data.base_model == "runs/secret"
-    card = ModelCard(render_card(published(training=training(config=hidden))))
-    assert card.data.datasets is None
-    assert card.data.base_model is None
-    assert "`path/to/images` and `path/to/model` stand for folders of the author's." in card.content
-
-
-# Leaks
-
-
-def write_safetensors(path: Path, metadata: dict[str, str]) -> None:
-    header = json.dumps({"__metadata__": metadata}).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header)
-
-
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        ("see /data/patients/scans for more", "a path of this machine (/data/patients/scans)"),
-        ("(/srv/x/y.png)", "a path of this machine"),
-        ("in ~/images", "a path of this machine"),
-        ("in ~ada/images", "a path of this machine"),
-        (r"in C:\Users\ada", "a path of this machine"),
-        (r"on \\server\share", "a path of this machine"),
-        ("file:///x", "a path of this machine"),
-        ("in {home}", "your home folder"),
-        ("in {home}/images", "your home folder"),
-        ("by {user}.", "the name of this user ({user})"),
-        ("on {host}", "the name of this machine ({host})"),
-        ("hf_abcdefghijklmnopqrstuvwxyz0123456789", "a token, key or password"),
-        ("key sesame-open-42", "a token, key or password"),
-    ],
-)
-@pytest.mark.parametrize("kind", ["card", "json", "nested json key", "weights", "picture"])
-def test_a_leak_is_found_in_any_file(
-    text: str, what: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = tmp_path / "hömes" / "dear"
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("LOGNAME", "adalovelace")
-    monkeypatch.setenv("SOME_API_KEY", "sesame-open-42")
-    monkeypatch.setattr(socket, "gethostname", lambda: "workstation7.clinic.example")
-    words = {"home": home, "user": "adalovelace", "host": "workstation7"}
-    text, what = text.format(**words), what.format(**words)
-    folder = tmp_path / "staged"
-    (folder / "main").mkdir(parents=True)
-    if kind == "card":
-        (name := folder / "main" / "README.md").write_text(f"# Model\n\nIt is {text}\n")
-    elif kind == "json":
-        (name := folder / "main" / "config.json").write_text(json.dumps({"a": [1, {"b": text}]}))  # ö becomes \u00f6
-    elif kind == "nested json key":
-        (name := folder / "main" / "config.json").write_text(json.dumps({"a": {text: None}}))
-    elif kind == "weights":
-        write_safetensors(name := folder / "main" / "x.safetensors", {"format": "pt", "from": text})
-    else:
-        figure = Figure()
-        figure.savefig(name := folder / "main" / "x.png", metadata={"Comment": text})
-    with pytest.raises(PublishError) as caught:
-        refuse_leaks(folder, set())
-    assert f"main/{name.name} has {what}" in str(caught.value)
-    assert "sesame" not in str(caught.value)
-    assert "hf_a" not in str(caught.value)
-
-
-def test_what_is_no_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our code and cards, URLs and relative paths; and a user called like a class, or like the owner of the repo."""
-    (tmp_path / "README.md").write_text(
-        render_card(published()) + "\nhttps://example.org/a/b/c and runs/x/y, 1/2/3, a / b.\n"
-    )
-    write_safetensors(tmp_path / "x.safetensors", {"format": "pt"})
-    save_png(Image.new("L", (8, 8)), tmp_path / "x.png")
-    for room in ("schedulers", "pipelines"):
-        for path in (Path(__file__).parents[2] / room).glob("*.py"):
-            (tmp_path / path.name).write_bytes(path.read_bytes())
-    pipeline(NAMES).save_pretrained(tmp_path / "model")
-    for user, host in [("ada", "calm"), ("noise", "model"), ("someone", "somewhere")]:
-        monkeypatch.setenv("LOGNAME", user)
-        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
-        refuse_leaks(tmp_path, public_words(published()))
-    (tmp_path / "x.bin").write_bytes(b"\0")
-    with pytest.raises(PublishError, match=r"x\.bin isn't a kind of file that is published"):
-        refuse_leaks(tmp_path, set())
 
 
 # push_to_hub

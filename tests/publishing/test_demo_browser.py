@@ -167,10 +167,13 @@ def test_draw_one_class_and_see_it_come_out_of_noise(page: Any, demo: tuple[Path
 def test_paint_a_hole_and_see_several_repairs_and_where_they_disagree(page: Any, tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 8), np.uint8)).save(tmp_path / "mine.png")
     page.get_by_role("tab", name="Repair").click()
+    decoded(page, ".examples img", 3)
+    frame, canvas = (page.locator(place).first.bounding_box() for place in (".editor", ".editor canvas"))
+    assert frame["x"] <= canvas["x"]
+    assert canvas["x"] + canvas["width"] <= frame["x"] + frame["width"]
     press(page, "Repair")
     message = page.get_by_test_id("toast-body")
     expect(message).to_contain_text("There is no picture.")
-    decoded(page, ".examples img", 3)
     page.locator(".dropped input[type=file]").set_input_files(tmp_path / "mine.png")
     expect(page.locator(".editor").get_by_role("button", name="Color")).to_be_visible()
     press(page, "Repair")

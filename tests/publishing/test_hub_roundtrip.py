@@ -129,11 +129,11 @@ def second_edition(folder: Path, patch: pytest.MonkeyPatch) -> list[ModuleType]:
     package = ModuleType("second")
     package.__path__ = [str(folder)]
     patch.setitem(sys.modules, "second", package)
-    for name in ("guidance.py", "picture_editing.py", "pixel_sampling.py"):
-        shutil.copyfile(ROOT / "pipelines" / name, folder / name)
+    for name in ("call_arguments", "guidance", "picture_editing", "pixel_sampling", "travelling_folder"):
+        shutil.copyfile(ROOT / "pipelines" / f"{name}.py", folder / f"{name}.py")
     modules = []
     for path, head in [
-        ("pipelines/pipeline_pixel.py", "class PixelDiffusionPipeline(PixelSampling, DiffusionPipeline):\n"),
+        ("pipelines/pipeline_pixel.py", "class PixelDiffusionPipeline(PixelSampling, OwnCard, DiffusionPipeline):\n"),
         ("schedulers/scheduling_beta.py", "class CosineBetaScheduler(BetaScheduler):\n"),
     ]:
         text = (ROOT / path).read_text()

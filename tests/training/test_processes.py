@@ -18,6 +18,9 @@ import torch
 from commands import Command, Finished
 from safetensors.torch import load_file
 
+from logsnr.training import heartbeat
+from logsnr.training.heartbeat import GONE
+
 
 def free_port() -> int:
     with socket.socket() as s:
@@ -31,7 +34,7 @@ def join(rank: int, port: int) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
 
 
-def two(log: Path, *argv: object) -> list[Command]:
+def two(log: Path, *argv: object, join: Callable[[int, int], None] = join) -> list[Command]:
     port = free_port()
     words = [str(a) for a in argv]
     return [Command(log.with_suffix(f".{rank}"), words, functools.partial(join, rank, port)) for rank in range(2)]
@@ -105,8 +108,24 @@ def test_a_process_that_is_gone_is_named_in_one_line(tiny: list[str], tmp_path: 
     first, second = two(tmp_path / "log", "train", *arguments)
     first.wait_until(lambda: (tmp_path / "run" / "logs" / "train.jsonl").exists() and bool(losses(tmp_path / "run")))
     second.kill()
-    message = first.wait().message
-    assert message == "error: Another process of this training has stopped; what it printed says why.\n"
+    assert first.wait().message == f"error: {GONE}\n"
+
+
+def join_with_a_quick_heartbeat(rank: int, port: int) -> None:
+    heartbeat.BEAT = 0.5  # a minute would be long for a test
+    join(rank, port)
+
+
+def test_a_process_that_is_silent_is_noticed(tiny: list[str], tmp_path: Path) -> None:
+    """Its connections are open, as those of one that was killed can be for gloo, whose exchanges then never end."""
+    arguments = [*tiny, "--train.num-steps", "100000", "--train.log-every", "1", "--out", str(tmp_path / "run")]
+    first, second = two(tmp_path / "log", "train", *arguments, join=join_with_a_quick_heartbeat)
+    first.wait_until(lambda: (tmp_path / "run" / "logs" / "train.jsonl").exists() and bool(losses(tmp_path / "run")))
+    second.send(signal.SIGSTOP)
+    try:
+        assert first.wait().message == f"error: {GONE}\n"
+    finally:
+        second.kill()
 
 
 def test_a_loss_that_is_not_finite_ends_both(tiny: list[str], tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from logsnr.settings.run import RunConfig
 from logsnr.settings.schedule import ScheduleConfig
 from logsnr.tasks.task import Task, open_task, parts_of
 from logsnr.training.effort import Clock, note_model_step
+from logsnr.training.heartbeat import GONE, heartbeat
 from logsnr.training.interrupt import Interrupt
 from logsnr.training.monitor import Log, log_held_out, log_samples
 from logsnr.training.optimizers import make_optimizers
@@ -120,6 +121,7 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
         Interrupt() as interrupt,
         parts.kernels(network),
         contextlib.ExitStack() as at_exit,
+        heartbeat(accelerator),
     ):
         # Resume
         with together(accelerator):
@@ -364,7 +366,7 @@ def _explained(config: RunConfig, run: Path) -> Iterator[None]:
             raise TrainingError(_out_of_memory(config, "memory")) from error
         if not isinstance(error, torch.distributed.DistError) and "by peer" not in str(error):  # gloo's own words
             raise
-        raise TrainingError("Another process of this training has stopped; what it printed says why.") from error
+        raise TrainingError(GONE) from error
 
 
 def _out_of_memory(config: RunConfig, place: str) -> str:
