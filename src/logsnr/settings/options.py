@@ -135,6 +135,9 @@ class EvaluateOptions:
     """Image k has seed `seed + k`."""
     batch_size: int = 64
     """Images made at once; doesn't change them."""
+    words: Path | None = None
+    """Of texts: a list of words, one a line. The share of drawn words that stand in it is measured; when not given, of
+    those that stand in the training documents."""
     elbo_images: int = 250
     """Images whose likelihood is bounded (ELBO): at most so many held-out ones, and so many training ones; 0 for none:
     metrics.json, which is of the last evaluation, then has no ELBO."""
@@ -172,6 +175,14 @@ class EvaluateOptions:
         require(self.reference in get_args(Reference), "reference", " or ".join(get_args(Reference)), self.reference)
         _require_drawable(self)
         _require_used(self)
+
+
+def refuse_foreign(options: EvaluateOptions, names: Sequence[str], whom: str) -> None:
+    """Raise ConfigError where one of these options, which are `whom`, such as "for images", is given."""
+    for each in fields(options):
+        if each.name in names and getattr(options, each.name) != each.default:
+            value = getattr(options, each.name)
+            raise ConfigError(f"{each.name} is {value}, and is {whom}, which this model doesn't draw. Leave it out.")
 
 
 _REPAIR = ("restore", "restore_method", "restore_steps", "restore_images", "restore_draws")

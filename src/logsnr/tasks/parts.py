@@ -46,6 +46,9 @@ class Parts(abc.ABC):
     medium: Medium
     noun: str
     """What to call a sample."""
+    measures: str = "logsnr.evaluation.arrays:ARRAYS"
+    """`package.module:attribute` of what `logsnr evaluate` measures, a `logsnr.evaluation.measures.Measures`; resolved
+    when it is needed. That of a kind whose samples are arrays of numbers, unless it names its own."""
     option: Literal["class_labels", "prompts"] = "class_labels"
     """Which of `SampleOptions` names what is asked for; the other is refused."""
 
