@@ -14,7 +14,7 @@ from logsnr.settings.image import DataConfig, ModelConfig
 from logsnr.settings.objective import ObjectiveConfig, WeightedConfig
 from logsnr.settings.presets import presets
 from logsnr.settings.run import RunConfig, TrainConfig
-from logsnr.settings.schedule import ScheduleConfig
+from logsnr.settings.schedule import CurveConfig, ScheduleConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class RunSections:
     """The sections of a training run's settings, as arguments."""
 
     data: Any = field(default_factory=DataConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    schedule: CurveConfig = field(default_factory=ScheduleConfig)
     model: Any = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=WeightedConfig)
     condition: ConditionConfig = field(default_factory=ClassLabelConfig)

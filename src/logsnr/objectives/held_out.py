@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from logsnr.data.seeded import Examples, SeededData, Split
-from logsnr.models.denoiser import Denoiser
+from logsnr.models.denoiser import Denoises
 from logsnr.objectives.objective import Objective
 from logsnr.objectives.timesteps import draw_timesteps
 
@@ -23,7 +23,7 @@ _BATCH = 64
 
 @torch.no_grad()
 def errors_by_timestep(
-    objective: Objective, denoiser: Denoiser, data: SeededData[Examples], split: Split, count: int
+    objective: Objective, denoiser: Denoises, data: SeededData[Examples], split: Split, count: int
 ) -> tuple[Tensor, Tensor]:
     """Unweighted errors of `count` noisy samples at most, and their timesteps; few samples are taken again, with other
     noise. With a progress bar."""

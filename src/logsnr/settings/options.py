@@ -22,10 +22,10 @@ class SampleOptions:
     """What to sample, and how."""
 
     num: int = 64
-    """Number of images."""
+    """Number of images, or texts."""
     steps: int | None = None
-    """Network evaluations an image (twice that with guidance); when not given 20, or those that the model was distilled
-    for."""
+    """Network evaluations an image (twice that with guidance); when not given 20, of texts 64, or those that the model
+    was distilled for."""
     scheduler: str | None = None
     """sde (second-order steps that add noise again: DPMSolverMultistepScheduler as sde-dpmsolver++), few-step (made for
     20 steps or fewer, see `logsnr tune`), a diffusers scheduler by class name, such as UniPCMultistepScheduler, or your
@@ -36,7 +36,13 @@ class SampleOptions:
     class_labels: Sequence[str | int] | None = None
     """Names or numbers of classes, taken in turn; all of them when not given."""
     prompts: Sequence[str] | None = None
-    """What to draw, in words, taken in turn; of a model that is told a text. Some held-out captions when not given."""
+    """What to draw, in words, taken in turn; of a model that is told a text. Some held-out captions when not given. Of
+    a model that writes texts: how each begins."""
+    infill: Sequence[str] | None = None
+    """Of a model that writes texts: texts with blanks, "the [blank] of the [blank:12]", taken in turn. A blank with a
+    number is so many tokens long, the others share what is left."""
+    temperature: float | None = None
+    """Of a model that writes texts: below 1 likelier and less various, 0 the likeliest alone; 1 when not given."""
     guidance_scale: float | None = None
     """1 is the plain conditional model, more is nearer to the class or text; 2 when not given. Needs a model with
     classes or texts."""
@@ -72,11 +78,19 @@ class SampleOptions:
             bad = [label for label in given if not isinstance(label, str | int)]
             require(not bad, "class_labels", rule, given)
             object.__setattr__(self, "class_labels", tuple(given))
-        if self.prompts is not None:
-            rule = "a list of texts, at least one"
-            texts = not isinstance(self.prompts, str) and all(isinstance(text, str) for text in self.prompts)
-            require(texts and len(self.prompts) > 0, "prompts", rule, self.prompts)
-            object.__setattr__(self, "prompts", tuple(self.prompts))
+        for name in ("prompts", "infill"):
+            if (words := getattr(self, name)) is not None:
+                texts = not isinstance(words, str) and all(isinstance(text, str) for text in words)
+                require(texts and len(words) > 0, name, "a list of texts, at least one", words)
+                object.__setattr__(self, name, tuple(words))
+        if self.prompts is not None and self.infill is not None:
+            raise ConfigError("prompts and infill both say how a text begins. Write the beginning before a [blank].")
+        require(
+            self.temperature is None or 0 <= self.temperature < float("inf"),
+            "temperature",
+            "0 or more",
+            self.temperature,
+        )
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from logsnr.media.plots import label_axes, lines_of, new_figure, save_png
 from logsnr.sampling.sample import steps_of
 from logsnr.settings.guidance import PLAIN, GuidanceOptions
 from logsnr.settings.options import EvaluateOptions
+from logsnr.tasks.parts import require_numbers
 
 Interval = tuple[float, float]
 Ways = dict[str, GuidanceOptions]
@@ -44,6 +45,7 @@ _SHOWN = {
 
 def ways(subject: Subject, intervals: Sequence[Interval], projected: bool, guide: str | None) -> Ways:
     """The ways to guide that are compared, by their names. Raises ConfigError where there is none for this model."""
+    require_numbers(subject.task.parts, "logsnr compare guidance")
     found: Ways = {}
     if next(subject.data.conditions("train")):
         found["classifier-free"] = PLAIN
