@@ -91,7 +91,8 @@ def _words(
     (value, error, count), (of_held_out, its_error, _) = figures
     return {
         "words": {
-            "title": f"Share of its words in {name}, higher is better",
+            "title": f"Share of its words in {name}",
+            "direction": "higher is better",
             "value": value,
             "standard_error": error,
             "beside": f"{of_held_out:.4f} ± {its_error:.2g} of held-out text",
@@ -113,14 +114,16 @@ def _variety(examples: TextExamples, samples: Tensor, held_out: Tensor) -> dict[
     last = shares[str(ORDERS[-1])]
     return {
         "unigram_entropy": {
-            "title": f"Unigram entropy, bits a {examples.token}, as the data's",
+            "title": f"Unigram entropy, bits a {examples.token}",
+            "direction": "nearer to the data's is better",
             "value": entropy,
             "beside": f"{its:.4f} of as much held-out text",
             "held_out": its,
             "num_sequences": count,
         },
         "distinct": {
-            "title": f"Different {ORDERS[-1]}-grams of {examples.token}s, as the data's",
+            "title": f"Share of different {ORDERS[-1]}-grams of {examples.token}s",
+            "direction": "nearer to the data's is better",
             "value": last["value"],
             "beside": f"{last['held_out']:.4f} of as much held-out text",
             "by_order": shares,
@@ -148,6 +151,7 @@ def _passages(
     return {
         "passages": {
             "title": f"Longest run of {examples.token}s that training texts have too, median",
+            "direction": "nearer to the data's is better",
             "value": float(drawn.double().median()),
             "beside": f"{real.double().median():g} of held-out sequences; a drawn one has the longer run in "
             f"{copying:.0%} of cases, 50 % is chance, much more would be copying",
@@ -184,9 +188,10 @@ def _infilling(subject: Subject, training: NDArray[np.int64], count: int) -> dic
     best = {name: each["likeliest"]["value"] for name, each in shares.items()}
     return {
         "infilling": {
-            "title": f"Right {examples.token}s in gaps of {SPAN}, the likeliest, higher is better",
+            "title": f"Share of {examples.token}s known in gaps of {SPAN}",
+            "direction": "higher is better",
             **shares["model"]["likeliest"],
-            "beside": f"bigrams {best['bigrams']:.4f}, unigrams {best['unigrams']:.4f}; {SHARE:.0%} of {count} "
+            "beside": f"by bigrams {best['bigrams']:.4f}, by unigrams {best['unigrams']:.4f}; {SHARE:.0%} of {count} "
             f"held-out {examples.noun}s masked",
             "by": shares,
             "share": SHARE,

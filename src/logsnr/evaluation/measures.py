@@ -26,8 +26,9 @@ class Measures(Protocol):
         reused, from `subject.folder`.
 
         `protocol` says how they came about, and has the model's hash as `model_hash`. A figure with a `title` is a row
-        of the card; it has a `value`, and may have a `standard_error`, and what to read it `beside`. Raises DataError,
-        ModelError or ConfigError where it can't be measured as asked.
+        of the card: it says in which `direction` it is better, has a `value`, with a `standard_error` where there is
+        one, and what to read it `beside`. Raises DataError, ModelError or ConfigError where it can't be measured as
+        asked.
         """
         ...
 

@@ -41,7 +41,8 @@ def likelihood(subject: Subject, options: EvaluateOptions) -> tuple[dict[str, An
     found = held_out | {"train": train, "gap": more, "gap_standard_error": error}
     bits = found["bits_per_dim"]
     found |= {
-        "title": f"Bound, bits a {token}, lower is better",
+        "title": f"ELBO, bits a {token}",
+        "direction": "lower is better",
         "value": bits["total"],
         "standard_error": bits["standard_error"],
         "beside": f"of {found['num_images']} held-out {noun}s, {found['draws']} draws each; {more:.2g} ± {error:.2g} "
@@ -49,7 +50,7 @@ def likelihood(subject: Subject, options: EvaluateOptions) -> tuple[dict[str, An
     }
     knows = f"the model knows its training {noun}s better than others" if more > 2 * error else "none beyond its error"
     said = [
-        f"Bound of {found['num_images']} held-out {noun}s: {_shown(bits)} bits a {token}, at most ({found['draws']} "
+        f"ELBO of {found['num_images']} held-out {noun}s: {_shown(bits)} bits a {token}, at most ({found['draws']} "
         f"draws each, of a chain of {found['chain_length']})."
     ]
     if "limit" in found:
