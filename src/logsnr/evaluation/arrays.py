@@ -79,7 +79,7 @@ class ArrayMeasures:
     """Of arrays of numbers."""
 
     def refuse_foreign(self, options: EvaluateOptions) -> None:
-        refuse_foreign(options, ("words",), "for texts")
+        refuse_foreign(options, ("temperature", "order", "remask", "words"), "for texts")
 
     def plan(self, subject: Subject, options: EvaluateOptions) -> list[str]:
         drawing, judged = check(subject, options)

@@ -38,7 +38,7 @@ _WITHOUT_MASK = "Infilling isn't measured: under the kernel {} nothing tells the
 
 
 def judged(subject: Subject, samples: Tensor, options: EvaluateOptions) -> dict[str, Any]:
-    """The figures as they stand in metrics.json; samples are sequences (n, length)."""
+    """The figures as they stand in metrics.json; samples are sequences (n, length). Writes nearest_passages.txt."""
     data: TextData = subject.data
     listed = None if options.words is None else read_words(options.words)
     name = "the training documents" if options.words is None else options.words.name
@@ -56,7 +56,9 @@ def judged(subject: Subject, samples: Tensor, options: EvaluateOptions) -> dict[
             figures |= _infilling(subject, training, len(held_out))
         return figures
 
-    return kept_json(path, make)
+    figures = kept_json(path, make)
+    write_atomically(_passages_path(subject), "".join(figures["passages"].pop("texts")))
+    return figures
 
 
 def tokens_of(data: TextData, split: Split, limit: int | None = None) -> NDArray[np.int64]:
@@ -135,19 +137,18 @@ def _variety(examples: TextExamples, samples: Tensor, held_out: Tensor) -> dict[
 def _passages(
     subject: Subject, samples: Tensor, held_out: Tensor, training: NDArray[np.int64], seed: int
 ) -> dict[str, Any]:
-    """Longest runs that sequences share with the training texts; the longest are written down."""
+    """Longest runs that sequences share with the training texts, and under `texts` the longest of all."""
     examples: TextExamples = subject.data.examples
     both = torch.cat([samples, held_out]).numpy()
     runs = longest_shared(both, training, examples.codec.end_token_id)
     drawn, real = (torch.from_numpy(part[:, 1]) for part in np.split(runs, [len(samples)]))
     copying, z = chance_below(-drawn, -real)
     longest = drawn.argsort(descending=True, stable=True)[:_PASSAGES].tolist()
-    lines = [
+    texts = [
         f"{runs[k, 1]:5} {examples.token}s, seed {seed + k}: "
-        + repr(examples.codec.decode(both[k, runs[k, 0] : runs[k].sum()]))
+        f"{examples.codec.decode(both[k, runs[k, 0] : runs[k].sum()])!r}\n"
         for k in longest
     ]
-    write_atomically(_passages_path(subject), "\n".join(lines) + "\n")
     return {
         "passages": {
             "title": f"Longest run of {examples.token}s that training texts have too, median",
@@ -161,6 +162,7 @@ def _passages(
             "copying": copying,
             "copying_z": z,
             "num_held_out": len(real),
+            "texts": texts,
         }
     }
 

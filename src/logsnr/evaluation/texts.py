@@ -8,7 +8,7 @@
     infilling         how many tokens of a gap the network knows
     protocol          what was drawn and compared, and how
 
-What is drawn, at temperature 1 and by all steps at random unless it is asked otherwise, is set beside held-out text.
+What is drawn, at temperature 1 and without remasking unless it is asked otherwise, is set beside held-out text.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class TextMeasures:
         against = "the training documents" if options.words is None else str(options.words)
         lines = [
             f"Would draw {num:,} {noun}s ({num * steps:,} evaluations of the network) with "
-            f"{sampler_in_words(drawing.scheduler, None)} in {steps} steps, look up their words in {against}, and "
+            f"{_manner(subject, drawing, options)} in {steps} steps, look up their words in {against}, and "
             f"compare them with held-out {noun}s."
         ]
         if options.elbo_images:
@@ -64,7 +64,7 @@ class TextMeasures:
         protocol = {
             "sequences": f"{num} generated",
             "guidance_scale": guidance_in_words(options.guidance_scale, options.guidance),
-            "scheduler": f"{sampler_in_words(drawing.scheduler, None)}, {steps_of(drawing, options.steps)} steps",
+            "scheduler": f"{_manner(subject, drawing, options)}, {steps_of(drawing, options.steps)} steps",
             "seeds": f"{options.seed} to {options.seed + num - 1}",
             "model_hash": subject.digest,
         }
@@ -85,6 +85,12 @@ def _checked(subject: Subject, options: EvaluateOptions) -> Any:
     drawing = subject.pipeline()
     choose_scheduler(drawing, options)
     return drawing
+
+
+def _manner(subject: Subject, drawing: Any, options: EvaluateOptions) -> str:
+    """How it is drawn, in words."""
+    asked = [f"{name} {value}" for name, value in subject.task.parts.manner(options).items()]
+    return ", ".join([sampler_in_words(drawing.scheduler, None), *asked])
 
 
 def _number(subject: Subject, options: EvaluateOptions) -> int:

@@ -15,6 +15,7 @@ from logsnr.settings.rules import require, require_seed
 TUNABLE = range(2, 21)
 """The numbers of network evaluations that can have a table."""
 Reference = Literal["train", "held_out"]
+Order = Literal["random", "confidence", "entropy"]
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,13 @@ class EvaluateOptions:
     """Image k has seed `seed + k`."""
     batch_size: int = 64
     """Images made at once; doesn't change them."""
+    temperature: float | None = None
+    """Of texts: below 1 likelier and less various, 0 the likeliest alone; 1 when not given."""
+    order: Order | None = None
+    """Of texts, which masks are lifted first: random, confidence (where the likeliest token is likeliest) or entropy
+    (where it is least); random when not given."""
+    remask: float | None = None
+    """Of texts: the chance of a lifted mask to come back in a step; 0 when not given."""
     words: Path | None = None
     """Of texts: a list of words, one a line. The share of drawn words that stand in it is measured; when not given, of
     those that stand in the training documents."""
@@ -186,7 +194,11 @@ class EvaluateOptions:
         named = not isinstance(given, str) and all(isinstance(name, str) for name in given)
         require(named, "attributes", rule, given)
         object.__setattr__(self, "attributes", tuple(given))
-        require(self.reference in get_args(Reference), "reference", " or ".join(get_args(Reference)), self.reference)
+        for name, allowed in (("reference", Reference), ("order", Order)):
+            value, words = getattr(self, name), get_args(allowed)
+            require(value is None or value in words, name, f"{', '.join(words[:-1])} or {words[-1]}", value)
+        require(self.temperature is None or self.temperature >= 0, "temperature", "0 or more", self.temperature)
+        require(self.remask is None or 0 <= self.remask <= 1, "remask", "in [0, 1]", self.remask)
         _require_drawable(self)
         _require_used(self)
 

@@ -24,7 +24,7 @@ from logsnr.models.networks import load_network, portable_config
 from logsnr.models.schedules import NoiseSchedule, make_scheduler, swapped
 from logsnr.models.states import StateDenoiser
 from logsnr.settings.kind import kind_of_pipeline
-from logsnr.settings.options import SampleOptions
+from logsnr.settings.options import EvaluateOptions, SampleOptions
 from logsnr.settings.registry import resolve
 from logsnr.settings.run import RunConfig
 from logsnr.settings.schedule import ScheduleConfig
@@ -132,7 +132,7 @@ class Parts(abc.ABC):
         empty where there is nothing to ask for. Raises ValueError or ModelError."""
         return {}
 
-    def manner(self, options: SampleOptions) -> Mapping[str, Any]:
+    def manner(self, options: SampleOptions | EvaluateOptions) -> Mapping[str, Any]:
         """How `options` ask samples to be drawn, in arguments of the pipeline that are the same for all of them."""
         return {}
 
