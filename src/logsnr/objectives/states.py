@@ -68,11 +68,11 @@ def bound_errors(
     """e_t of each sample, in bits, (batch,), float32."""
     if schedule.kernel == "absorbing":
         masked = 1 - schedule.alphas_cumprod.to(timesteps.device)[timesteps]
-        nats = cross_entropies(schedule, logits, clean, x_t).mean(1) / masked.float()
+        nats = cross_entropies(schedule, logits, clean, x_t).mean(1) / masked
     else:
         taken = step_survival(schedule, timesteps.device)[timesteps]
-        nats = (schedule.bound(logits, clean, x_t, timesteps).mean(1) / taken).float()
-    return nats / math.log(2)
+        nats = schedule.bound(logits, clean, x_t, timesteps).mean(1) / taken
+    return (nats / math.log(2)).float()
 
 
 def held_out_errors(
