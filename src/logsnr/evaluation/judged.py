@@ -84,13 +84,13 @@ def words_of(examples: TextExamples, stream: NDArray[np.int64]) -> frozenset[str
 def _words(
     examples: TextExamples, samples: Tensor, held_out: Tensor, known: frozenset[str], name: str
 ) -> dict[str, Any]:
-    figures = []
-    for sequences in (samples, held_out):
-        there, count = count_words([examples.codec.decode(each) for each in sequences], known)
-        if not count.sum():  # sequences of no words, such as proteins
-            return {}
-        figures.append((*ratio(there, count), int(count.sum())))
-    (value, error, count), (of_held_out, its_error, _) = figures
+    (there, drawn), (of_text, real) = (
+        count_words([examples.codec.decode(each) for each in sequences], known) for sequences in (samples, held_out)
+    )
+    if not real.any():  # they have no words, as proteins
+        return {}
+    of_held_out, its_error = ratio(of_text, real)
+    value, error = ratio(there, drawn) if drawn.any() else (0.0, 0.0)
     return {
         "words": {
             "title": f"Share of its words in {name}",
@@ -100,7 +100,7 @@ def _words(
             "beside": f"{of_held_out:.4f} ± {its_error:.2g} of held-out text",
             "held_out": of_held_out,
             "held_out_standard_error": its_error,
-            "num_words": count,
+            "num_words": int(drawn.sum()),
             "list": name,
             "list_words": len(known),
         }

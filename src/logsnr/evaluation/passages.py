@@ -48,7 +48,7 @@ def _runs(queries: Tokens, part: Tokens, end: int) -> Iterator[tuple[int, Tokens
     asked, there = np.flatnonzero(queries != end), np.flatnonzero(part != end)
     asked_codes, there_codes = queries[asked], part[there]
     size = 1
-    while True:
+    while len(asked) and len(there):
         known = np.unique(asked_codes)
         numbers = np.minimum(np.searchsorted(known, there_codes), len(known) - 1)
         same = known[numbers] == there_codes
@@ -58,13 +58,9 @@ def _runs(queries: Tokens, part: Tokens, end: int) -> Iterator[tuple[int, Tokens
         asked_numbers = np.searchsorted(known, asked_codes)
         both = seen[asked_numbers]
         asked, asked_numbers = asked[both], asked_numbers[both]
-        if not len(asked):
-            return
         yield size, asked
         goes_on, continued = queries[asked + size] != end, part[there + size] != end
         asked, there = asked[goes_on], there[continued]
         asked_codes = asked_numbers[goes_on] * base + queries[asked + size]
         there_codes = numbers[continued] * base + part[there + size]
-        if not (len(asked) and len(there)):
-            return
         size += 1

@@ -183,26 +183,27 @@ def _uniform_limit(denoiser: Denoises, batch: Batch, j: int, draws: int, seed: i
     x_t = torch.where(noise < left, x_0, anywhere)
     t = _nearest(schedule, v.square())
     p = schedule.denoise(denoiser(x_t, t, batch.condition).output, x_t, t)
-    others = _leave_one_out(p, x_t, schedule.alphas_cumprod[t].unsqueeze(1))
-    # s and s' to x_t itself are 1 and add nothing; the sums over y are those of a distribution over its value at x_t
-    model = left.unsqueeze(2) * others + (1 - left.unsqueeze(2)) / states
-    here = model.gather(2, x_t.unsqueeze(2)).squeeze(2)
-    kept = x_t == x_0
-    low, high = (1 - left) / states, left + (1 - left) / states
-    true_here = torch.where(kept, high, low)
-    at_clean = model.gather(2, x_0.unsqueeze(2)).squeeze(2)
-    log_model = model.log()
-    cross = low * log_model.sum(2) + left * at_clean.log()  # sum over y of q(y | x_0) log q'(y)
-    entropy = (states - 1) * torch.xlogy(low, low) + high * high.log()
-    divergence = (entropy - cross - true_here.log() + here.log()) / true_here
-    rate = (1 / here - 1 / true_here + divergence).sum(1) / (states * left.squeeze(1))
-    return 2 * v * rate
+    others = leave_one_out(p, x_t, schedule.alphas_cumprod[t].unsqueeze(1))
+    return 2 * v * uniform_rate(others, x_0, x_t, left).sum(1)
 
 
-def _leave_one_out(p: Tensor, x_t: Tensor, left: Tensor) -> Tensor:
-    """p(x_0 | x_t) / q(x_t | x_0) of the kernel uniform, normalised: what the other places say."""
-    away = ((1 - left) / p.shape[-1]).unsqueeze(2)
-    divided = p / away
-    own = p.gather(2, x_t.unsqueeze(2)) / (left.unsqueeze(2) + away)
-    divided.scatter_(2, x_t.unsqueeze(2), own)
+def uniform_rate(others: Tensor, x_0: Tensor, x_t: Tensor, left: Tensor) -> Tensor:
+    """The integrand of the limit, of each place (n, length), where `left` = 1 - m survives, (n, 1).
+
+    others: the leave-one-out denoiser's law of x_0, (n, length, K)."""
+    states, rare, often = others.shape[-1], (1 - left) / others.shape[-1], left + (1 - left) / others.shape[-1]
+    law = left.unsqueeze(2) * others + rare.unsqueeze(2)
+    here, true_here = law.gather(2, x_t.unsqueeze(2)).squeeze(2), torch.where(x_t == x_0, often, rare)
+    # s and s' are laws of y over what they are at x_t, where y = x_t itself adds nothing
+    cross = rare * law.log().sum(2) + left * law.gather(2, x_0.unsqueeze(2)).squeeze(2).log()
+    negentropy = (states - 1) * torch.xlogy(rare, rare) + torch.xlogy(often, often)
+    divergence = (negentropy - cross + here.log() - true_here.log()) / true_here
+    return (1 / here - 1 / true_here + divergence) / (states * left)
+
+
+def leave_one_out(p: Tensor, x_t: Tensor, left: Tensor) -> Tensor:
+    """p(x_0 | x_t) / q(x_t | x_0) of the kernel uniform, normalised, (n, length, K): what the other places say."""
+    rare = ((1 - left) / p.shape[-1]).unsqueeze(2)
+    divided = p / rare
+    divided.scatter_(2, x_t.unsqueeze(2), p.gather(2, x_t.unsqueeze(2)) / (left.unsqueeze(2) + rare))
     return divided / divided.sum(-1, keepdim=True)
