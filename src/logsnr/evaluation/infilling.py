@@ -56,12 +56,14 @@ class Bigrams:
     def after(self, weights: Weights) -> Weights:
         """Of what comes next, where these are the chances of what is there: (n, K) times A."""
         scaled = weights / self._total
-        return np.asarray((self._pairs.T @ scaled.T).T) + (scaled @ self._kinds)[:, None] * self.unigrams
+        found: Weights = (self._pairs.T @ scaled.T).T + (scaled @ self._kinds)[:, None] * self.unigrams
+        return found
 
     def before(self, weights: Weights) -> Weights:
         """How likely what comes next is after each token: A times (n, K)."""
-        seen = np.asarray((self._pairs @ weights.T).T)
-        return (seen + (weights @ self.unigrams)[:, None] * self._kinds) / self._total
+        seen = (self._pairs @ weights.T).T + (weights @ self.unigrams)[:, None] * self._kinds
+        found: Weights = seen / self._total
+        return found
 
     def between(self, left: Tokens, right: Tokens, span: int) -> Weights:
         """The law of each token of gaps of that span between tokens left (n,) and right (n,): (n, span, K)."""
