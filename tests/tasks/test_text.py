@@ -91,7 +91,7 @@ def test_what_is_given_stays(trained: Path) -> None:
 def test_the_end_of_a_document_may_be_drawn(trained: Path) -> None:
     """It fills sequences up too, but isn't a mark that no text has: its logit isn't taken away in the folder."""
     pipe = load(trained)
-    bias, tokenizer = pipe.model.get_output_embeddings().bias, pipe.tokenizer
+    bias, tokenizer = pipe.model.get_output_embeddings().bias.detach(), pipe.tokenizer
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     assert float(bias[tokenizer.eos_token_id]) > -1
     assert float(bias[tokenizer.mask_token_id]) == -1e4

@@ -31,7 +31,9 @@ def make_masked_language_model(
     The logits' weights are their own, not those of the embeddings: of letters there are few, and a checkpoint then has
     every tensor once.
     """
-    names = {} if class_names is None else {"id2label": dict(enumerate(class_names))}
+    more: dict[str, Any] = dict.fromkeys(_MARKS)
+    if class_names is not None:
+        more["id2label"] = dict(enumerate(class_names))
     made = ModernBertConfig(
         vocab_size=vocab_size,
         hidden_size=config.hidden_size,
@@ -44,8 +46,7 @@ def make_masked_language_model(
         attention_dropout=config.dropout,
         mlp_dropout=config.dropout,
         tie_word_embeddings=False,
-        **names,
-        **dict.fromkeys(_MARKS),
+        **more,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -127,10 +127,9 @@ def _on_curve(config: CurveConfig, **settings: Any) -> BetaScheduler:
                 f"schedule.options has {option!r}, which is no option of {config.name}."
                 f"{did_you_mean(option, formula)} Options: {', '.join(formula) or 'none'}."
             )
+    options: dict[str, Any] = dict(config.options)
     try:
-        return cls(
-            num_train_timesteps=config.num_train_timesteps, shift=config.shift, **settings, **dict(config.options)
-        )
+        return cls(num_train_timesteps=config.num_train_timesteps, shift=config.shift, **settings, **options)
     except ValueError as error:
         raise ConfigError(f"The schedule {config.name} can't be made: {error}") from error
 

@@ -38,7 +38,8 @@ class StateDenoiser:
 
     def __init__(self, network: Any, schedule: TransitionScheduler, conditioner: Conditioner | None = None) -> None:
         if not isinstance(schedule, TransitionScheduler):
-            raise TypeError(f"schedule must be a TransitionScheduler, and is {schedule!r}. Numbers have a Denoiser.")
+            found = type(schedule).__name__
+            raise TypeError(f"schedule must be a TransitionScheduler, and is a {found}. Numbers have a Denoiser.")
         self.network, self.schedule = network, schedule
         self.conditioner: Conditioner = Unconditioned() if conditioner is None else conditioner
 

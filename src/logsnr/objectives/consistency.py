@@ -59,8 +59,8 @@ class ConsistencyObjective:
     def __init__(self, schedule: BetaScheduler, settings: ConsistencyConfig, context: Context) -> None:
         require_schedule(schedule)
         require_settings(settings, ConsistencyConfig)
-        if context.denoiser is None:
-            raise ValueError("`context.denoiser` must be the denoiser that is distilled, and is None.")
+        if not isinstance(context.denoiser, Denoiser):
+            raise ValueError(f"`context.denoiser` must be the denoiser that is distilled, and is {context.denoiser}.")
         self.schedule, self.settings, self.context = schedule, settings, context
         network = copy.deepcopy(context.denoiser.network).eval().requires_grad_(False)
         self.teacher = Denoiser(network, schedule, context.denoiser.conditioner)

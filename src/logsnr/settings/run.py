@@ -27,7 +27,7 @@ from logsnr.settings.image import DataConfig, ModelConfig
 from logsnr.settings.kind import kind_named
 from logsnr.settings.objective import ObjectiveConfig, WeightedConfig, require_settings
 from logsnr.settings.rules import require, require_seed, require_types
-from logsnr.settings.schedule import CurveConfig, ScheduleConfig
+from logsnr.settings.schedule import ScheduleConfig
 
 FORMAT = 2
 """Of config.json: to be raised whenever an older file would be read wrongly, or not at all."""
@@ -103,8 +103,8 @@ class RunConfig:
     """A whole training run: data, noise schedule, network, loss, condition and loop."""
 
     data: Any = field(default_factory=DataConfig)
-    """Settings of the kind's own class, as `model` is."""
-    schedule: CurveConfig = field(default_factory=ScheduleConfig)
+    """Settings of the kind's own class, as `schedule` and `model` are."""
+    schedule: Any = field(default_factory=ScheduleConfig)
     model: Any = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=WeightedConfig)
     condition: ConditionConfig = field(default_factory=ClassLabelConfig)

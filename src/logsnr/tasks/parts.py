@@ -27,7 +27,6 @@ from logsnr.settings.kind import kind_of_pipeline
 from logsnr.settings.options import EvaluateOptions, SampleOptions
 from logsnr.settings.registry import resolve
 from logsnr.settings.run import RunConfig
-from logsnr.settings.schedule import ScheduleConfig
 from logsnr.tasks.truth import Truth
 from logsnr.tasks.words import CardWords, DataOrigin
 
@@ -89,7 +88,6 @@ class Parts(abc.ABC):
 
     def make_schedule(self, config: RunConfig, facts: Facts) -> NoiseSchedule:
         """The noise schedule that training begins with, of data with these facts. Raises ConfigError."""
-        assert isinstance(config.schedule, ScheduleConfig)  # RunConfig sees to that, by the kind
         return make_scheduler(config.schedule)
 
     def denoiser(

@@ -49,7 +49,7 @@ class TextParts(Parts):
     def open_data(self, config: RunConfig) -> TextData:
         return open_texts(config.data, config.condition.reads_labels)
 
-    def make_network(self, config: RunConfig, data: TextData) -> ModernBertForMaskedLM:
+    def make_network(self, config: RunConfig, data: TextData) -> Any:
         classes, codec = data.examples.class_names, data.examples.codec
         tells_time = config.schedule.kernel != "absorbing"
         told = (TIME_BUCKETS if tells_time else 0) + (0 if classes is None else len(classes) + 1)
@@ -67,11 +67,11 @@ class TextParts(Parts):
         conditioner: Conditioner = ClassLabel(more - 1) if more else Unconditioned()
         return StateDenoiser(network, schedule, conditioner)
 
-    def network_config(self, network: ModernBertForMaskedLM) -> dict[str, Any]:
+    def network_config(self, network: Any) -> dict[str, Any]:
         config: dict[str, Any] = network.config.to_dict()
         return {name: value for name, value in config.items() if not name.startswith("_")}
 
-    def unlearned(self, config: RunConfig, network: Mapping[str, Any]) -> ModernBertForMaskedLM:
+    def unlearned(self, config: RunConfig, network: Mapping[str, Any]) -> Any:
         return of_config(network)
 
     def pipeline(self, network: Any, scheduler: Any, facts: Facts) -> TextPipeline:
