@@ -90,6 +90,23 @@ def test_all_figures_of_texts(absorbing: Path, tmp_path: Path, logsnr: Run) -> N
     assert {path: path.stat().st_mtime_ns for path in files} == files
 
 
+def test_how_it_writes_can_be_said(absorbing: Path, logsnr: Run) -> None:
+    """At temperature 0 the likeliest character is taken, again and again."""
+    few = ("--num", "20", "--steps", "4", "--elbo-images", "0")
+    end = logsnr("evaluate", absorbing, *few, "--temperature", "0", "--order", "confidence", "--remask", "0.5")
+    assert end.status == 0, end.output
+    metrics = json.loads((absorbing / "metrics.json").read_text())
+    how = "TransitionScheduler, temperature 0.0, order confidence, remask 0.5, 4 steps"
+    assert metrics["protocol"]["scheduler"] == how
+    assert metrics["unigram_entropy"]["value"] < 0.7 * metrics["unigram_entropy"]["held_out"]
+    assert "elbo" not in metrics
+    for options, message in (
+        (["--remask", "2"], "--remask must be in [0, 1], and is 2"),
+        (["--temperature", "-1"], "--temperature must be 0 or more, and is -1"),
+    ):
+        assert message in logsnr("evaluate", absorbing, *options).output
+
+
 def test_another_kernel_and_other_tokens(texts: Path, tmp_path: Path, logsnr: Run) -> None:
     """Word pieces: bits a character stand beside. Without masks no gaps."""
     path = trained(texts, tmp_path, "--schedule.kernel", "uniform", "--data.tokens", "word-pieces")

@@ -33,7 +33,14 @@ from logsnr.evaluation.distribution import (
     require_enough,
 )
 from logsnr.evaluation.extractors import FeatureExtractor, features_of_data, find_extractor
-from logsnr.evaluation.memorisation import Memorisation, closest_pairs, memorisation, picture_of_pairs
+from logsnr.evaluation.memorisation import (
+    COPIES,
+    FEWEST_HELD_OUT,
+    Memorisation,
+    closest_pairs,
+    memorisation,
+    picture_of_pairs,
+)
 from logsnr.evaluation.subject import Subject
 from logsnr.media.plots import save_png
 from logsnr.sampling.sample import choose_scheduler, sampler_in_words, steps_of
@@ -42,10 +49,6 @@ from logsnr.settings.options import EvaluateOptions, refuse_foreign
 
 _ROUGH_BELOW = 1000
 """With fewer generated images than this, the intervals are rough."""
-_FEWEST_HELD_OUT = 50
-"""With fewer held-out images nothing is said of copying."""
-_COPIES = 3.0
-"""The least `copying_z` that means copies."""
 _NO_FEATURES = "Nothing is drawn and compared: {}s have no feature network yet, and --features names none."
 _DISTILLED = (
     "No likelihood: a distilled model predicts one sample, and the bound needs the mean of all that are possible."
@@ -207,12 +210,12 @@ def _look_for_copies(
     path: Path = subject.folder / "nearest_neighbours.png"
     save_png(picture_of_pairs(pairs, found.images, subject.data), path)
     distance, k, place = pairs[0]
-    if len(held_out) < _FEWEST_HELD_OUT:
+    if len(held_out) < FEWEST_HELD_OUT:
         return copies, (
             f"Memorisation: {len(held_out)} are too few held-out images to tell whether it copies. Look yourself: "
             f"{path} begins with the closest pair, seed {options.seed + k} and training image {place}."
         )
-    verdict = f"Signs of copying: look at {path}." if copies.copying_z > _COPIES else "No sign of copying."
+    verdict = f"Signs of copying: look at {path}." if copies.copying_z > COPIES else "No sign of copying."
     return copies, (
         f"Memorisation: {verdict} The nearest training image is at {copies.median_to_train:.3g} from a generated one "
         f"and at {copies.median_of_held_out_to_train:.3g} from a held-out one (medians); a generated image is the "

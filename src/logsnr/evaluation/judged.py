@@ -18,7 +18,7 @@ from logsnr.base.files import digest_of, write_atomically
 from logsnr.data.seeded import Split
 from logsnr.data.texts import TextData, TextExamples
 from logsnr.evaluation.infilling import LEAST, SHARE, SPAN, Bigrams, infilling
-from logsnr.evaluation.memorisation import chance_below
+from logsnr.evaluation.memorisation import COPIES, FEWEST_HELD_OUT, chance_below
 from logsnr.evaluation.ngrams import distinct, unigram_entropy
 from logsnr.evaluation.passages import longest_shared
 from logsnr.evaluation.ratio import ratio
@@ -28,10 +28,6 @@ from logsnr.settings.options import EvaluateOptions
 
 ORDERS = (1, 2, 3, 4)
 """Of n-grams."""
-_COPIES = 3.0
-"""The least deviation from chance that means copies."""
-_FEWEST_HELD_OUT = 50
-"""With fewer held-out sequences nothing is said of copying."""
 _PASSAGES = 20
 _BATCH = 64
 _WITHOUT_MASK = "Infilling isn't measured: under the kernel {} nothing tells the network what is missing."
@@ -223,10 +219,10 @@ def in_words(subject: Subject, figures: dict[str, Any]) -> str:
         ("the longest of all", str(runs["longest"]), str(runs["longest_held_out"])),
     ]
     said = [aligned(rows)]
-    if runs["num_held_out"] < _FEWEST_HELD_OUT:
+    if runs["num_held_out"] < FEWEST_HELD_OUT:
         said.append(f"{runs['num_held_out']} are too few held-out sequences to tell whether it copies.")
     else:
-        verdict = "Signs of copying." if runs["copying_z"] > _COPIES else "No sign of copying."
+        verdict = "Signs of copying." if runs["copying_z"] > COPIES else "No sign of copying."
         said.append(
             f"Memorisation: {verdict} A drawn sequence shares a longer run with the training texts than a held-out one "
             f"does in {runs['copying']:.0%} of cases ({runs['copying_z']:+.1f} standard deviations from 50 %)."

@@ -24,6 +24,10 @@ from logsnr.data.images import ImageData
 from logsnr.evaluation.distances import nearest
 from logsnr.media.plots import to_pil
 
+FEWEST_HELD_OUT = 50
+"""With fewer held-out samples nothing is said of copying."""
+COPIES = 3.0
+"""The least deviation of `chance_below` from chance, in standard deviations, that means copies."""
 _PAIRS = 30
 _PAIRS_A_ROW = 5
 

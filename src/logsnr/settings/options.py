@@ -122,7 +122,8 @@ class EvaluateOptions:
     """What a model is judged by. The same options again reuse what was drawn and measured."""
 
     num: int | None = None
-    """Images to draw; when not given 10,000, or half as many as there are training images where that is fewer."""
+    """Images to draw; when not given 10,000, or half as many as there are training images where that is fewer. Of texts
+    512, or as many as are held out."""
     features: str | None = None
     """The network that sees them: classifier (trained on the data's own labels), efficientnet-lite0 or inception
     (from packages), or another installed one; when not given, classifier for data with classes, efficientnet-lite0
@@ -133,8 +134,8 @@ class EvaluateOptions:
     """Columns beside the captions, such as colour: whether what is drawn has the value that stands there, in the eyes
     of a judge that is fitted on real images."""
     steps: int | None = None
-    """Network evaluations an image (twice that with guidance); when not given 20, or those that the model was distilled
-    for."""
+    """Network evaluations an image (twice that with guidance); when not given 20, of texts 64, or those that the model
+    was distilled for."""
     scheduler: str | None = None
     """sde (second-order steps that add noise again: DPMSolverMultistepScheduler as sde-dpmsolver++), few-step (made for
     20 steps or fewer, see `logsnr tune`), a diffusers scheduler by class name, such as UniPCMultistepScheduler, or your
@@ -161,10 +162,11 @@ class EvaluateOptions:
     """Of texts: a list of words, one a line. The share of drawn words that stand in it is measured; when not given, of
     those that stand in the training documents."""
     elbo_images: int = 250
-    """Images whose likelihood is bounded (ELBO): at most so many held-out ones, and so many training ones; 0 for none:
-    metrics.json, which is of the last evaluation, then has no ELBO."""
+    """Images, or sequences of texts, whose likelihood is bounded (ELBO): at most so many held-out ones, and so many
+    training ones; 0 for none: metrics.json, which is of the last evaluation, then has no ELBO."""
     elbo_timesteps: int = 50
-    """KL divergences evaluated an image, of one for each step of the chain."""
+    """KL divergences evaluated an image, of one for each step of the chain; of texts, how often each sequence is
+    noised."""
     respace: int | None = None
     """Length of a shorter chain for the ELBO, through evenly spaced timesteps."""
     ode_images: int = 0
