@@ -22,22 +22,12 @@ REPLACE_SHARE = 0.1
 """Of the kernel mask_and_replace, where none is given."""
 
 
-@dataclass(frozen=True)
 class CurveConfig(Choice):
-    """A curve of log-SNR, from the data to noise. `logsnr inspect schedule` draws it."""
+    """A curve of log-SNR, from the data to noise; what it says more is in the classes made of it."""
 
-    name: str = "cosine"
-    """linear, cosine, constant, sigmoid, laplace, even, another installed under the entry-point group
-    `logsnr.schedulers`, or your own class as `package.module:Class`."""
-    num_train_timesteps: int = 1000
-    """T, the length of the chain."""
-    shift: float = 0.0
-    """Added to the log-SNR. Of images 2 ln(64 / resolution) keeps large ones as noisy as 64-pixel ones."""
-    options: dict[str, float] = field(default_factory=dict)
-    """Parameters of the schedule's own formula, such as `beta_end 0.03`."""
-
-    def __post_init__(self) -> None:
-        require(self.num_train_timesteps >= 2, "schedule.num_train_timesteps", "at least 2", self.num_train_timesteps)
+    num_train_timesteps: int
+    shift: float
+    options: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -47,12 +37,18 @@ class ScheduleConfig(CurveConfig):
     name: str = "cosine"
     """linear, cosine, constant, sigmoid, laplace, even, learned, another installed under the entry-point group
     `logsnr.schedulers`, or your own class as `package.module:Class`."""
+    num_train_timesteps: int = 1000
+    """T, the length of the chain."""
     prediction_type: PredictionType = "v_prediction"
     """What the network predicts: the noise, the clean image, v = a ε − s x_0, or x_0 − ε (no stock form)."""
     zero_terminal_snr: bool = False
     """Rescale so that x_T is pure noise (not with epsilon)."""
+    shift: float = 0.0
+    """Added to the log-SNR: 2 ln(64 / resolution) keeps large images as noisy as 64-pixel ones."""
     clip_sample: bool = True
     """Clip the predicted clean image to [−1, 1] while sampling."""
+    options: dict[str, float] = field(default_factory=dict)
+    """Parameters of the schedule's own formula, such as `beta_end 0.03`."""
     variance_type: VarianceType = "fixed_small"
     """Variance of the reverse step: the posterior's, beta, or between the two as the network says (learned_range, which
     needs objective.name hybrid or vlb)."""
@@ -60,7 +56,7 @@ class ScheduleConfig(CurveConfig):
     def __post_init__(self) -> None:
         if self.name == LEARNED and not isinstance(self, LearnedSchedule):
             raise ConfigError("schedule.name learned has settings of its own: make a LearnedSchedule.")
-        super().__post_init__()
+        _require_length(self)
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
             raise ConfigError(
                 "schedule.zero_terminal_snr needs another schedule.prediction_type than epsilon: at zero SNR the "
@@ -108,6 +104,12 @@ class TransitionConfig(CurveConfig):
     name: str = "even"
     """even (as many go at each step), cosine, linear, constant, sigmoid, laplace, another installed under the
     entry-point group `logsnr.schedulers`, or your own class as `package.module:Class`."""
+    num_train_timesteps: int = 1000
+    """T, the length of the chain, and the most steps that a text can be written in."""
+    shift: float = 0.0
+    """Added to the log-SNR: negative means more noise."""
+    options: dict[str, float] = field(default_factory=dict)
+    """Parameters of the schedule's own formula, such as `beta_end 0.03`."""
     kernel: Kernel = "absorbing"
     """Where a token goes that doesn't survive. `absorbing`: a mask takes its place. `uniform`: to any token alike.
     `mask_and_replace`: most to the mask, some to any other token. `gaussian`: step by step to its neighbours, for
@@ -117,7 +119,7 @@ class TransitionConfig(CurveConfig):
     0.1 when not given."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        _require_length(self)
         if self.name == LEARNED:
             raise ConfigError(
                 "schedule.name can't be learned for states: what is learned is the variance of numbers. Take even or "
@@ -140,3 +142,8 @@ class TransitionConfig(CurveConfig):
     def member(cls, name: str, path: str) -> type[TransitionConfig]:
         """Any name; whether there is such a schedule is found out where it is made."""
         return TransitionConfig
+
+
+def _require_length(schedule: CurveConfig) -> None:
+    total = schedule.num_train_timesteps
+    require(total >= 2, "schedule.num_train_timesteps", "at least 2", total)
