@@ -130,7 +130,10 @@ def test_dry_run_and_what_is_refused(absorbing: Path, logsnr: Run) -> None:
     assert "in 64 steps, look up their words in the training documents, and compare them with held-out" in end.output
     assert {path: path.stat().st_mtime_ns for path in absorbing.rglob("*")} == before
     for options, message in (
-        (["--features", "inception"], "--features is inception, and is for images, which this model doesn't draw."),
+        (
+            ["--features", "inception"],
+            "--features is inception, and is for images, which aren't what is measured here.",
+        ),
         (["--restore", "missing 0.5"], "--restore is missing 0.5, and is for images"),
         (["--words", "nowhere"], "--words is nowhere, which can't be read"),
     ):

@@ -45,7 +45,7 @@ from logsnr.evaluation.subject import Subject
 from logsnr.media.plots import save_png
 from logsnr.sampling.sample import choose_scheduler, sampler_in_words, steps_of
 from logsnr.settings.objective import ConsistencyConfig
-from logsnr.settings.options import EvaluateOptions, refuse_foreign
+from logsnr.settings.options import OF_TEXTS, EvaluateOptions, refuse_foreign
 
 _ROUGH_BELOW = 1000
 """With fewer generated images than this, the intervals are rough."""
@@ -82,7 +82,7 @@ class ArrayMeasures:
     """Of arrays of numbers."""
 
     def refuse_foreign(self, options: EvaluateOptions) -> None:
-        refuse_foreign(options, ("temperature", "order", "remask", "words"), "for texts")
+        refuse_foreign(options, OF_TEXTS, "for texts")
 
     def plan(self, subject: Subject, options: EvaluateOptions) -> list[str]:
         drawing, judged = check(subject, options)

@@ -205,12 +205,18 @@ class EvaluateOptions:
         _require_used(self)
 
 
+OF_TEXTS = ("temperature", "order", "remask", "words")
+"""What of EvaluateOptions says nothing of other samples than texts."""
+
+
 def refuse_foreign(options: EvaluateOptions, names: Sequence[str], whom: str) -> None:
     """Raise ConfigError where one of these options, which are `whom`, such as "for images", is given."""
     for each in fields(options):
         if each.name in names and getattr(options, each.name) != each.default:
             value = getattr(options, each.name)
-            raise ConfigError(f"{each.name} is {value}, and is {whom}, which this model doesn't draw. Leave it out.")
+            raise ConfigError(
+                f"{each.name} is {value}, and is {whom}, which aren't what is measured here. Leave it out."
+            )
 
 
 _REPAIR = ("restore", "restore_method", "restore_steps", "restore_images", "restore_draws")
