@@ -72,6 +72,7 @@ def test_texts_are_printed_or_written(trained: Path, tmp_path: Path, logsnr: Run
     end = logsnr("sample", trained, *FEW, "--out", tmp_path / "all.txt")
     assert f"2 texts in {tmp_path / 'all.txt'}" in end.output
     assert (tmp_path / "all.txt").read_text().startswith("-- 0 ---")
+    assert "all.txt is a file already" in logsnr("sample", trained, *FEW, "--out", tmp_path / "all.txt").message
     assert logsnr("sample", trained, *FEW, "--out", tmp_path / "each").status == 0
     assert sorted(path.name for path in (tmp_path / "each").iterdir()) == ["seed-000000.txt", "seed-000001.txt"]
 

@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     preset, *rest = argv
     base = presets()[preset]
     with naming(EvaluateOptions, "evaluate."):
-        require_objective(rest, "train")
+        require_objective(rest, "train", base.config.schedule)
         arguments = parse(
             CompareArguments,
             rest,

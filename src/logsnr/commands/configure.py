@@ -39,10 +39,11 @@ def sections(config: RunConfig) -> dict[str, Any]:
     return {name: section for name, section in vars(config).items() if name != "kind"}
 
 
-def require_objective(argv: list[str], command: str) -> None:
-    """Raise ConfigError where `argv` names an objective that there isn't; it offers those that `command` trains."""
+def require_objective(argv: list[str], command: str, schedule: CurveConfig) -> None:
+    """Raise ConfigError where `argv` names an objective that there isn't; it offers those that `command` trains with
+    such a schedule."""
     name, members = given(argv).get("objective.name"), ObjectiveConfig.members()
-    fitting = [other for other, cls in members.items() if cls.command == command]
+    fitting = [n for n, cls in members.items() if cls.command == command and isinstance(schedule, cls.noise)]
     if name is not None and name not in members:
         raise ConfigError(
             f"objective.name {name!r} is unknown.{did_you_mean(name, fitting)} `logsnr {command}` knows: "

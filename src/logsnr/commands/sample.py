@@ -42,11 +42,12 @@ class SampleArguments:
                 f"--out must end in .png, for one grid, or name a folder, and is {out}. Images are written as "
                 f"PNG: take {out.with_suffix('.png')}."
             )
-        single = out.suffix.lower() in (".png", ".txt")
-        if out.is_dir() if single else out.is_file():
+        ending = out.suffix.lower()
+        # a grid is drawn anew; a file of texts may be what the model was trained on
+        if (out.is_dir() and ending in (".png", ".txt")) or (out.is_file() and ending != ".png"):
             raise ConfigError(
-                f"--out {out} is a {'folder' if single else 'file'} already. A name that ends in .png is one grid, "
-                "one in .txt all texts, any other a folder of single images or texts."
+                f"--out {out} is a {'folder' if out.is_dir() else 'file'} already. A name that ends in .png is one "
+                "grid, one in .txt a new file of all texts, any other a folder of single images or texts."
             )
         if foreign := strangers(out, lambda path: _DRAWN.match(path.name) is not None):
             raise ConfigError(
