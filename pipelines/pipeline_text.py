@@ -68,16 +68,17 @@ Text by discrete diffusion: a `{model}` of {states} states, and the kernel {kern
 {program}
 ```
 """
+_STOCK_CALL = """sequences = pipe(
+    input_ids=torch.{start}, gen_length={length}, block_length={length}, num_inference_steps={length}, temperature=1.0,
+    threshold=2.0, editing_threshold=None, mask_token_id={mask}, output_type="seq"
+).sequences
+print(AutoTokenizer.from_pretrained("{repo_id}").batch_decode(sequences))"""
 _STOCK_PROGRAM = """import torch
 from diffusers import DiffusionPipeline
 from transformers import AutoTokenizer
 
 pipe = DiffusionPipeline.from_pretrained("{repo_id}")
-sequences = pipe(
-    input_ids=torch.{start}, gen_length={length}, block_length={length}, num_inference_steps={length}, temperature=1.0,
-    threshold=2.0, editing_threshold=None, mask_token_id={mask}, output_type="seq"
-).sequences
-print(AutoTokenizer.from_pretrained("{repo_id}").batch_decode(sequences))
+{call}
 ```
 
 That commits what is likeliest first. The model's own steps, and texts with blanks, by the code that lies beside it:
@@ -159,8 +160,9 @@ class TextPipeline(OwnCard, DiffusionPipeline):
         self.register_modules(model=model, scheduler=own)  # type: ignore[no-untyped-call]
         self.tokenizer, self._own_scheduler = tokenizer, own
         self.num_classes: int | None = more - 1 if more else None
-        marks = {tokenizer.mask_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id} - {None}
-        self._never = sorted({*marks, *range(len(tokenizer), states)})
+        # what ends a text may fill it up too, and is drawn
+        marks = {tokenizer.pad_token_id, tokenizer.unk_token_id} - {tokenizer.eos_token_id}
+        self._never = sorted({*marks, tokenizer.mask_token_id, *range(len(tokenizer), states)} - {None})
 
     @property
     def guidance_scale(self) -> float:
@@ -171,6 +173,11 @@ class TextPipeline(OwnCard, DiffusionPipeline):
     def num_timesteps(self) -> int:
         """Steps of the running or last call."""
         return self._num_timesteps
+
+    @property
+    def kernel(self) -> str:
+        """Of the noise that it takes away, whatever scheduler was swapped to."""
+        return str(self._own_scheduler.kernel)
 
     @property
     def max_length(self) -> int:
@@ -285,7 +292,10 @@ class TextPipeline(OwnCard, DiffusionPipeline):
             start = torch.zeros((1, 1), dtype=torch.int64)
             trial = torch.Generator().manual_seed(0)
             flat = torch.zeros(1, 1, scheduler.num_states)
-            scheduler.step(flat, scheduler.timesteps[0], start, temperature, **own, generator=trial)
+            # not by the instance's own name, where whoever watches the steps would see one more
+            TransitionScheduler.step(
+                scheduler, flat, scheduler.timesteps[0], start, temperature, **own, generator=trial
+            )
             return torch.as_tensor(scheduler.timesteps)
         if wrong := [name for name, value in own.items() if value not in (0, "random")]:
             raise ValueError(
@@ -437,15 +447,21 @@ class TextPipeline(OwnCard, DiffusionPipeline):
         for name in ("model/config.json", "tokenizer_config.json"):
             forget_machine(folder / name)
 
+    def stock_call(self, repo_id: str) -> str:
+        """Python that writes with stock's `LLaDA2Pipeline` of a repo, `pipe`, where the kernel is absorbing."""
+        own, start = self._own_scheduler, "empty((4, 0), dtype=torch.long)"
+        if self.num_classes is not None:
+            start = f"full((4, 1), {own.num_states + self.num_classes})"
+        length = min(64, self.max_length)
+        return _STOCK_CALL.format(repo_id=repo_id, length=length, mask=own.mask_token_id, start=start)
+
     def _card(self, repo_id: str) -> str:
         own, files = self._own_scheduler, sources(type(self)) or {}
-        null = None if self.num_classes is None else own.num_states + self.num_classes
         program = (_STOCK_PROGRAM if own.kernel == "absorbing" else _OWN_PROGRAM).format(
             repo_id=repo_id,
             length=min(64, self.max_length),
-            mask=own.mask_token_id,
             own=Path(next(iter(files))).stem,
-            start="empty((4, 0), dtype=torch.long)" if null is None else f"full((4, 1), {null})",
+            call=self.stock_call(repo_id),
         )
         name, model = repo_id.split("/")[-1], type(self.model).__name__
         return _CARD.format(name=name, model=model, states=own.num_states, kernel=own.kernel, program=program)

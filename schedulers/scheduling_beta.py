@@ -688,6 +688,17 @@ class LaplaceBetaScheduler(BetaScheduler):
         )
 
 
+class EvenBetaScheduler(BetaScheduler):
+    """alpha_bar(u) = 1 - u: each step takes the same share of what there was at first, beta_t = 1 / (T - t).
+
+    Of states, where alpha_bar is the chance of survival, as many are masked at each step (D3PM, 2107.03006, A.2).
+    """
+
+    @staticmethod
+    def make_betas(num_train_timesteps: int) -> torch.Tensor:
+        return betas_from_alpha_bars([1 - i / num_train_timesteps for i in range(num_train_timesteps + 1)])
+
+
 class LearnedBetaScheduler(BetaScheduler):
     """Log-SNR on a straight line between two ends, where a learned curve begins (Kingma et al., 2107.00630, § 5.1).
 

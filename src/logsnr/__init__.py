@@ -33,21 +33,26 @@ if TYPE_CHECKING:  # for editors and type checkers, what `_HOMES` is at run time
     from logsnr.models.denoiser import Denoiser as Denoiser
     from logsnr.models.denoiser import Guided as Guided
     from logsnr.models.denoiser import Prediction as Prediction
+    from logsnr.models.states import StateDenoiser as StateDenoiser
     from logsnr.objectives.consistency import ConsistencyObjective as ConsistencyObjective
+    from logsnr.objectives.cross_entropy import CrossEntropyObjective as CrossEntropyObjective
     from logsnr.objectives.hybrid import HybridObjective as HybridObjective
     from logsnr.objectives.learned_schedule import LearnedScheduleObjective as LearnedScheduleObjective
     from logsnr.objectives.objective import Context as Context
     from logsnr.objectives.objective import Objective as Objective
+    from logsnr.objectives.transition_bound import TransitionBoundObjective as TransitionBoundObjective
     from logsnr.objectives.vlb import VlbObjective as VlbObjective
     from logsnr.objectives.weighted import WeightedObjective as WeightedObjective
     from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline as PixelDiffusionPipeline
     from logsnr.pipelines.pipeline_restoration import RestorationOutput as RestorationOutput
     from logsnr.pipelines.pipeline_restoration import RestorationPipeline as RestorationPipeline
+    from logsnr.pipelines.pipeline_text import TextPipeline as TextPipeline
     from logsnr.pipelines.pipeline_text_to_image import TextToImagePipeline as TextToImagePipeline
     from logsnr.sampling.sample import sample as sample
     from logsnr.schedulers.scheduling_beta import BetaScheduler as BetaScheduler
     from logsnr.schedulers.scheduling_beta import ConstantBetaScheduler as ConstantBetaScheduler
     from logsnr.schedulers.scheduling_beta import CosineBetaScheduler as CosineBetaScheduler
+    from logsnr.schedulers.scheduling_beta import EvenBetaScheduler as EvenBetaScheduler
     from logsnr.schedulers.scheduling_beta import LaplaceBetaScheduler as LaplaceBetaScheduler
     from logsnr.schedulers.scheduling_beta import LearnedBetaScheduler as LearnedBetaScheduler
     from logsnr.schedulers.scheduling_beta import LinearBetaScheduler as LinearBetaScheduler
@@ -60,6 +65,7 @@ if TYPE_CHECKING:  # for editors and type checkers, what `_HOMES` is at run time
     from logsnr.settings.image import DataConfig as DataConfig
     from logsnr.settings.image import ModelConfig as ModelConfig
     from logsnr.settings.objective import ConsistencyConfig as ConsistencyConfig
+    from logsnr.settings.objective import CrossEntropyConfig as CrossEntropyConfig
     from logsnr.settings.objective import EdmWeighting as EdmWeighting
     from logsnr.settings.objective import ElboWeighting as ElboWeighting
     from logsnr.settings.objective import HybridConfig as HybridConfig
@@ -68,6 +74,7 @@ if TYPE_CHECKING:  # for editors and type checkers, what `_HOMES` is at run time
     from logsnr.settings.objective import SigmoidWeighting as SigmoidWeighting
     from logsnr.settings.objective import SimpleWeighting as SimpleWeighting
     from logsnr.settings.objective import SnrWeighting as SnrWeighting
+    from logsnr.settings.objective import TransitionBoundConfig as TransitionBoundConfig
     from logsnr.settings.objective import TruncatedSnrWeighting as TruncatedSnrWeighting
     from logsnr.settings.objective import VlbConfig as VlbConfig
     from logsnr.settings.objective import WeightedConfig as WeightedConfig
@@ -79,6 +86,9 @@ if TYPE_CHECKING:  # for editors and type checkers, what `_HOMES` is at run time
     from logsnr.settings.run import TrainConfig as TrainConfig
     from logsnr.settings.schedule import LearnedSchedule as LearnedSchedule
     from logsnr.settings.schedule import ScheduleConfig as ScheduleConfig
+    from logsnr.settings.schedule import TransitionConfig as TransitionConfig
+    from logsnr.settings.text import TextDataConfig as TextDataConfig
+    from logsnr.settings.text import TextModelConfig as TextModelConfig
     from logsnr.tasks.load import load as load
     from logsnr.tasks.task import Task as Task
     from logsnr.tasks.task import open_task as open_task
@@ -95,20 +105,25 @@ _HOMES = {
     "logsnr.data.seeded": ("Batch", "Example", "Examples", "SeededData"),
     "logsnr.evaluation.report": ("evaluate",),
     "logsnr.models.denoiser": ("Denoiser", "Guided", "Prediction"),
+    "logsnr.models.states": ("StateDenoiser",),
     "logsnr.objectives.consistency": ("ConsistencyObjective",),
+    "logsnr.objectives.cross_entropy": ("CrossEntropyObjective",),
     "logsnr.objectives.hybrid": ("HybridObjective",),
     "logsnr.objectives.learned_schedule": ("LearnedScheduleObjective",),
     "logsnr.objectives.objective": ("Context", "Objective"),
+    "logsnr.objectives.transition_bound": ("TransitionBoundObjective",),
     "logsnr.objectives.vlb": ("VlbObjective",),
     "logsnr.objectives.weighted": ("WeightedObjective",),
     "logsnr.pipelines.pipeline_pixel": ("PixelDiffusionPipeline",),
     "logsnr.pipelines.pipeline_restoration": ("RestorationOutput", "RestorationPipeline"),
+    "logsnr.pipelines.pipeline_text": ("TextPipeline",),
     "logsnr.pipelines.pipeline_text_to_image": ("TextToImagePipeline",),
     "logsnr.sampling.sample": ("sample",),
     "logsnr.schedulers.scheduling_beta": (
         "BetaScheduler",
         "ConstantBetaScheduler",
         "CosineBetaScheduler",
+        "EvenBetaScheduler",
         "LaplaceBetaScheduler",
         "LearnedBetaScheduler",
         "LinearBetaScheduler",
@@ -121,6 +136,7 @@ _HOMES = {
     "logsnr.settings.image": ("DataConfig", "ModelConfig"),
     "logsnr.settings.objective": (
         "ConsistencyConfig",
+        "CrossEntropyConfig",
         "EdmWeighting",
         "ElboWeighting",
         "HybridConfig",
@@ -129,6 +145,7 @@ _HOMES = {
         "SigmoidWeighting",
         "SimpleWeighting",
         "SnrWeighting",
+        "TransitionBoundConfig",
         "TruncatedSnrWeighting",
         "VlbConfig",
         "WeightedConfig",
@@ -136,7 +153,8 @@ _HOMES = {
     "logsnr.settings.options": ("EvaluateOptions", "SampleOptions"),
     "logsnr.settings.presets": ("Preset", "presets"),
     "logsnr.settings.run": ("RunConfig", "TrainConfig"),
-    "logsnr.settings.schedule": ("LearnedSchedule", "ScheduleConfig"),
+    "logsnr.settings.schedule": ("LearnedSchedule", "ScheduleConfig", "TransitionConfig"),
+    "logsnr.settings.text": ("TextDataConfig", "TextModelConfig"),
     "logsnr.tasks.load": ("load",),
     "logsnr.tasks.task": ("Task", "open_task"),
     "logsnr.training.train": ("TrainResult", "train"),

@@ -49,8 +49,10 @@ def test_the_last_of_two_flags_counts() -> None:
 @pytest.mark.parametrize("preset", presets())
 def test_every_setting_can_be_given_as_it_is(preset: str) -> None:
     config = presets()[preset].config
-    assert parsed(preset, *as_flag("schedule.clip_sample", config.schedule.clip_sample).split()) == config
-    assert parsed(preset, *as_flag("model.attention_levels", config.model.attention_levels).split()) == config
+    for section in ("schedule", "model"):
+        for name, value in vars(getattr(config, section)).items():
+            if value not in (None, {}):
+                assert parsed(preset, *as_flag(f"{section}.{name}", value).split()) == config
 
 
 SECTIONS: list[tuple[str, type[Choice], list[str]]] = [

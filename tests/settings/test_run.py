@@ -20,6 +20,7 @@ from logsnr.settings.image import DataConfig, ModelConfig
 from logsnr.settings.kind import kind_named
 from logsnr.settings.objective import (
     ConsistencyConfig,
+    CrossEntropyConfig,
     EdmWeighting,
     ElboWeighting,
     HybridConfig,
@@ -35,12 +36,17 @@ from logsnr.settings.picture import PictureConfig
 from logsnr.settings.presets import presets
 from logsnr.settings.registry import known, resolve
 from logsnr.settings.run import FORMAT, RunConfig, TrainConfig, differences, from_record, to_json, to_record
-from logsnr.settings.schedule import LearnedSchedule, ScheduleConfig
+from logsnr.settings.schedule import CurveConfig, LearnedSchedule, ScheduleConfig, TransitionConfig
+from logsnr.settings.text import TextDataConfig, TextModelConfig
 from logsnr.settings.text_to_image import CaptionedDataConfig, PromptedModelConfig
 from logsnr.tasks.parts import Parts
 
-UNIONS: list[type[Choice]] = [ScheduleConfig, ObjectiveConfig, WeightingConfig, ConditionConfig]
-ALL = [member for union in UNIONS for member in (*union.members().values(), *[union][: union is ScheduleConfig])]
+UNIONS: list[type[Choice]] = [ScheduleConfig, TransitionConfig, ObjectiveConfig, WeightingConfig, ConditionConfig]
+ALL = [
+    member
+    for union in UNIONS
+    for member in (*union.members().values(), *[union][: union in (ScheduleConfig, TransitionConfig)])
+]
 
 
 def values(hint: Any) -> st.SearchStrategy[Any]:
@@ -76,8 +82,18 @@ def section(cls: type[Any]) -> st.SearchStrategy[Any]:
     if cls in (ModelConfig, PromptedModelConfig):
         fields |= {"norm_num_groups": st.sampled_from([1, 2, 4, 8]), "attention_levels": st.just((0,))}
         fields |= {"attention_head_dim": st.sampled_from([1, 2, 4, 8])}
+    if issubclass(cls, CurveConfig):
+        fields |= {"num_train_timesteps": st.integers(100, 10**6)}
     if issubclass(cls, ScheduleConfig):
-        fields |= {"zero_terminal_snr": st.just(False), "num_train_timesteps": st.integers(100, 10**6)}
+        fields |= {"zero_terminal_snr": st.just(False)}
+    if cls is TransitionConfig:
+        fields |= {"kernel": st.just("mask_and_replace")}
+    if cls is TextDataConfig:
+        settings = ("alphabet", "lower_case", "others", "vocabulary_size")  # that mean something with some tokens alone
+        fields = {name: value for name, value in fields.items() if name not in settings}
+        fields |= {"held_out_fraction": st.floats(0.001, 0.5)}
+    if cls is TextModelConfig:
+        fields |= {"hidden_size": st.just(48), "num_attention_heads": st.sampled_from([1, 2, 3, 4, 6])}
     return st.builds(cls, **fields)
 
 
@@ -101,11 +117,14 @@ def test_what_is_written_is_what_is_read(member: type[Any], data: st.DataObject)
     if isinstance(made, LearnedSchedule):
         objective = WeightedConfig(ElboWeighting())
         made = replace(made, variance_type="fixed_large")
-    schedule = made if isinstance(made, ScheduleConfig) else ScheduleConfig()
-    if not go_together(objective, schedule):
+    states = isinstance(made, TransitionConfig) or objective.noise is TransitionConfig
+    if states and objective.noise is not TransitionConfig:
+        objective = CrossEntropyConfig()
+    schedule = made if isinstance(made, CurveConfig) else TransitionConfig() if states else ScheduleConfig()
+    if isinstance(schedule, ScheduleConfig) and not go_together(objective, schedule):
         schedule = replace(schedule, variance_type="learned_range")
     condition = made if isinstance(made, ConditionConfig) else ClassLabelConfig()
-    kind = kind_named("text-to-image" if condition.reads_captions else "image")
+    kind = kind_named("text" if states else "text-to-image" if condition.reads_captions else "image")
     sections = [data.draw(section(cls)) for cls in (kind.data, kind.model, TrainConfig)]
     config = RunConfig(sections[0], schedule, sections[1], objective, condition, sections[2], kind.name)
     again = from_record(json.loads(to_json(config)))
@@ -166,7 +185,7 @@ def test_an_unknown_key_is_named() -> None:
         ('"train"', '"trian"', r"config\.json has trian,"),
         ('"min_snr"', '"min-snr"', r"objective\.weighting\.name 'min-snr' is unknown\. Did you mean min_snr or snr\?"),
         ('"weighted"', '"weihgted"', r"objective\.name 'weihgted' is unknown\. Did you mean weighted\?"),
-        ('"kind": "image"', '"kind": "sound"', r"kind 'sound' is unknown\. Known: image, text-to-image\."),
+        ('"kind": "image"', '"kind": "sound"', r"kind 'sound' is unknown\. Known: image, text, text-to-image\."),
         ('"name": "none"', '"x": 1', "has no condition.name"),
     ]:
         made = to_json(RunConfig(condition=NoConditionConfig())) if old not in text else text
@@ -232,7 +251,7 @@ def test_a_file_of_another_format_is_refused() -> None:
         (lambda: TrainConfig(compile=1), r"train\.compile must be of type bool, and is 1"),
         (lambda: TrainConfig(mixed_precision="fp16"), r"train\.mixed_precision must be one of auto, no, bf16, and is"),
         (lambda: RunConfig(train={"num_steps": 3}), r"train must be a TrainConfig, and is \{'num_steps': 3\}"),
-        (lambda: RunConfig(schedule="cosine"), r"schedule must be a ScheduleConfig, and is 'cosine'"),
+        (lambda: RunConfig(schedule="cosine"), r"schedule must be a ScheduleConfig for kind image: 'cosine'"),
         (lambda: TrainConfig(keep_checkpoints=0), r"train\.keep_checkpoints"),
         (lambda: TrainConfig(sample_every=-1), r"train\.sample_every must be 0 or more"),
         (lambda: TrainConfig(learning_rate=float("nan")), r"train\.learning_rate must be above 0, and is nan"),
@@ -318,3 +337,41 @@ def test_captions_are_for_those_who_have_them() -> None:
         RunConfig(condition=CaptionConfig())
     with pytest.raises(ConfigError, match=r"condition\.name can't be class_label for kind text-to-image"):
         replace(presets()["captions-32"].config, condition=ClassLabelConfig())
+
+
+def test_losses_are_for_numbers_or_for_states() -> None:
+    text = presets()["text-128"].config
+    with pytest.raises(ConfigError, match=r"weighted is a loss of numbers, .*--objective\.name cross_entropy or trans"):
+        replace(text, objective=WeightedConfig())
+    with pytest.raises(
+        ConfigError, match=r"cross_entropy is a loss of states, .*--objective\.name hybrid or vlb or we"
+    ):
+        RunConfig(objective=CrossEntropyConfig())
+    with pytest.raises(ConfigError, match=r"schedule must be a TransitionConfig for kind text"):
+        replace(text, schedule=ScheduleConfig())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TransitionConfig("learned"), r"schedule\.name can't be learned for states"),
+        (lambda: TransitionConfig(kernel="mask"), r"schedule\.kernel must be one of absorbing, .* is 'mask'"),
+        (
+            lambda: TransitionConfig(replace_share=0.5),
+            r"schedule\.replace_share .* it would do nothing\. Give --schedule",
+        ),
+        (
+            lambda: TransitionConfig(kernel="mask_and_replace", replace_share=1.0),
+            r"schedule\.replace_share must be in \(0, 1\), and is 1\.0",
+        ),
+        (lambda: TransitionConfig(num_train_timesteps=1), r"schedule\.num_train_timesteps must be at least 2"),
+        (lambda: TextModelConfig(hidden_size=20), r"model\.hidden_size must be a multiple of 12, twice"),
+        (lambda: TextModelConfig(dropout=1.0), r"model\.dropout must be in \[0, 1\)"),
+        (lambda: SampleOptions(temperature=-1.0), r"^temperature must be 0 or more, and is -1\.0"),
+        (lambda: SampleOptions(infill="the [blank]"), r"^infill must be a list of texts"),
+        (lambda: SampleOptions(infill=["a [blank]"], prompts=["a"]), r"^prompts and infill both say how a text begins"),
+    ],
+)
+def test_a_wrong_value_of_texts_is_named_with_its_rule(make: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()

@@ -26,6 +26,8 @@ class TinyKind:
     asks: of `logsnr sample`, for one of what there is to ask for.
     judges: of `logsnr evaluate`: attributes, which it must then judge.
     stock: the class that stock diffusers loads RUN/model as, without code.
+    scheduler: another that draws with it too, of `logsnr sample`.
+    states: whether its samples are states, which some commands can't take.
     """
 
     make: Callable[[Path], None]
@@ -34,6 +36,8 @@ class TinyKind:
     asks: list[str]
     judges: list[str]
     stock: str | None
+    scheduler: str = "DDIM"
+    states: bool = False
 
 
 def _pictures(folder: Path) -> list[str]:
@@ -57,6 +61,14 @@ def _captioned(folder: Path) -> None:
         csv.writer(file).writerows([("file_name", "text", "shade"), *rows])
 
 
+def _texts(folder: Path) -> None:
+    """Documents of two classes, each of a word of its own."""
+    for name, words in (("low", ("ant", "bee", "cow", "doe")), ("high", ("EMU", "FOX", "GNU", "HEN"))):
+        (folder / name).mkdir()
+        for word in words:
+            (folder / name / f"{word}.txt").write_text(" ".join([word] * 10))
+
+
 _NET = [
     *("--data.resolution", "8", "--data.held-out-fraction", "0.25", "--model.norm-num-groups", "4"),
     *("--model.block-out-channels", "8", "--model.attention-levels", "0", "--model.attention-head-dim", "4"),
@@ -78,5 +90,19 @@ KINDS = {
         asks=["--prompts", "light number 3", "dark"],
         judges=["shade"],
         stock="IFPipeline",
+    ),
+    "text": TinyKind(
+        make=_texts,
+        preset="text-128",
+        arguments=[
+            *(*_TINY, "--data.length", "12", "--data.held-out-fraction", "0.25", "--model.hidden-size", "16"),
+            *("--model.num-hidden-layers", "1", "--model.num-attention-heads", "2", "--model.intermediate-size", "16"),
+            *("--model.dropout", "0.1"),
+        ],
+        asks=["--prompts", "ant", "--class-labels", "low"],
+        judges=[],
+        stock="LLaDA2Pipeline",
+        scheduler="BlockRefinement",
+        states=True,
     ),
 }

@@ -9,7 +9,9 @@ import torch
 from tiny_unet import tiny_unet
 from torch import Tensor, nn
 
+from logsnr.models.masked_lm import make_masked_language_model
 from logsnr.settings.run import TrainConfig
+from logsnr.settings.text import TextModelConfig
 from logsnr.training.optimizers import Muon, hidden_matrices, make_optimizers, polar
 
 
@@ -107,3 +109,12 @@ def test_of_a_network_with_a_trunk_the_trunk_s_first_and_last_weights_are_adamw_
     matrices = {id(weight) for weight in hidden_matrices(network, trunk)}
     assert id(network["beside"].weight) in matrices
     assert not {id(trunk.conv_in.weight), id(trunk.conv_out.weight)} & matrices
+
+
+def test_a_network_that_begins_with_embeddings_has_all_layers_but_the_last_for_muon() -> None:
+    network = make_masked_language_model(TextModelConfig(48, 2, 2, 48), 9, 8, None, 0)
+    matrices = {id(weight) for weight in hidden_matrices(network)}
+    rest = {name for name, parameter in network.named_parameters() if id(parameter) not in matrices}
+    assert {name for name in rest if dict(network.named_parameters())[name].ndim > 1} == {
+        *("model.embeddings.tok_embeddings.weight", "decoder.weight")
+    }

@@ -22,6 +22,11 @@ def uniform_like(samples: Tensor, seeds: Seeds) -> Tensor:
     return _filled(samples, seeds, lambda row, generator: row.uniform_(-0.5, 0.5, generator=generator))
 
 
+def chances_like(samples: Tensor, seeds: Seeds) -> Tensor:
+    """Uniform in [0, 1), float64 whatever `samples` are, in their shape and place: what states move by."""
+    return _filled(samples.double(), seeds, lambda row, generator: row.uniform_(generator=generator))
+
+
 def signs_like(samples: Tensor, seeds: Seeds) -> Tensor:
     """Rademacher noise: -1 or 1, equally likely."""
     return 2 * _filled(samples, seeds, lambda row, generator: row.bernoulli_(0.5, generator=generator)) - 1

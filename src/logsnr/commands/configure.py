@@ -14,7 +14,7 @@ from logsnr.settings.image import DataConfig, ModelConfig
 from logsnr.settings.objective import ObjectiveConfig, WeightedConfig
 from logsnr.settings.presets import presets
 from logsnr.settings.run import RunConfig, TrainConfig
-from logsnr.settings.schedule import ScheduleConfig
+from logsnr.settings.schedule import CurveConfig, ScheduleConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class RunSections:
     """The sections of a training run's settings, as arguments."""
 
     data: Any = field(default_factory=DataConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    schedule: CurveConfig = field(default_factory=ScheduleConfig)
     model: Any = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=WeightedConfig)
     condition: ConditionConfig = field(default_factory=ClassLabelConfig)
@@ -39,10 +39,11 @@ def sections(config: RunConfig) -> dict[str, Any]:
     return {name: section for name, section in vars(config).items() if name != "kind"}
 
 
-def require_objective(argv: list[str], command: str) -> None:
-    """Raise ConfigError where `argv` names an objective that there isn't; it offers those that `command` trains."""
+def require_objective(argv: list[str], command: str, schedule: CurveConfig) -> None:
+    """Raise ConfigError where `argv` names an objective that there isn't; it offers those that `command` trains with
+    such a schedule."""
     name, members = given(argv).get("objective.name"), ObjectiveConfig.members()
-    fitting = [other for other, cls in members.items() if cls.command == command]
+    fitting = [n for n, cls in members.items() if cls.command == command and isinstance(schedule, cls.noise)]
     if name is not None and name not in members:
         raise ConfigError(
             f"objective.name {name!r} is unknown.{did_you_mean(name, fitting)} `logsnr {command}` knows: "

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
 def parse_distill(base: RunConfig, run: Path, argv: list[str]) -> tuple[RunConfig, DistillArguments]:
     """What `logsnr distill RUN` is to do: the defaults for that run (`base`), and what is said otherwise."""
     assert isinstance(base.objective, ConsistencyConfig)
-    require_objective(argv, "distill")
+    require_objective(argv, "distill", base.schedule)
     arguments = parse(
         DistillArguments,
         argv,

@@ -46,7 +46,8 @@ def main(argv: list[str]) -> int:
         subject = open_subject(parsed.run, parsed.source)
         require_apart(out, subject.task.config)
         if parsed.dry_run:
-            print(f"{subject.data.description}\nWould draw loss.png, bits.png and film.png into {out}.")
+            drawn = "loss.png, bits.png and film.png" if subject.task.parts.numbers else "loss.png and film.png"
+            print(f"{subject.data.description}\nWould draw {drawn} into {out}.")
             return 0
         with writing(out):
             print(inspect_run(subject, options, out))

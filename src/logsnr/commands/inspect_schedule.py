@@ -17,8 +17,8 @@ class InspectScheduleArguments:
     """Draw noise schedules, and say whether they do their job."""
 
     names: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")]]
-    """linear, cosine, constant, sigmoid, laplace, learned (where it begins), another installed one, or your own as
-    `package.module:Class`."""
+    """linear, cosine, constant, sigmoid, laplace, even, learned (where it begins), another installed one, or your own
+    as `package.module:Class`."""
     out: Path = Path("schedules.png")
     """The picture: log-SNR, alpha-bar and beta."""
     num_train_timesteps: int = 1000

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
 def parse_train(preset: str, argv: list[str]) -> tuple[RunConfig, TrainArguments]:
     """What `logsnr train PRESET` is to do: the preset, and what is said otherwise."""
     chosen_preset = presets()[preset]
-    require_objective(argv, "train")
+    require_objective(argv, "train", chosen_preset.config.schedule)
     arguments = parse(
         TrainArguments,
         argv,

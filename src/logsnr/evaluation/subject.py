@@ -14,10 +14,8 @@ from logsnr.base.files import read_json, write_atomically
 from logsnr.data.seeded import SeededData
 from logsnr.folders.model_folder import find_model, model_digest
 from logsnr.folders.run_folder import read_run
-from logsnr.models.denoiser import Denoiser
 from logsnr.models.schedules import noise_schedule, resolve_scheduler_class
 from logsnr.sampling.sample import choose_device
-from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.settings.run import RunConfig
 from logsnr.tasks.load import load
 from logsnr.tasks.task import Task, parts_of, trained_task
@@ -44,12 +42,12 @@ class Subject:
         return self.task.data
 
     @property
-    def denoiser(self) -> Denoiser:
+    def denoiser(self) -> Any:
         """The network under its noise schedule."""
         return self.task.denoiser
 
     @property
-    def schedule(self) -> BetaScheduler:
+    def schedule(self) -> Any:
         """The noise schedule."""
         return self.task.schedule
 

@@ -1,6 +1,7 @@
 """The layout of a model folder, in one place: what `save_pretrained` writes, `from_pretrained` reads and the Hub gets.
 
     RUN/model/   model_index.json        the pipeline's class, and for each component its library and class
+                 tokenizer….json         of a model that writes texts: what its tokens stand for
                  pipeline_pixel_….py     the pipeline's code, where it travels: the name is made of the content
                  pixel_sampling_….py     what that code loads from beside itself
                  unet/                   config.json, *.safetensors, and code where the class isn't one of diffusers':
@@ -42,12 +43,19 @@ NETWORK = "unet"
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 PROMPTS = "prompts.json"
 """What a model that is told a text can be asked for, for whoever has no idea."""
+TOKENIZER = "tokenizer.json"
+"""The tokens of a model that writes texts; they stand beside its index, for stock's pipeline can't load them."""
+_TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json")
 FEW_STEP_FOLDER = "scheduler_few_step"
 """The tables that `logsnr tune` made, as a scheduler beside the model's own."""
 FEW_STEP_CONFIG = f"{FEW_STEP_FOLDER}/scheduler_config.json"
 
-_OUR_PIPELINES = "|".join(path.stem for path in sorted((Path(__file__).parent.parent / "pipelines").glob("[a-z]*.py")))
-OWN_CODE = re.compile(rf"({_OUR_PIPELINES})_[0-9a-f]{{8}}\.py")
+_TRAVELLING = [
+    path.stem
+    for room, pattern in (("pipelines", "[a-z]*.py"), ("schedulers", "scheduling_*.py"))
+    for path in sorted((Path(__file__).parent.parent / room).glob(pattern))
+]
+OWN_CODE = re.compile(rf"({'|'.join(_TRAVELLING)})_[0-9a-f]{{8}}\.py")
 """The name that a pipeline's file, or one that it needs, has in the folders that it travels in."""
 REPAIR_CODE = re.compile(r"(pipeline_)?restoration(_[a-z]+)?_[0-9a-f]{8}\.py")
 """Those of them that repair with a model of another pipeline."""
@@ -182,7 +190,7 @@ def read_patterns(folder: Path) -> list[str]:
     """What makes the model whose model_index.json lies in `folder`, as patterns: JSON and safetensors, no code, no
     pickle. All that is taken from a repo of the Hub."""
     ours = [f"{name}/{file}" for name in components(folder) for file in (*_CONFIGS, "*.safetensors")]
-    return [INDEX, FEW_STEP_CONFIG, PROMPTS, *ours]
+    return [INDEX, FEW_STEP_CONFIG, PROMPTS, *_TOKENIZER_FILES, *ours]
 
 
 def own_files(folder: Path | None) -> re.Pattern[str]:
@@ -191,23 +199,24 @@ def own_files(folder: Path | None) -> re.Pattern[str]:
     if folder is not None:
         places += components(folder)
         code += f"|{re.escape(named_code(folder) or INDEX)}"
-    return re.compile(rf"{re.escape(INDEX)}|{re.escape(PROMPTS)}|{code}|({'|'.join(places)})/.*")
+    beside = "|".join(re.escape(name) for name in (INDEX, PROMPTS, *_TOKENIZER_FILES))
+    return re.compile(rf"{beside}|{code}|({'|'.join(places)})/.*")
 
 
 def data_files(folder: Path) -> list[Path]:
     """All other files of a model: configurations, weights, and the tables of `logsnr tune` with what came with them."""
     parts = [path for name in components(folder) for path in _data_of(folder / name)]
-    beside = [folder / name for name in (INDEX, PROMPTS) if (folder / name).is_file()]
+    beside = [folder / name for name in (INDEX, PROMPTS, *_TOKENIZER_FILES) if (folder / name).is_file()]
     return [*beside, *parts, *sorted((folder / FEW_STEP_FOLDER).glob("*"))]
 
 
 def model_digest(folder: Path) -> str:
     """A hash of what decides what the model in this folder draws; 16 hexadecimal digits.
 
-    That is each component's tensors and configuration. It is the same wherever the folder lies, for a copy, for what
-    comes from the Hub, for what is loaded and saved again, and whether weights are in one file or several; tables of
-    `logsnr tune` are no part of it. `model_hash` of figures and the base of a distilled model are this hash, and the
-    keys of what is kept for a model are made of it.
+    That is each component's tensors and configuration, and the tokenizer beside them. It is the same wherever the
+    folder lies, for a copy, for what comes from the Hub, for what is loaded and saved again, and whether weights are in
+    one file or several; tables of `logsnr tune` are no part of it. `model_hash` of figures and the base of a distilled
+    model are this hash, and the keys of what is kept for a model are made of it.
     """
     parts = []
     for name in components(folder):
@@ -218,6 +227,8 @@ def model_digest(folder: Path) -> str:
                 parts.append(json.dumps([name, path.name, values], sort_keys=True).encode())
         weights = [path for path in files if path.suffix == ".safetensors"]
         parts += [content for _, content in sorted(item for path in weights for item in _tensors(path))]
+    if (folder / TOKENIZER).is_file():
+        parts.append(json.dumps(read_json_object(folder / TOKENIZER), sort_keys=True).encode())
     return digest_of(*parts)
 
 

@@ -7,6 +7,8 @@ predict: with output m,
     v:        x̂_0 = a x_t − s m               x_0 − ε:  x̂_0 = (x_t + s m) / (a + s)
 
 (v: Salimans & Ho 2022, arXiv 2202.00512, appendix D.) For a network that is exactly right, x̂_0 = E[x_0 | x_t].
+
+States, such as letters, have no mean: x̂_0 is the likeliest of each place, which the scheduler's step says itself.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ import torch
 
 
 class Frame(NamedTuple):
-    """One evaluation of the network. Images are (batch, channels, height, width), about in [−1, 1], not clipped."""
+    """One evaluation of the network. Images are (batch, channels, height, width), about in [−1, 1], not clipped; states
+    are int64, (batch, length)."""
 
     timestep: float
     """t; solvers with steps between the steps have fractions."""
     noise: float
-    """1 − ᾱ_t, the share of noise in the variance of x_t."""
+    """1 − ᾱ_t, the share of noise in the variance of x_t, or the share of the states that noise took."""
     sample: torch.Tensor
     """x_t."""
     predicted: torch.Tensor
@@ -61,9 +64,14 @@ def record(scheduler: Any, frames: int, on_step: Callable[[int, int], None] = la
     def recorded(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         nonlocal done
         total = len(scheduler.timesteps)
-        if done in {round(k * (total - 1) / max(frames - 1, 1)) for k in range(frames)}:
+        chosen = done in {round(k * (total - 1) / max(frames - 1, 1)) for k in range(frames)}
+        states = not sample.is_floating_point()
+        if chosen and not states:
             film.append(frame(model_output, float(timestep), scheduler.scale_model_input(sample, timestep)))
         result = step(model_output, timestep, sample, *args, **kwargs)
+        if chosen and states:
+            noise = 1 - float(scheduler.alphas_cumprod[int(timestep)])
+            film.append(Frame(float(timestep), noise, sample.cpu(), result.pred_original_sample.cpu()))
         done += 1
         on_step(done, total)
         return result

@@ -14,7 +14,7 @@ from logsnr.media.plots import side_by_side
 
 
 class Medium(abc.ABC):
-    """A kind's eyes and hands. Samples are what its pipeline returns as `output_type="pt"`, (n, ...)."""
+    """A kind's eyes and hands. Samples are the tensors that its pipeline returns, (n, ...)."""
 
     @abc.abstractmethod
     def show(self, samples: Tensor, columns: int | None = None, row_labels: Sequence[str] = ()) -> Image.Image:
@@ -23,6 +23,13 @@ class Medium(abc.ABC):
     @abc.abstractmethod
     def write(self, samples: Tensor, folder: Path, names: Sequence[str]) -> None:
         """A file for each sample, of these names without their endings, into a folder that is there."""
+
+    in_words: bool = False
+    """Whether samples can be read; `sheet` then has them."""
+
+    def sheet(self, samples: Tensor, width: int = 80) -> str:
+        """Samples as lines for a terminal of that width."""
+        raise NotImplementedError
 
     def film(self, frames: Sequence[Frame]) -> Image.Image:
         """How samples come out of noise: what the network sees above, what it predicts below, from left to right."""

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from logsnr.media.spectrum import Spectrum, hidden
 from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.schedulers.scheduling_transition import TransitionScheduler
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -218,7 +219,7 @@ def _over_checkerboard(image: Image.Image) -> Image.Image:
 # -- curves -----------------------------------------------------------------------------------------------------------
 
 
-def schedule_figure(schedulers: Mapping[str, BetaScheduler]) -> Figure:
+def schedule_figure(schedulers: Mapping[str, BetaScheduler | TransitionScheduler]) -> Figure:
     """log-SNR, alpha_bar and beta of some schedules against t/T, which compares chains of different lengths.
 
     A log-SNR of -inf, at zero terminal SNR, has no place on the axis: its curve falls to the foot, where an arrow

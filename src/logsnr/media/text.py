@@ -12,7 +12,7 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,16 @@ class TextCodec:
         )
         return "".join(texts)
 
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON has it; the inverse of `from_json`."""
+        marks = {name: str(mark) for name, mark in self.tokenizer.special_tokens_map.items() if isinstance(mark, str)}
+        return {"tokenizer": json.loads(self.tokenizer.backend_tokenizer.to_str()), "marks": marks}
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> TextCodec:
+        """What `to_json` said."""
+        return _with_marks(Tokenizer.from_str(json.dumps(said["tokenizer"])), said["marks"])
+
     def save(self, folder: Path) -> None:
         """As a folder that transformers loads alone: `PreTrainedTokenizerFast.from_pretrained(folder)`."""
         self.tokenizer.save_pretrained(folder)
@@ -182,11 +192,13 @@ def open_codec(name: str) -> TextCodec:
 
 def _codec(backend: Tokenizer) -> TextCodec:
     backend.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in (END, MASK)])
+    return _with_marks(backend, {"eos_token": END, "pad_token": END, "mask_token": MASK})
+
+
+def _with_marks(backend: Tokenizer, marks: Mapping[str, str]) -> TextCodec:
+    """`marks` are the tokens that mean something, by what transformers calls them."""
     cls: Any = transformers.PreTrainedTokenizerFast
-    tokenizer = cls(
-        tokenizer_object=backend, eos_token=END, pad_token=END, mask_token=MASK, clean_up_tokenization_spaces=False
-    )
-    return TextCodec(tokenizer)
+    return TextCodec(cls(tokenizer_object=backend, **marks, clean_up_tokenization_spaces=False))
 
 
 def _byte_characters() -> list[str]:
@@ -201,6 +213,8 @@ def _byte_characters() -> list[str]:
 
 class TextMedium(Medium):
     """The medium of texts, by the tokenizer of a model."""
+
+    in_words = True
 
     def __init__(self, codec: TextCodec) -> None:
         self.codec = codec

@@ -27,16 +27,17 @@ LEARNED = "learned_range"
 
 
 class Prediction(NamedTuple):
-    """What a network says of a batch, in the shape, dtype and place of the noisy samples."""
+    """What a network says of a batch, in the shape, dtype and place of the noisy samples; of states, logits."""
 
     output: Tensor
-    """What the network says, in the schedule's prediction type."""
+    """What the network says, in the schedule's prediction type; logits of the clean state, (batch, ..., K), of states.
+    """
     variance: Tensor | None
     """Where in the log-variance's range the reverse step's variance lies, about [-1, 1]; None unless it is learned."""
 
 
 class Denoises(Protocol):
-    """`Denoiser`, or one that is wrapped, as by `Guided`."""
+    """`Denoiser`, `StateDenoiser`, or one that is wrapped, as by `Guided`."""
 
     schedule: Any
     conditioner: Conditioner

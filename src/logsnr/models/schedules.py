@@ -21,20 +21,25 @@ import importlib
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import diffusers
 import torch
 
 from logsnr.base.errors import ConfigError, ModelError, did_you_mean
-from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.schedulers.scheduling_beta import BetaScheduler, ScheduleWarning
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
+from logsnr.schedulers.scheduling_transition import MASKED, MAX_TERMINAL_SURVIVAL, TransitionScheduler
 from logsnr.settings.registry import known, reference
-from logsnr.settings.schedule import ScheduleConfig
+from logsnr.settings.schedule import REPLACE_SHARE, CurveConfig, ScheduleConfig, TransitionConfig
 
 GROUP = "logsnr.schedulers"
+
+NoiseSchedule: TypeAlias = BetaScheduler | TransitionScheduler
+"""A curve of log-SNR: of numbers, or of states."""
 
 
 def known_schedules() -> Mapping[str, str]:
@@ -76,6 +81,44 @@ def make_scheduler(config: ScheduleConfig) -> BetaScheduler:
 
     Raises `ConfigError` if the name is unknown or the schedule can't be made with these settings.
     """
+    return _on_curve(
+        config,
+        prediction_type=config.prediction_type,
+        variance_type=config.variance_type,
+        zero_terminal_snr=config.zero_terminal_snr,
+        clip_sample=config.clip_sample,
+    )
+
+
+def make_transition_scheduler(
+    config: TransitionConfig, num_states: int, mask_token_id: int | None
+) -> TransitionScheduler:
+    """The scheduler of states that a configuration describes; `mask_token_id` is taken by the kernels with a mask.
+
+    Nothing survives the chain: where at most 0.002 would, the last beta is 1. Raises `ConfigError` if more would, if
+    the name is unknown or the schedule can't be made with these settings.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ScheduleWarning)  # what they say is of numbers; what holds for states follows
+        betas = _on_curve(config).betas.tolist()
+    left = float((1 - torch.tensor(betas, dtype=torch.float64)).prod())
+    if left > MAX_TERMINAL_SURVIVAL:
+        raise ConfigError(
+            f"schedule.name {config.name} must leave at most {MAX_TERMINAL_SURVIVAL} of the data at its end, and "
+            f"leaves {left:.3g}. Take another, such as even or cosine, or a lower --schedule.shift."
+        )
+    mask = mask_token_id if config.kernel in MASKED else None
+    share = config.replace_share
+    if config.kernel == "mask_and_replace" and share is None:
+        share = REPLACE_SHARE
+    try:
+        return TransitionScheduler(config.kernel, num_states, config.num_train_timesteps, betas, mask, share)
+    except ValueError as error:
+        raise ConfigError(f"The schedule {config.name} can't be made: {error}") from error
+
+
+def _on_curve(config: CurveConfig, **settings: Any) -> BetaScheduler:
+    """The scheduler of the curve that `config` names, with these further settings."""
     cls = resolve_scheduler_class(config.name)
     formula = cls.schedule_options()
     for option in config.options:  # the constructor takes other keywords too, which aren't the formula's
@@ -86,26 +129,18 @@ def make_scheduler(config: ScheduleConfig) -> BetaScheduler:
             )
     options: dict[str, Any] = dict(config.options)
     try:
-        return cls(
-            num_train_timesteps=config.num_train_timesteps,
-            prediction_type=config.prediction_type,
-            variance_type=config.variance_type,
-            zero_terminal_snr=config.zero_terminal_snr,
-            shift=config.shift,
-            clip_sample=config.clip_sample,
-            **options,
-        )
+        return cls(num_train_timesteps=config.num_train_timesteps, shift=config.shift, **settings, **options)
     except ValueError as error:
         raise ConfigError(f"The schedule {config.name} can't be made: {error}") from error
 
 
-def noise_schedule(scheduler: Any) -> BetaScheduler | None:
+def noise_schedule(scheduler: Any) -> NoiseSchedule | None:
     """The noise schedule of a model's own scheduler, which may be a sampler on it; None where it isn't one of ours."""
     if isinstance(scheduler, ConsistencyScheduler) and "_logsnr" in scheduler.config:
         made = scheduler_class_named(scheduler.config["_logsnr"]["schedule"]).from_config(scheduler.config)
         assert isinstance(made, BetaScheduler)
         return made
-    return scheduler if isinstance(scheduler, BetaScheduler) else None
+    return scheduler if isinstance(scheduler, BetaScheduler | TransitionScheduler) else None
 
 
 def consistency_scheduler(
@@ -144,7 +179,7 @@ def usual_steps(scheduler: Any, steps: int) -> int:
     """`steps`, or all that there are; but of a distilled model those that it was distilled for, whatever the scheduler
     was swapped to."""
     distilled: int | None = scheduler.config.get("_consistency")
-    return min(steps, int(scheduler.config["num_train_timesteps"])) if distilled is None else distilled
+    return min(steps, scheduler.config.get("num_train_timesteps", steps)) if distilled is None else distilled
 
 
 def _load(reference: str) -> type[BetaScheduler]:

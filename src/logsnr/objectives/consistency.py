@@ -31,7 +31,7 @@ from torch import Tensor
 
 from logsnr.base.errors import ConfigError
 from logsnr.data.seeded import Batch, Condition
-from logsnr.models.denoiser import Denoiser, original
+from logsnr.models.denoiser import Denoiser, Denoises, original
 from logsnr.models.schedules import consistency_scheduler
 from logsnr.objectives.objective import Context, Gather, noised, require_schedule, shown_condition
 from logsnr.schedulers.scheduling_beta import BetaScheduler
@@ -59,8 +59,8 @@ class ConsistencyObjective:
     def __init__(self, schedule: BetaScheduler, settings: ConsistencyConfig, context: Context) -> None:
         require_schedule(schedule)
         require_settings(settings, ConsistencyConfig)
-        if context.denoiser is None:
-            raise ValueError("`context.denoiser` must be the denoiser that is distilled, and is None.")
+        if not isinstance(context.denoiser, Denoiser):
+            raise ValueError(f"`context.denoiser` must be the denoiser that is distilled, and is {context.denoiser}.")
         self.schedule, self.settings, self.context = schedule, settings, context
         network = copy.deepcopy(context.denoiser.network).eval().requires_grad_(False)
         self.teacher = Denoiser(network, schedule, context.denoiser.conditioner)
@@ -88,7 +88,7 @@ class ConsistencyObjective:
             nodes.append([*angles[timesteps[-1]].tolist(), end])
         return torch.tensor(timesteps, device=self.context.device), torch.tensor(nodes, device=self.context.device)
 
-    def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+    def loss(self, denoiser: Denoises, batch: Batch) -> Tensor:
         """The mean loss of a training batch: a tensor without axes, for `backward()`.
 
         Timesteps and noise come from `context.seed` and `batch.positions`. Raises ValueError where the denoiser doesn't
@@ -102,7 +102,7 @@ class ConsistencyObjective:
         return ((errors + c**2).sqrt() - c).mean()
 
     def squared_errors(
-        self, denoiser: Denoiser, clean: Tensor, noise: Tensor, condition: Condition, segments: Tensor
+        self, denoiser: Denoises, clean: Tensor, noise: Tensor, condition: Condition, segments: Tensor
     ) -> Tensor:
         """|J f(x_t, t) - teacher(x_t)|^2 of each sample in its segment, 0 to n - 1: (batch,)."""
         timesteps, angles = self.grid
@@ -132,7 +132,7 @@ class ConsistencyObjective:
             before = velocity
         return sample
 
-    def errors(self, denoiser: Denoiser, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+    def errors(self, denoiser: Denoises, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
         """Squared errors (batch,) in the segments in which `timesteps` lie."""
         clean, noise = noised(batch, 0, stream, self.context.device)
         segments = (timesteps[:, None] <= self.grid[0][:, 0]).sum(1) - 1
@@ -148,7 +148,7 @@ class ConsistencyObjective:
         return next((grid for count in counts if _descends(grid := self._grid(count))), self.grid)
 
     @torch.no_grad()
-    def finish(self, denoiser: Denoiser) -> None:
+    def finish(self, denoiser: Denoises) -> None:
         """Measure, on paths from noise, by what the network's x_0 must be multiplied in each step for the contrast
         that it has on the teacher's own path."""
         device, generator = self.context.device, torch.Generator().manual_seed(self.context.seed)

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from logsnr.data.seeded import Examples, SeededData, Split
-from logsnr.models.denoiser import Denoiser
+from logsnr.models.denoiser import Denoises
 from logsnr.objectives.objective import Objective
 from logsnr.objectives.timesteps import draw_timesteps
 
@@ -23,7 +23,7 @@ _BATCH = 64
 
 @torch.no_grad()
 def errors_by_timestep(
-    objective: Objective, denoiser: Denoiser, data: SeededData[Examples], split: Split, count: int
+    objective: Objective, denoiser: Denoises, data: SeededData[Examples], split: Split, count: int
 ) -> tuple[Tensor, Tensor]:
     """Unweighted errors of `count` noisy samples at most, and their timesteps; few samples are taken again, with other
     noise. With a progress bar."""
@@ -50,6 +50,11 @@ def errors_by_timestep(
 
 def binned_means(log_snr: Tensor, values: Tensor) -> list[float]:
     """The mean of the values in each bin of LOG_SNR_EDGES; NaN in an empty one."""
-    inside = log_snr.clamp(LOG_SNR_EDGES[0] + 1e-3, LOG_SNR_EDGES[-1] - 1e-3)
-    places = torch.bucketize(inside, torch.tensor(LOG_SNR_EDGES, dtype=inside.dtype, device=inside.device)) - 1
+    places = bins(log_snr)
     return [float(values[places == k].mean()) for k in range(len(LOG_SNR_EDGES) - 1)]
+
+
+def bins(log_snr: Tensor) -> Tensor:
+    """The bin of LOG_SNR_EDGES that each is in, from 0."""
+    inside = log_snr.clamp(LOG_SNR_EDGES[0] + 1e-3, LOG_SNR_EDGES[-1] - 1e-3)
+    return torch.bucketize(inside, torch.tensor(LOG_SNR_EDGES, dtype=inside.dtype, device=inside.device)) - 1

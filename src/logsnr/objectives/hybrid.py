@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from logsnr.data.seeded import Batch
-from logsnr.models.denoiser import Denoiser
+from logsnr.models.denoiser import Denoises
 from logsnr.objectives.objective import Context, Fixed, noised, require_schedule, shown_condition
 from logsnr.objectives.targets import squared_errors, target_errors
 from logsnr.objectives.timesteps import draw_timesteps
@@ -47,7 +47,7 @@ class HybridObjective(Fixed):
         self.vlb_weight = settings.vlb_weight
         self.bound = VariationalBound(schedule, self.context.bits, device=device, dtype=torch.float32)
 
-    def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+    def loss(self, denoiser: Denoises, batch: Batch) -> Tensor:
         """The mean loss of a training batch: a tensor without axes, for `backward()`.
 
         Timesteps and noise come from `context.seed` and `batch.positions`. Raises ValueError where the denoiser doesn't
@@ -64,7 +64,7 @@ class HybridObjective(Fixed):
         squared = squared_errors(self.schedule, output, clean, noise, t) * self.weights[t]
         return (squared + self.vlb_weight * terms).mean()
 
-    def errors(self, denoiser: Denoiser, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+    def errors(self, denoiser: Denoises, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
         """Squared errors of what the network predicts, unweighted, (batch,), at given timesteps, int64, (batch,).
 
         What a held-out loss is made of, whatever trains: `weights[timesteps]` are its weights. The noise of position n

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from logsnr.data.seeded import Batch
-from logsnr.models.denoiser import Denoiser
+from logsnr.models.denoiser import Denoises
 from logsnr.objectives.objective import Context, Gather, noised, require_schedule, shown_condition
 from logsnr.objectives.schedule_learner import ScheduleLearner, learned_scheduler
 from logsnr.objectives.targets import squared_error_in_sample, target_errors
@@ -71,7 +71,7 @@ class LearnedScheduleObjective:
         assert self.schedule is self._schedule
         return self._weights
 
-    def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+    def loss(self, denoiser: Denoises, batch: Batch) -> Tensor:
         """The mean loss of a training batch: a tensor without axes, for `backward()`.
 
         Timesteps and noise come from `context.seed` and `batch.positions`. Raises ValueError where the denoiser doesn't
@@ -97,7 +97,7 @@ class LearnedScheduleObjective:
         self.learner.keep(t, log_snr, slope, losses)
         return losses.mean()
 
-    def errors(self, denoiser: Denoiser, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+    def errors(self, denoiser: Denoises, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
         """Squared errors of what the network predicts, unweighted, (batch,), at given timesteps, int64, (batch,).
 
         What a held-out loss is made of, whatever trains: `weights[timesteps]` are its weights. The noise of position n
@@ -109,7 +109,7 @@ class LearnedScheduleObjective:
         """Move the curve by the batches since the last call."""
         self._moved = self.learner.learn(gather, progress) or self._moved
 
-    def finish(self, denoiser: Denoiser) -> None:
+    def finish(self, denoiser: Denoises) -> None:
         """Does nothing: the sampler of this loss needs no measuring."""
 
     def state(self) -> dict[str, Tensor]:

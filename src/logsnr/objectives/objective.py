@@ -18,8 +18,9 @@ from torch import Tensor
 from logsnr.base.noise import normal_like
 from logsnr.base.seeds import sample_seeds
 from logsnr.data.seeded import Batch, Condition
-from logsnr.models.denoiser import Denoiser
-from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.models.denoiser import Denoises
+from logsnr.models.schedules import NoiseSchedule
+from logsnr.schedulers.scheduling_transition import TransitionScheduler
 
 Gather = Callable[[Tensor], Tensor]
 """The values of all processes, one after the other along the first axis; of a single process its own."""
@@ -41,7 +42,7 @@ class Context:
     shape: tuple[int, ...] = ()
     """Shape of a clean sample; only a loss that draws samples needs it."""
     device: torch.device = _CPU
-    denoiser: Denoiser | None = None
+    denoiser: Denoises | None = None
     """The network that training begins with; only a loss that learns from it needs it."""
     autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     """The precision in which such a loss evaluates that network."""
@@ -51,7 +52,7 @@ class Objective(Protocol):
     """A loss: what the training loop, the held-out loss and a checkpoint need of one."""
 
     @property
-    def schedule(self) -> BetaScheduler:
+    def schedule(self) -> NoiseSchedule:
         """The noise schedule as it is now."""
         ...
 
@@ -65,11 +66,11 @@ class Objective(Protocol):
         """The weight of a held-out error at each timestep, (T,)."""
         ...
 
-    def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+    def loss(self, denoiser: Denoises, batch: Batch) -> Tensor:
         """The mean loss of a training batch."""
         ...
 
-    def errors(self, denoiser: Denoiser, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+    def errors(self, denoiser: Denoises, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
         """Unweighted errors (batch,) at given timesteps; the noise of position n comes from (0, n) and `stream`."""
         ...
 
@@ -77,7 +78,7 @@ class Objective(Protocol):
         """Learn from the batches since the last call; `progress` is the share of the steps that are done."""
         ...
 
-    def finish(self, denoiser: Denoiser) -> None:
+    def finish(self, denoiser: Denoises) -> None:
         """Measure of the finished network what its sampler needs."""
         ...
 
@@ -91,7 +92,12 @@ class Objective(Protocol):
 
 
 def require_schedule(schedule: object) -> None:
-    """Raise TypeError unless it is a scheduler with a log-SNR, as ours are: stock ones have none."""
+    """Raise TypeError unless it is a scheduler of numbers with a log-SNR, as ours are: stock ones have none."""
+    if isinstance(schedule, TransitionScheduler):
+        raise TypeError(
+            "schedule must be one of numbers, such as CosineBetaScheduler(), and is a TransitionScheduler. The losses "
+            "of states are CrossEntropyObjective and TransitionBoundObjective."
+        )
     if not (isinstance(schedule, SchedulerMixin) and hasattr(schedule, "log_snr")):
         raise TypeError(
             f"schedule must be one of logsnr's, such as CosineBetaScheduler(), and is {_named(schedule)}. "
@@ -110,7 +116,7 @@ def noised(batch: Batch, seed: int, stream: str, device: torch.device) -> tuple[
     return clean, normal_like(clean, sample_seeds(seed, batch.positions.numpy(), stream))
 
 
-def shown_condition(denoiser: Denoiser, batch: Batch, context: Context) -> Condition:
+def shown_condition(denoiser: Denoises, batch: Batch, context: Context) -> Condition:
     """The condition of a training batch, encoded, some of it dropped.
 
     Raises ValueError where the denoiser's conditioner doesn't know it, or misses it.
@@ -126,7 +132,7 @@ class Fixed:
     def after_step(self, gather: Gather, progress: float) -> None:
         """Does nothing: this loss learns nothing from its batches. Other losses want it called after each step."""
 
-    def finish(self, denoiser: Denoiser) -> None:
+    def finish(self, denoiser: Denoises) -> None:
         """Does nothing: the sampler of this loss needs no measuring. Other losses want it called after training."""
 
     def state(self) -> dict[str, Tensor]:

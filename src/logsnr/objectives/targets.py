@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from logsnr.data.seeded import Batch
-from logsnr.models.denoiser import Denoiser
+from logsnr.models.denoiser import Denoises
 from logsnr.objectives.objective import noised
 from logsnr.schedulers.scheduling_beta import BetaScheduler
 
@@ -50,7 +50,7 @@ def squared_errors(
     return error.square().flatten(1).mean(1)
 
 
-def target_errors(denoiser: Denoiser, schedule: BetaScheduler, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+def target_errors(denoiser: Denoises, schedule: BetaScheduler, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
     """`squared_errors` of noisy samples whose noise comes from (0, position) and `stream`: the same in every run."""
     clean, noise = noised(batch, 0, stream, timesteps.device)
     x_t = schedule.add_noise(clean, noise, timesteps)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from logsnr.data.seeded import Batch
-from logsnr.models.denoiser import Denoiser
+from logsnr.models.denoiser import Denoises
 from logsnr.objectives.importance import ImportanceSampler
 from logsnr.objectives.objective import Context, Gather, noised, require_schedule, shown_condition
 from logsnr.objectives.targets import target_errors
@@ -46,7 +46,7 @@ class VlbObjective:
         self.bound = VariationalBound(schedule, self.context.bits, device=device, dtype=torch.float32)
         self.importance = ImportanceSampler(len(schedule))
 
-    def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+    def loss(self, denoiser: Denoises, batch: Batch) -> Tensor:
         """The mean loss of a training batch: a tensor without axes, for `backward()`.
 
         Timesteps and noise come from `context.seed` and `batch.positions`. Raises ValueError where the denoiser doesn't
@@ -63,7 +63,7 @@ class VlbObjective:
         self.importance.keep(t, terms)
         return (len(self.schedule) * terms * torch.from_numpy(share).float().to(device)).mean()
 
-    def errors(self, denoiser: Denoiser, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+    def errors(self, denoiser: Denoises, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
         """Squared errors of what the network predicts, unweighted, (batch,), at given timesteps, int64, (batch,).
 
         What a held-out loss is made of, whatever trains: `weights[timesteps]` are its weights. The noise of position n
@@ -75,7 +75,7 @@ class VlbObjective:
         """Let the losses since the last call say where timesteps are drawn next."""
         self.importance.learn(gather)
 
-    def finish(self, denoiser: Denoiser) -> None:
+    def finish(self, denoiser: Denoises) -> None:
         """Does nothing: the sampler of this loss needs no measuring."""
 
     def state(self) -> dict[str, Tensor]:

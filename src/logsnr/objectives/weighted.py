@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from logsnr.data.seeded import Batch
-from logsnr.models.denoiser import Denoiser
+from logsnr.models.denoiser import Denoises
 from logsnr.objectives.objective import Context, Fixed, noised, require_schedule, shown_condition
 from logsnr.objectives.targets import squared_errors, target_errors
 from logsnr.objectives.timesteps import draw_timesteps
@@ -42,7 +42,7 @@ class WeightedObjective(Fixed):
         self.context = context or Context()
         self.weights = loss_weights(schedule, settings.weighting).to(self.context.device)
 
-    def loss(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+    def loss(self, denoiser: Denoises, batch: Batch) -> Tensor:
         """The mean loss of a training batch: a tensor without axes, for `backward()`.
 
         Timesteps and noise come from `context.seed` and `batch.positions`. Raises ValueError where the denoiser doesn't
@@ -55,7 +55,7 @@ class WeightedObjective(Fixed):
         output, _ = denoiser(x_t, t, shown_condition(denoiser, batch, self.context))
         return (squared_errors(self.schedule, output, clean, noise, t) * self.weights[t]).mean()
 
-    def errors(self, denoiser: Denoiser, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+    def errors(self, denoiser: Denoises, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
         """Squared errors of what the network predicts, unweighted, (batch,), at given timesteps, int64, (batch,).
 
         What a held-out loss is made of, whatever trains: `weights[timesteps]` are its weights. The noise of position n

@@ -14,10 +14,12 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from logsnr.base.words import LISTED, listed
 from logsnr.media.plots import readable
+from logsnr.models.schedules import NoiseSchedule
 from logsnr.publishing.figures import figures, protocol_text, results
 from logsnr.publishing.markdown import prose
 from logsnr.publishing.provenance import base_of, data_origin, hub_url, is_placeholder, training_command
@@ -25,6 +27,8 @@ from logsnr.publishing.published import Published, Training
 from logsnr.publishing.repair import repair_figures, repair_protocols
 from logsnr.publishing.training_words import effort_text, held_out_text, settings_rows, target
 from logsnr.sampling.sample import DEFAULT_GUIDANCE
+from logsnr.schedulers.scheduling_beta import BetaScheduler
+from logsnr.schedulers.scheduling_transition import TransitionScheduler
 from logsnr.settings.kind import kind_named
 from logsnr.tasks.words import DataOrigin
 
@@ -63,7 +67,8 @@ def render_card(published: Published) -> str:
         samples_caption=_samples_caption(published),
         samples_shown=published.samples.num,
         stock=published.stock,
-        knows_target=scheduler.prediction_type != "x0_minus_noise",
+        knows_target=not isinstance(scheduler, BetaScheduler) or scheduler.prediction_type != "x0_minus_noise",
+        stock_imports=published.words.stock_imports,
         code=published.code,
         custom_pipeline=None if published.names_code else published.code,
         is_foreign=type(published.pipeline).__module__.split(".")[0] not in ("logsnr", "diffusers"),
@@ -112,7 +117,7 @@ def public_words(published: Published) -> set[str]:
 def _render(template: str, published: Published, metadata: ModelCardData, **values: Any) -> str:
     scheduler = published.scheduler
     # stock solvers fail at zero terminal SNR, and most of them at twice the channels
-    keep = float(scheduler.betas[-1]) == 1 or scheduler.variance_type == "learned_range" or published.distilled
+    keep = float(scheduler.betas[-1]) == 1 or _learns_variance(scheduler) or published.distilled
     ancestral = published.steps if published.distilled else min(100, len(scheduler))
     card = ModelCard.from_template(
         metadata,
@@ -124,12 +129,16 @@ def _render(template: str, published: Published, metadata: ModelCardData, **valu
         distilled=published.distilled,
         stock_class=type(published.stock_form).__name__,
         keep_scheduler=keep,
-        drawing_stock=_drawing_stock(published, published.steps) + _then(published),
-        drawing_ancestral=_drawing_stock(published, ancestral) + _then(published),
+        drawing_stock=_drawing_stock(published, published.steps),
+        drawing_ancestral=_drawing_stock(published, ancestral),
         citation=_citation(published),
         **values,
     )
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
+
+
+def _learns_variance(scheduler: NoiseSchedule) -> bool:
+    return isinstance(scheduler, BetaScheduler) and scheduler.variance_type == "learned_range"
 
 
 def _metadata(published: Published, origin: DataOrigin | None) -> ModelCardData:
@@ -181,10 +190,11 @@ def _drawing(published: Published, steps: int) -> str:
 
 def _drawing_stock(published: Published, steps: int) -> str:
     words = published.words
+    if words.stock_call:
+        return words.stock_call.replace("{repo_id}", published.repo_id)
     asked = (words.asks_stock, f"num_inference_steps={steps}", words.returned)
-    return words.call.format(
-        _arguments(*asked) if words.asks_stock == "batch_size=4" else f"\n    {_arguments(*asked)}\n"
-    )
+    given = _arguments(*asked) if words.asks_stock == "batch_size=4" else f"\n    {_arguments(*asked)}\n"
+    return words.call.format(given) + _then(published)
 
 
 def _arguments(*pieces: str) -> str:
@@ -210,7 +220,7 @@ def _brings(published: Published) -> str:
 def _summary(published: Published) -> str:
     words, network, training = published.words, published.parts.trunk(published.network), published.training
     parameters = sum(p.numel() for p in network.parameters()) / 1e6
-    what = f"A diffusion model that draws {words.draws}"
+    what = f"A diffusion model that {words.verb} {words.draws}"
     if published.classes:
         what += f", of {len(published.classes)} classes on request: {listed(map(prose, published.classes))}"
     start = "" if training is None else " from scratch"
@@ -221,7 +231,8 @@ def _summary(published: Published) -> str:
         known = not is_placeholder(training.config, base)
         start = f", starting from [{base}]({hub_url(base)})," if known else ", starting from another model,"
     cls = type(network)
-    of = " of diffusers" if getattr(diffusers, cls.__name__, None) is cls else ""
+    libraries = (diffusers, transformers)
+    of = next((f" of {each.__name__}" for each in libraries if getattr(each, cls.__name__, None) is cls), "")
     beside = ", and a text encoder" if published.prompts else ""
     return (
         f"{what}. It is a `{cls.__name__}`{of} with {parameters:.2f} M parameters{beside}, trained{start} with logsnr, "
@@ -263,15 +274,22 @@ def _schedule_text(published: Published) -> str:
     scheduler = published.scheduler
     first, last = scheduler.log_snr(torch.tensor([0, len(scheduler) - 1])).tolist()
     name = type(scheduler).__name__
+    falls = f"falls from {first:.1f} to {_number(last)}"
+    if isinstance(scheduler, TransitionScheduler):
+        return (
+            f"`{name}` of the kernel {scheduler.kernel}, {len(scheduler):,} steps from {published.parts.noun} to "
+            f"noise: ᾱ is the share of the {scheduler.num_states:,} states that has survived, and the log-SNR "
+            f"λ = log(ᾱ / (1 − ᾱ)) {falls}. The network predicts the clean state of each place."
+        )
     said = f"{target(scheduler.prediction_type, published.parts.noun)}."
-    if scheduler.variance_type == "learned_range":
+    if _learns_variance(scheduler):
         said += (
             " Its output has twice the channels: the second half is the variance of the reverse step, which plays its "
             "part where sampling adds noise (`eta` above 0, or stock's `DDPMScheduler`)."
         )
     return (
         f"`{name}`, {len(scheduler):,} steps from {published.parts.noun} to noise: the log-SNR λ = log(ᾱ / (1 − ᾱ)), "
-        f"the logarithm of signal over noise, falls from {first:.1f} to {_number(last)}. The network predicts {said}"
+        f"the logarithm of signal over noise, {falls}. The network predicts {said}"
     )
 
 
@@ -334,9 +352,14 @@ def _references(published: Published) -> str:
             "it is a multistep consistency model (Heek et al., [2403.06807](https://arxiv.org/abs/2403.06807)), "
             "sampled by DDIM (Song et al., [2010.02502](https://arxiv.org/abs/2010.02502))"
         )
+    elif isinstance(published.scheduler, TransitionScheduler):
+        used.append(
+            "noise and sampling are D3PM's (Austin et al., [2107.03006](https://arxiv.org/abs/2107.03006)), with the "
+            "exact posterior"
+        )
     else:
         used.append("sampling is DDIM's (Song et al., [2010.02502](https://arxiv.org/abs/2010.02502))")
-    if published.scheduler.variance_type == "learned_range":
+    if _learns_variance(published.scheduler):
         used.append("the variance is learned (Nichol and Dhariwal, [2102.09672](https://arxiv.org/abs/2102.09672))")
     if published.words.asks:
         used.append("guidance is classifier-free (Ho and Salimans, [2207.12598](https://arxiv.org/abs/2207.12598))")

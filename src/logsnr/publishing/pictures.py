@@ -17,9 +17,8 @@ from tqdm import tqdm
 
 from logsnr.media.film import Frame, record
 from logsnr.media.plots import loss_by_log_snr_figure
-from logsnr.models.schedules import usual_steps
 from logsnr.objectives.held_out import LOG_SNR_EDGES
-from logsnr.sampling.sample import DEFAULT_GUIDANCE, DEFAULT_STEPS, Request, draw, sample
+from logsnr.sampling.sample import DEFAULT_GUIDANCE, Request, draw, sample, steps_of
 from logsnr.settings.options import SampleOptions
 from logsnr.tasks.parts import parts_of_pipeline
 from logsnr.training.monitor import HeldOutLoss
@@ -41,34 +40,36 @@ class Samples:
 def draw_samples(pipeline: Any) -> Samples:
     """A row a class, named beside it (the first ten classes), or a square of samples where there are no classes."""
     parts, steps = parts_of_pipeline(pipeline), _steps(pipeline)
-    across = parts.medium.across(parts.shape(pipeline), _WIDE)
+    medium = parts.medium_of(pipeline)
+    across = medium.across(parts.shape(pipeline), _WIDE)
     columns, rows = min(_MOST_COLUMNS, max(2, across)), min(_MOST_ROWS, max(2, across))
     classes = parts.choices(pipeline)[:rows]
     if not classes:
         samples = sample(pipeline, options := SampleOptions(num=columns * min(rows, columns), steps=steps))
-        return Samples(parts.medium.show(samples, columns), options, None)
+        return Samples(medium.show(samples, columns), options, None)
     asked: dict[str, Any] = {parts.option: tuple(classes)}
     options = SampleOptions(num=columns * len(classes), steps=steps, guidance_scale=DEFAULT_GUIDANCE, **asked)
     samples = sample(pipeline, options)
     by_class = torch.cat([samples[k :: len(classes)] for k in range(len(classes))])
-    return Samples(parts.medium.show(by_class, columns, classes), options, classes)
+    return Samples(medium.show(by_class, columns, classes), options, classes)
 
 
 def draw_film(pipeline: Any) -> Image.Image:
     """Two samples, the seeds 0 and 1, on their way out of noise: x_t, and the clean sample seen in it."""
-    return parts_of_pipeline(pipeline).medium.film(sample_film(pipeline))
+    return parts_of_pipeline(pipeline).medium_of(pipeline).film(sample_film(pipeline))
 
 
 def sample_film(pipeline: Any) -> list[Frame]:
     """The frames of `draw_film`."""
     parts = parts_of_pipeline(pipeline)
-    alone = parts.pipeline(parts.network_of(pipeline), copy.deepcopy(pipeline.scheduler), {})
+    alone = parts.again(pipeline, copy.deepcopy(pipeline.scheduler))
     classes = parts.choices(pipeline)
     chosen = (classes[len(classes) // 5], classes[len(classes) // 2]) if classes else None
     asked: dict[str, Any] = {parts.option: chosen}
     arguments = parts.arguments(pipeline, SampleOptions(num=_FILMED, **asked))
     steps = _steps(alone)
-    request = Request(steps, {"guidance_scale": DEFAULT_GUIDANCE} if arguments else {}, 0.0, _FILMED)
+    eta = 0.0 if parts.numbers else None
+    request = Request(steps, {"guidance_scale": DEFAULT_GUIDANCE} if arguments else {}, eta, _FILMED)
     with torch.no_grad(), tqdm(total=steps, unit="step", delay=2, dynamic_ncols=True) as bar:
         frames = record(alone.scheduler, _FILM_FRAMES)
         draw(alone, request, range(_FILMED), arguments, bar)
@@ -77,7 +78,7 @@ def sample_film(pipeline: Any) -> list[Frame]:
 
 def _steps(pipeline: Any) -> int:
     """As many as `logsnr sample` takes, or all that there are; of a distilled model a few."""
-    return usual_steps(pipeline.scheduler, DEFAULT_STEPS)
+    return steps_of(pipeline, None)
 
 
 def draw_held_out_loss(losses: list[HeldOutLoss]) -> Figure:

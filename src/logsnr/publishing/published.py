@@ -6,10 +6,9 @@ import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from logsnr.models.schedules import noise_schedule
+from logsnr.models.schedules import NoiseSchedule, noise_schedule
 from logsnr.sampling.few_evaluations import Curve
 from logsnr.sampling.sample import steps_of
-from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
 from logsnr.settings.options import SampleOptions
 from logsnr.settings.run import RunConfig
@@ -108,7 +107,7 @@ class Published:
         return self.parts.network_of(self.pipeline)
 
     @property
-    def scheduler(self) -> BetaScheduler:
+    def scheduler(self) -> NoiseSchedule:
         """The noise schedule."""
         scheduler = noise_schedule(self.pipeline.scheduler)
         assert scheduler is not None

@@ -29,6 +29,7 @@ from logsnr.folders.model_folder import (
     PROMPTS,
     REPAIR_CODE,
     SCHEDULER_CONFIG,
+    TOKENIZER,
     code_files,
     data_files,
     find_model,
@@ -67,6 +68,8 @@ _REASONS = {
     "run/metrics.json": "the figures, with their protocol",
     INDEX: "the parts of the model, and such facts of the data as the names of classes",
     PROMPTS: "what it is asked for on the card and where nobody says what: some captions of the data",
+    TOKENIZER: "the tokens of the model: which piece of a text each stands for",
+    "tokenizer_config.json": "which of the tokens end a text or hide a place, for AutoTokenizer",
     SCHEDULER_CONFIG: "the noise schedule, all its betas",
     FEW_STEP_CONFIG: "the sampler for few steps, tuned for this model",
     f"{FEW_STEP_FOLDER}/config.json": "the name of that sampler's class, for AutoModel",
@@ -134,7 +137,7 @@ def stage(run: Path, repo_id: str, out: Path, license: str | None, data_license:
             _write(folder / "stock" / "README.md", render_stock_card(published))
         if space:
             stage_space(repo_id, folder / "space", by_prompt=published.parts.option == "prompts")
-        refuse_leaks(folder, public_words(published), published.classes)
+        refuse_leaks(folder, public_words(published), [*published.classes, *published.parts.vocabulary(pipeline)])
     folders = [out / name for name in ("stock", "main", "space") if (out / name).is_dir()]
     network = published.parts.network_name
     return [Part(path.name, path, list(_listing(path, network))) for path in folders]

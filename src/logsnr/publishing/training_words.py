@@ -5,7 +5,16 @@ from __future__ import annotations
 import dataclasses
 
 from logsnr.publishing.published import Published, Training
-from logsnr.settings.objective import ConsistencyConfig, HybridConfig, ObjectiveConfig, VlbConfig, WeightedConfig
+from logsnr.settings.objective import (
+    ConsistencyConfig,
+    CrossEntropyConfig,
+    HybridConfig,
+    ObjectiveConfig,
+    TransitionBoundConfig,
+    VlbConfig,
+    WeightedConfig,
+)
+from logsnr.settings.schedule import CurveConfig, ScheduleConfig, TransitionConfig
 
 _SYMBOLS = {"gamma": "γ", "bias": "b", "sigma_data": "σ_data"}
 """How the settings of weightings are called on a card."""
@@ -28,10 +37,7 @@ def settings_rows(published: Published, training: Training) -> list[tuple[str, s
     optimiser = "Muon, and AdamW for what is no matrix" if options.optimizer == "muon" else "AdamW"
     rows = [
         ("schedule", f"{config.schedule.name}, {config.schedule.num_train_timesteps:,} steps"),
-        ("target", target(config.schedule.prediction_type, published.parts.noun)),
-        ("loss", f"distillation from {objective.teacher_steps} evaluations into one, c = {objective.huber_c:g}")
-        if isinstance(objective, ConsistencyConfig)
-        else ("loss weighting", _weighting_text(objective)),
+        *_learned(config.schedule, objective, published.parts.noun),
         *published.words.settings,
         (
             "optimiser",
@@ -48,6 +54,23 @@ def settings_rows(published: Published, training: Training) -> list[tuple[str, s
         origin = f"the model {objective.base_digest}, trained for {objective.base_steps:,} steps"
         rows.insert(0, ("distilled from", origin))
     return rows
+
+
+def _learned(schedule: CurveConfig, objective: ObjectiveConfig, noun: str) -> list[tuple[str, str]]:
+    """What the network is taught, and by which loss."""
+    rows = []
+    if isinstance(schedule, ScheduleConfig):
+        rows.append(("target", target(schedule.prediction_type, noun)))
+    if isinstance(objective, ConsistencyConfig):
+        loss = f"distillation from {objective.teacher_steps} evaluations into one, c = {objective.huber_c:g}"
+        return [*rows, ("loss", loss)]
+    of_states = {
+        CrossEntropyConfig: "the cross-entropy of states that noise took",
+        TransitionBoundConfig: "the variational bound, in bits a state",
+    }
+    if (said := of_states.get(type(objective))) is not None:
+        return [*rows, ("loss", said)]
+    return [*rows, ("loss weighting", _weighting_text(objective))]
 
 
 def _weighting_text(objective: ObjectiveConfig) -> str:
@@ -96,6 +119,12 @@ def held_out_text(training: Training, noun: str) -> str | None:
     if not training.held_out:
         return None
     last = training.held_out[-1]
+    if isinstance(training.config.schedule, TransitionConfig):
+        return (
+            f"The loss on {noun}s that were kept from training, by noise level, of the averaged weights: bits for each "
+            f"place that noise took. Weighted it is a bound on all of them: {last.loss:.3f} bits a token at step "
+            f"{last.step:,}."
+        )
     return (
         f"The loss on {noun}s that were kept from training, by noise level (unweighted, of the averaged weights). "
         f"Weighted as in training it is {last.loss:.4f} at step {last.step:,}."

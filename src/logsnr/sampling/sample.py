@@ -13,7 +13,8 @@ from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 from tqdm import tqdm
 
-from logsnr.base.errors import ModelError
+from logsnr.base.errors import ConfigError, ModelError
+from logsnr.base.files import write_atomically
 from logsnr.base.warn import warn_caller
 from logsnr.media.plots import columns_of, save_png
 from logsnr.models.schedules import resolve_scheduler_class, usual_steps
@@ -26,7 +27,7 @@ from logsnr.settings.options import TUNABLE, EvaluateOptions, SampleOptions
 from logsnr.tasks.parts import Parts, parts_of_pipeline
 
 DEFAULT_GUIDANCE = 2.0
-DEFAULT_STEPS = 20
+DEFAULT_STEPS = Parts.steps
 FEW_STEP = "few-step"
 """The name of FewStepScheduler, with the tables of `logsnr tune`."""
 SDE = "sde"
@@ -49,8 +50,9 @@ def sample(pipeline: Any, options: SampleOptions = _DEFAULTS) -> Tensor:
             pipe = logsnr.load("runs/mnist")
             logsnr.sample(pipe, logsnr.SampleOptions(num=16, steps=50))
 
-    Returns them in order, on the CPU, as the pipeline's `output_type="pt"` has them: images in [0, 1], (n, channels,
-    height, width). Raises ModelError if they can't be made as asked, and DataError for a picture that can't be read.
+    Returns them in order, on the CPU, as the pipeline gives tensors: images in [0, 1], (n, channels, height, width);
+    texts as tokens, int64, (n, length). Raises ModelError if they can't be made as asked, and DataError for a picture
+    that can't be read.
     """
     if isinstance(pipeline, str | Path):
         raise TypeError(f"sample takes a loaded model, and was given {str(pipeline)!r}: logsnr.load gives one.")
@@ -58,12 +60,13 @@ def sample(pipeline: Any, options: SampleOptions = _DEFAULTS) -> Tensor:
     try:
         arguments = prepare(pipeline, options)
         scale = options.guidance_scale
-        if scale is None and (arguments or options.guidance != PLAIN):
+        parts = parts_of_pipeline(pipeline)
+        if scale is None and (parts.guides(arguments) or options.guidance != PLAIN):
             scale = DEFAULT_GUIDANCE
         guidance = {} if scale is None else guiding(pipeline, scale, options.guidance)
         seeds = range(options.seed, options.seed + options.num)
-        steps, changed = steps_of(pipeline, options.steps), edited(pipeline, options)
-        request = Request(steps, guidance, options.eta, options.batch_size, changed)
+        steps, same = steps_of(pipeline, options.steps), {**edited(pipeline, options), **parts.manner(options)}
+        request = Request(steps, guidance, options.eta, options.batch_size, same)
         with tqdm(total=request.evaluations(options.num), unit="step", delay=2, dynamic_ncols=True) as bar:
             return draw(pipeline, request, seeds, arguments, bar)
     finally:
@@ -80,12 +83,12 @@ class Request:
     eta: float | None
     """None leaves it out."""
     batch_size: int
-    edited: Mapping[str, Any] = field(default_factory=dict)
-    """The picture that is changed, and how: arguments of the pipeline, the same for all samples."""
+    same: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the pipeline that are the same for all samples, such as the picture that is changed, and how."""
 
     def evaluations(self, num: int) -> int:
         """Steps in all, a batch's counted once."""
-        return -(-num // self.batch_size) * int(self.steps * self.edited.get("strength", 1))
+        return -(-num // self.batch_size) * int(self.steps * self.same.get("strength", 1))
 
 
 def draw(
@@ -100,7 +103,7 @@ def draw(
 
     pipeline.set_progress_bar_config(disable=True)
     given = {**request.guidance, **({} if request.eta is None else {"eta": request.eta})}
-    samples = []
+    samples, output_type = [], parts_of_pipeline(pipeline).output_type
     try:
         for start in range(0, len(seeds), request.batch_size):
             rows = slice(start, start + request.batch_size)
@@ -108,14 +111,14 @@ def draw(
                 batch_size=len(seeds[rows]),
                 num_inference_steps=request.steps,
                 generator=list(seeds[rows]),
-                output_type="pt",
+                output_type=output_type,
                 callback_on_step_end=advance,
                 return_dict=False,
                 **{name: list(values[rows]) for name, values in arguments.items()},
                 **given,
-                **request.edited,
+                **request.same,
             )
-            samples.append(made.float().cpu())
+            samples.append((made.float() if made.is_floating_point() else made).cpu())
     except ValueError as error:
         raise ModelError(str(error)) from error
     return torch.cat(samples)
@@ -172,13 +175,13 @@ def sampler_in_words(scheduler: Any, eta: float | None) -> str:
 
 def steps_of(pipeline: Any, steps: int | None) -> int:
     """`steps`, or where not given what is usual for the model."""
-    return usual_steps(pipeline.scheduler, DEFAULT_STEPS) if steps is None else steps
+    return usual_steps(pipeline.scheduler, parts_of_pipeline(pipeline).steps) if steps is None else steps
 
 
 def require_steps(pipeline: Any, steps: int) -> None:
     """Raise ModelError or ValueError if the scheduler can't take so many."""
-    total = pipeline.scheduler.config["num_train_timesteps"]
-    if steps > total:
+    total = pipeline.scheduler.config.get("num_train_timesteps")  # stock's of states have none
+    if total is not None and steps > total:
         raise ModelError(f"steps must be at most {total}, the length of the model's chain, and is {steps}.")
     distilled = pipeline.scheduler.config.get("_consistency")
     if distilled is not None and steps != distilled:
@@ -205,21 +208,39 @@ def swap(pipeline: Any, scheduler: str) -> None:
     parts_of_pipeline(pipeline).swap_scheduler(pipeline, target, _SDE_OPTIONS if scheduler == SDE else {})
 
 
-def write(samples: Tensor, out: Path, seed: int, parts: Parts, turn: int) -> str:
-    """One picture if `out` ends in .png, else a folder with a file a sample. Returns a line that says where.
+def write(samples: Tensor, out: Path, seed: int, pipeline: Any, turn: int) -> str:
+    """One picture if `out` ends in .png, all texts if it ends in .txt, else a folder with a file a sample. Returns a
+    line that says where.
 
-    turn: after how many samples the choices, of classes or the like, begin again.
+    turn: after how many samples the choices, of classes or the like, begin again. Raises ConfigError for .txt of what
+    is no text.
     """
+    parts = parts_of_pipeline(pipeline)
+    medium = parts.medium_of(pipeline)
+    if out.suffix.lower() == ".txt":
+        require_words(out, pipeline)
+        write_atomically(out, f"{medium.sheet(samples)}\n")
+        return f"{len(samples)} {parts.noun}s in {out}"
     if out.suffix.lower() == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_png(parts.medium.show(samples, columns_of(len(samples), turn)), out)
+        save_png(medium.show(samples, columns_of(len(samples), turn)), out)
         return f"{len(samples)} {parts.noun}s in {out}"
     out.mkdir(parents=True, exist_ok=True)
     names = [f"seed-{seed + k:06d}" for k in range(len(samples))]
     older = sum(path.stem not in names for path in out.iterdir())
-    parts.medium.write(samples, out, names)
+    medium.write(samples, out, names)
     beside = f", beside {older} that were there" if older else ""
     return f"{len(samples)} {parts.noun}s in the folder {out}{beside}"
+
+
+def require_words(out: Path, pipeline: Any) -> None:
+    """Raise ConfigError where `out` is a file of texts, and the model makes none."""
+    parts = parts_of_pipeline(pipeline)
+    if out.suffix.lower() == ".txt" and not parts.medium_of(pipeline).in_words:
+        raise ConfigError(
+            f"--out must end in .png, for one picture, or name a folder, and is {out}: this model makes {parts.noun}s, "
+            "no texts."
+        )
 
 
 def choose_device() -> str:

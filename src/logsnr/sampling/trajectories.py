@@ -13,7 +13,7 @@ from logsnr.base.errors import ModelError
 from logsnr.data.seeded import Condition
 from logsnr.models.denoiser import Denoiser, Guided
 from logsnr.schedulers.scheduling_few_step import HISTORY, FewStepScheduler, Table, adams_table
-from logsnr.tasks.parts import parts_of_pipeline
+from logsnr.tasks.parts import parts_of_pipeline, require_numbers
 
 GRID, SUBSTEPS = 50, 2
 """Nodes of a fine solution that are kept, and steps from one to the next."""
@@ -49,6 +49,7 @@ class Paths:
         if pipeline.scheduler.config.get("variance_type") == "learned_range":
             raise ModelError("A model with learned variance has no deterministic sampler to tune yet.")
         parts = parts_of_pipeline(pipeline)
+        require_numbers(parts, "logsnr tune")
         network = parts.network_of(pipeline).eval().requires_grad_(False)
         config = {k: v for k, v in pipeline.scheduler.config.items() if k != "_few_step"}
         self.scheduler = few_step_scheduler(config)

@@ -60,9 +60,9 @@ def installed(group: str) -> dict[str, Any]:
 
 
 def union_of(member: Choice | type[Choice]) -> type[Choice]:
-    """The base that the member shares with its alternatives."""
+    """The base that the member shares with its alternatives: the one that says which there are."""
     classes = (member if isinstance(member, type) else type(member)).__mro__
-    return cast(type[Choice], classes[classes.index(Choice) - 1])
+    return cast(type[Choice], next(cls for cls in classes if "members" in vars(cls)))
 
 
 def switched(settings: _Member, name: str, path: str) -> _Member:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from logsnr.settings.registry import find, known
+from logsnr.settings.schedule import CurveConfig, ScheduleConfig
 
 GROUP = "logsnr.tasks"
 
@@ -31,6 +32,8 @@ class Kind:
     """Settings that may name a folder, and what stands for that in public: `{"data.source": "path/to/images"}`."""
     check: Callable[[Any, Any], None]
     """Called with `data` and `model`; raises ConfigError where the two don't go together."""
+    schedule: type[CurveConfig] = ScheduleConfig
+    """The class of `RunConfig.schedule`: numbers have a `ScheduleConfig`, states a `TransitionConfig`."""
     captioned: bool = False
     """Whether its data have captions, which its condition must read."""
     bundled: frozenset[str] = frozenset()

@@ -7,14 +7,14 @@ the group `logsnr.objectives`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
 from logsnr.base.errors import ConfigError
 from logsnr.settings.choice import Choice, Name, installed
 from logsnr.settings.rules import require
-from logsnr.settings.schedule import LearnedSchedule, ScheduleConfig, VarianceType
+from logsnr.settings.schedule import CurveConfig, LearnedSchedule, ScheduleConfig, TransitionConfig, VarianceType
 
 # Weightings
 
@@ -130,18 +130,33 @@ class ObjectiveConfig(Choice):
 
     name: Name = field(init=False)
     """weighted: the squared error, weighted. hybrid: that and `vlb_weight` times the variational bound, which moves the
-    learned variance alone. vlb: the bound itself, timesteps drawn by importance. Or another installed one."""
+    learned variance alone. vlb: the bound itself, timesteps drawn by importance. Of texts: cross_entropy, that of the
+    tokens that noise took; transition_bound: the variational bound. Or another installed one."""
     builds: ClassVar[str]
     """`package.module:Class` of the loss, which is made of a schedule, these settings and a `Context`."""
     command: ClassVar[Literal["train", "distill"]] = "train"
     """Which command trains it."""
+    noise: ClassVar[type[CurveConfig]] = ScheduleConfig
+    """Of which schedules it is a loss: those of numbers, or of states."""
 
     @classmethod
     def members(cls) -> dict[str, type[ObjectiveConfig]]:
         return installed("logsnr.objectives")
 
-    def check(self, schedule: ScheduleConfig) -> None:
-        """Raise ConfigError where the schedule doesn't go with this loss. Only `weighted` can learn one."""
+    def require_noise(self, schedule: type[CurveConfig]) -> None:
+        """Raise ConfigError unless it is a loss of that class of schedules."""
+        if not issubclass(schedule, self.noise):
+            fitting = [name for name, cls in self.members().items() if issubclass(schedule, cls.noise)]
+            trained = [name for name in fitting if self.members()[name].command == "train"]
+            of = {True: "states, such as letters", False: "numbers, such as images"}
+            raise ConfigError(
+                f"objective.name {self.name} is a loss of {of[self.noise is TransitionConfig]}, and these data are "
+                f"{of[self.noise is not TransitionConfig]}. Give --objective.name {' or '.join(trained)}."
+            )
+
+    def check(self, schedule: Any) -> None:
+        """Raise ConfigError where the schedule, one of `noise`, doesn't go with this loss. Only `weighted` can learn
+        one."""
         if isinstance(schedule, LearnedSchedule):
             raise ConfigError(_LEARNS.format(self.name))
 
@@ -271,3 +286,24 @@ class ConsistencyConfig(ObjectiveConfig):
                 "distill needs a model of another schedule.name than learned, whose betas aren't in its configuration. "
                 "Train one with a fixed schedule."
             )
+
+
+# Losses of states
+
+
+@dataclass(frozen=True)
+class CrossEntropyConfig(ObjectiveConfig):
+    """The plain cross-entropy of the tokens that noise took, all noise levels alike: learns fastest."""
+
+    name: Name = field(default="cross_entropy", init=False)
+    builds = "logsnr.objectives.cross_entropy:CrossEntropyObjective"
+    noise = TransitionConfig
+
+
+@dataclass(frozen=True)
+class TransitionBoundConfig(ObjectiveConfig):
+    """The variational bound, in bits a token: what the held-out loss measures, whatever trains."""
+
+    name: Name = field(default="transition_bound", init=False)
+    builds = "logsnr.objectives.transition_bound:TransitionBoundObjective"
+    noise = TransitionConfig

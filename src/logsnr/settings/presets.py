@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from logsnr.settings.condition import CaptionConfig, ClassLabelConfig
 from logsnr.settings.image import DataConfig, ModelConfig
-from logsnr.settings.objective import SigmoidWeighting, WeightedConfig
+from logsnr.settings.objective import CrossEntropyConfig, SigmoidWeighting, WeightedConfig
 from logsnr.settings.registry import find, known
 from logsnr.settings.run import RunConfig, TrainConfig
-from logsnr.settings.schedule import ScheduleConfig
+from logsnr.settings.schedule import ScheduleConfig, TransitionConfig
+from logsnr.settings.text import TextDataConfig, TextModelConfig
 from logsnr.settings.text_to_image import CaptionedDataConfig, PromptedModelConfig
 
 
@@ -144,6 +145,49 @@ CAPTIONS_64 = Preset(
             num_steps=50_000,
             optimizer="muon",
             learning_rate=1e-3,
+            lr_warmup_steps=500,
+            ema_decay=0.9995,
+            checkpoint_every=1000,
+            held_out_every=1000,
+            sample_every=1000,
+        ),
+    ),
+)
+
+TEXT_128 = Preset(
+    "texts of your own (--data.source FILE or FOLDER) by characters, 128 at a time; for two CPU cores",
+    RunConfig(
+        kind="text",
+        data=TextDataConfig(source="texts"),
+        schedule=TransitionConfig(),
+        model=TextModelConfig(),
+        objective=CrossEntropyConfig(),
+        train=TrainConfig(
+            num_steps=3000,
+            optimizer="muon",
+            learning_rate=5e-3,
+            checkpoint_every=250,
+            held_out_every=500,
+            sample_every=500,
+        ),
+    ),
+)
+
+TEXT_256 = Preset(
+    "texts of your own (--data.source FILE or FOLDER) by word pieces, 256 at a time; for one GPU",
+    RunConfig(
+        kind="text",
+        data=TextDataConfig(source="texts", tokens="word-pieces", length=256),
+        schedule=TransitionConfig(),
+        model=TextModelConfig(
+            hidden_size=512, num_hidden_layers=8, num_attention_heads=8, intermediate_size=1024, dropout=0.1
+        ),
+        objective=CrossEntropyConfig(),
+        train=TrainConfig(
+            num_steps=50_000,
+            batch_size=128,
+            optimizer="muon",
+            learning_rate=2e-3,
             lr_warmup_steps=500,
             ema_decay=0.9995,
             checkpoint_every=1000,

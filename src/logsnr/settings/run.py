@@ -103,8 +103,8 @@ class RunConfig:
     """A whole training run: data, noise schedule, network, loss, condition and loop."""
 
     data: Any = field(default_factory=DataConfig)
-    """Settings of the kind's own class, as `model` is."""
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """Settings of the kind's own class, as `schedule` and `model` are."""
+    schedule: Any = field(default_factory=ScheduleConfig)
     model: Any = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=WeightedConfig)
     condition: ConditionConfig = field(default_factory=ClassLabelConfig)
@@ -114,16 +114,16 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         kind = kind_named(self.kind)
-        for name, cls in (("data", kind.data), ("model", kind.model)):
+        for name, cls in (("data", kind.data), ("model", kind.model), ("schedule", kind.schedule)):
             if not isinstance(getattr(self, name), cls):
                 raise ConfigError(f"{name} must be a {cls.__name__} for kind {self.kind}: {getattr(self, name)!r}.")
         require_settings(self.objective, ObjectiveConfig)
-        sections = (("schedule", ScheduleConfig), ("condition", ConditionConfig), ("train", TrainConfig))
-        for name, cls in sections:
+        for name, cls in (("condition", ConditionConfig), ("train", TrainConfig)):
             require(isinstance(getattr(self, name), cls), name, f"a {cls.__name__}", getattr(self, name))
         if self.condition.reads_captions != kind.captioned:
             cure = "Leave it at caption" if kind.captioned else "Captions are for the presets that begin with captions"
             raise ConfigError(f"condition.name can't be {self.condition.name} for kind {self.kind}. {cure}.")
+        self.objective.require_noise(kind.schedule)
         self.objective.check(self.schedule)
         kind.check(self.data, self.model)
 
@@ -155,7 +155,7 @@ def from_record(record: Mapping[str, Any], where: str = "config.json") -> RunCon
             "or use the version that made it."
         )
     kind = kind_named(record["kind"])
-    hints = typing.get_type_hints(RunConfig) | {"data": kind.data, "model": kind.model}
+    hints = typing.get_type_hints(RunConfig) | {"data": kind.data, "model": kind.model, "schedule": kind.schedule}
     del hints["kind"]
     return RunConfig(kind=kind.name, **_values(hints, record["config"], "", where))
 

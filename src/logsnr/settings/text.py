@@ -1,4 +1,4 @@
-"""The settings of texts: where they come from, and what becomes tokens and sequences of them."""
+"""The settings of texts: where they come from, how they become sequences of tokens, and the network that writes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from logsnr.base.errors import ConfigError
+from logsnr.settings.kind import Kind
 from logsnr.settings.rules import require
+from logsnr.settings.schedule import TransitionConfig
 
 CHARACTERS, BYTES, WORD_PIECES = "characters", "bytes", "word-pieces"
 MADE_HERE = frozenset({CHARACTERS, BYTES, WORD_PIECES})
@@ -104,3 +106,47 @@ class TextDataConfig:
             raise ConfigError(
                 f"data.alphabet must have a space with data.others space, and is {letters!r}. Write one into it."
             )
+
+
+@dataclass(frozen=True)
+class TextModelConfig:
+    """The network: a `ModernBertForMaskedLM` of transformers, every layer of which sees the whole sequence."""
+
+    hidden_size: int = 192
+    """Numbers that stand for a token inside."""
+    num_hidden_layers: int = 4
+    """Layers."""
+    num_attention_heads: int = 6
+    """Heads of attention in each; must divide hidden_size, with an even number of numbers a head."""
+    intermediate_size: int = 384
+    """Width of the gated part of a layer."""
+    dropout: float = 0.0
+    """Dropout in embeddings, attention and layers; 0.1 helps small data sets."""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
+            require(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
+        require(
+            self.hidden_size % (2 * self.num_attention_heads) == 0,
+            "model.hidden_size",
+            f"a multiple of {2 * self.num_attention_heads}, twice model.num_attention_heads",
+            self.hidden_size,
+        )
+        require(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
+
+
+def _any_go_together(data: TextDataConfig, model: TextModelConfig) -> None:
+    """Any network reads any sequence."""
+
+
+TEXT = Kind(
+    name="text",
+    data=TextDataConfig,
+    model=TextModelConfig,
+    parts="logsnr.tasks.text:TEXTS",
+    pipelines=("TextPipeline", "LLaDA2Pipeline"),
+    placeholders={"data.source": "path/to/texts", "data.tokens": "path/to/tokenizer"},
+    check=_any_go_together,
+    schedule=TransitionConfig,
+    bundled=MADE_HERE,
+)

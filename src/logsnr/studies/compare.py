@@ -34,6 +34,7 @@ from logsnr.sampling.sample import DEFAULT_STEPS
 from logsnr.settings.choice import switched
 from logsnr.settings.options import EvaluateOptions
 from logsnr.settings.run import RunConfig
+from logsnr.tasks.parts import require_numbers
 from logsnr.tasks.task import parts_of
 from logsnr.training.runs import require_place, require_same
 from logsnr.training.train import TrainResult, train
@@ -51,6 +52,7 @@ def configurations(config: RunConfig, schedules: tuple[str, ...]) -> dict[str, R
     """The configuration of each schedule's run, by its name. Raises ConfigError where a schedule can't be made."""
     if len(set(schedules)) < len(schedules) or len(schedules) < 2:
         raise ConfigError(f"--schedules must name two or more different schedules, and is {' '.join(schedules)!r}.")
+    require_numbers(parts_of(config.kind), "logsnr compare")
     found = {}
     for name in schedules:
         found[name] = dataclasses.replace(config, schedule=switched(config.schedule, name, "schedule"))

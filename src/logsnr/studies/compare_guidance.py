@@ -20,16 +20,17 @@ from matplotlib.figure import Figure
 from logsnr.base.columns import aligned
 from logsnr.base.errors import ConfigError
 from logsnr.base.files import write_atomically
+from logsnr.evaluation.arrays import check
 from logsnr.evaluation.asked import Question, titled, what_was_asked
 from logsnr.evaluation.distribution import distribution, extractor_for, number_of_images
 from logsnr.evaluation.extractors import FeatureExtractor
-from logsnr.evaluation.report import check
 from logsnr.evaluation.subject import Subject
 from logsnr.folders.model_folder import GUIDE, is_model
 from logsnr.media.plots import label_axes, lines_of, new_figure, save_png
 from logsnr.sampling.sample import steps_of
 from logsnr.settings.guidance import PLAIN, GuidanceOptions
 from logsnr.settings.options import EvaluateOptions
+from logsnr.tasks.parts import require_numbers
 
 Interval = tuple[float, float]
 Ways = dict[str, GuidanceOptions]
@@ -44,6 +45,7 @@ _SHOWN = {
 
 def ways(subject: Subject, intervals: Sequence[Interval], projected: bool, guide: str | None) -> Ways:
     """The ways to guide that are compared, by their names. Raises ConfigError where there is none for this model."""
+    require_numbers(subject.task.parts, "logsnr compare guidance")
     found: Ways = {}
     if next(subject.data.conditions("train")):
         found["classifier-free"] = PLAIN

@@ -2,7 +2,8 @@
 
 - `loss.png`: its error on held-out and on training images, by log-SNR: where it could be better, and where it has
   learned the training images rather than what they have in common.
-- `bits.png`: what each noise level costs of the variational bound (see `logsnr.objectives.variational_bound`). Bits are
+- `bits.png`: what each noise level costs of the variational bound (see `logsnr.objectives.variational_bound`); not of
+  texts, whose loss is in bits already. Bits are
   spent on what can be seen as well as on what can't: most go to the last, faintest noise.
 - `film.png`: how two images come out of noise, x_t above and the clean image that the network predicts below.
 """
@@ -28,15 +29,16 @@ from logsnr.publishing.pictures import sample_film
 from logsnr.settings.options import EvaluateOptions
 
 _SAMPLES = 2048
+_ALIKE = {True: "correlation with the end above 0.9", False: "more than 0.9 of it as in the end"}
+"""What resembles the end, of numbers or of states."""
 
 
 def inspect_run(subject: Subject, options: EvaluateOptions, out: Path) -> str:
     """Draw the three pictures into the folder `out`, and return what there is to say of them."""
-    lines = [
-        _loss(subject, out / "loss.png"),
-        _bits(subject, options, out / "bits.png"),
-        _film(subject, out / "film.png"),
-    ]
+    lines = [_loss(subject, out / "loss.png")]
+    if subject.task.parts.numbers:  # of states the loss is bits already
+        lines.append(_bits(subject, options, out / "bits.png"))
+    lines.append(_film(subject, out / "film.png"))
     return "\n\n".join(lines)
 
 
@@ -118,12 +120,13 @@ def _bits_in_bins(log_snr: Tensor, kl: Tensor) -> tuple[NDArray[np.float64], NDA
 
 
 def _film(subject: Subject, path: Path) -> str:
-    frames = sample_film(subject.pipeline())
-    save_png(subject.task.medium.film(frames), path)
+    pipeline = subject.pipeline()
+    frames = sample_film(pipeline)
+    save_png(subject.task.parts.medium_of(pipeline).film(frames), path)
     settled = _settled(frames)
     return (
         f"Film of two {subject.task.parts.noun}s, seeds 0 and 1: what the network predicts has its final structure "
-        f"from {settled.noise:.0%} noise on (correlation with the end above 0.9). {path}"
+        f"from {settled.noise:.0%} noise on ({_ALIKE[subject.task.parts.numbers]}). {path}"
     )
 
 
@@ -132,8 +135,14 @@ def _settled(frames: list[Frame]) -> Frame:
     last = frames[-1].predicted.flatten(1)
     found = frames[-1]
     for frame in reversed(frames):
-        pairs = zip(frame.predicted.flatten(1), last, strict=True)
-        if min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs) <= 0.9:
+        if min(_alike(*pair) for pair in zip(frame.predicted.flatten(1), last, strict=True)) <= 0.9:
             break
         found = frame
     return found
+
+
+def _alike(a: Tensor, b: Tensor) -> float:
+    """The correlation of two samples of numbers, or how much of two samples of states is the same."""
+    if not a.is_floating_point():
+        return float((a == b).double().mean())
+    return float(torch.corrcoef(torch.stack([a, b]))[0, 1])

@@ -21,6 +21,7 @@ from logsnr.folders.model_folder import FEW_STEP_CONFIG, INDEX, SCHEDULER_CONFIG
 from logsnr.models.locate import locate
 from logsnr.models.schedules import scheduler_class_named
 from logsnr.schedulers.scheduling_consistency import ConsistencyScheduler
+from logsnr.schedulers.scheduling_transition import TransitionScheduler
 from logsnr.tasks.parts import parts_of_class
 
 
@@ -56,11 +57,14 @@ def _load_scheduler(folder: Path, source: str) -> Any:
         few_step = folder / FEW_STEP_CONFIG
         if few_step.is_file():  # kept in the config, whatever the scheduler, for a swap to FewStepScheduler
             config["_few_step"] = read_json_object(few_step).get("_few_step")
+        config = config.get("_transition", config)  # a model of states has its schedule in a stock scheduler
         return _scheduler_class(config, source).from_config(config)
 
 
 def _scheduler_class(config: dict[str, Any], source: str) -> Any:
     name = config.get("_class_name")
+    if name == TransitionScheduler.__name__:
+        return TransitionScheduler
     if config.get("_consistency") is not None and name in ("ConsistencyScheduler", ConsistencyScheduler.stock_form):
         return ConsistencyScheduler
     stock = getattr(diffusers, name, None) if isinstance(name, str) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +19,12 @@ from logsnr.base.errors import ConfigError, ModelError
 from logsnr.conditions.conditioner import Conditioner, Unconditioned
 from logsnr.data.seeded import SeededData
 from logsnr.media.medium import Medium
-from logsnr.models.networks import load_network
-from logsnr.models.schedules import swapped
+from logsnr.models.denoiser import Denoiser
+from logsnr.models.networks import load_network, portable_config
+from logsnr.models.schedules import NoiseSchedule, make_scheduler, swapped
+from logsnr.models.states import StateDenoiser
 from logsnr.settings.kind import kind_of_pipeline
-from logsnr.settings.options import SampleOptions
+from logsnr.settings.options import EvaluateOptions, SampleOptions
 from logsnr.settings.registry import resolve
 from logsnr.settings.run import RunConfig
 from logsnr.tasks.truth import Truth
@@ -44,8 +46,18 @@ class Parts(abc.ABC):
     network_name: str = "network"
     """What the pipeline calls its network: a component, and a folder of the model."""
     medium: Medium
+    """How samples are shown and written, of a kind for which that is the same for all models; see `medium_of`."""
     noun: str
     """What to call a sample."""
+    measures: str = "logsnr.evaluation.arrays:ARRAYS"
+    """`package.module:attribute` of what `logsnr evaluate` measures, a `logsnr.evaluation.measures.Measures`; resolved
+    when it is needed. That of a kind whose samples are arrays of numbers, unless it names its own."""
+    numbers: bool = True
+    """Whether samples are numbers that noise is added to, not states that it replaces."""
+    output_type: str = "pt"
+    """What the pipeline calls samples as tensors."""
+    steps: int = 20
+    """Network evaluations a sample where nobody says how many."""
     option: Literal["class_labels", "prompts"] = "class_labels"
     """Which of `SampleOptions` names what is asked for; the other is refused."""
 
@@ -63,8 +75,30 @@ class Parts(abc.ABC):
     @abc.abstractmethod
     def pipeline(self, network: Any, scheduler: Any, facts: Facts) -> Any:
         """What draws: called as `pipeline(batch_size=…, num_inference_steps=…, guidance_scale=…, generator=[seeds],
-        output_type="pt", callback_on_step_end=…, return_dict=False, **arguments)`; `guidance_scale` only where there
+        output_type=…, callback_on_step_end=…, return_dict=False, **arguments)`; `guidance_scale` only where there
         are arguments, `eta` where it is asked for. Whoever calls it by hand may leave out any. Raises ValueError."""
+
+    def again(self, pipeline: Any, scheduler: Any) -> Any:
+        """A pipeline like this one, with its network and another scheduler."""
+        return self.pipeline(self.network_of(pipeline), scheduler, {})
+
+    def medium_of(self, pipeline: Any) -> Medium:
+        """How what this model draws is shown and written."""
+        return self.medium
+
+    def make_schedule(self, config: RunConfig, facts: Facts) -> NoiseSchedule:
+        """The noise schedule that training begins with, of data with these facts. Raises ConfigError."""
+        return make_scheduler(config.schedule)
+
+    def denoiser(
+        self, network: Any, schedule: NoiseSchedule, data: SeededData[Any] | None = None
+    ) -> Denoiser | StateDenoiser:
+        """The network under its noise schedule, on these data where there are any."""
+        return Denoiser(network, schedule, self.conditioner(network, data))
+
+    def network_config(self, network: Any) -> dict[str, Any]:
+        """The network's configuration as JSON has it, from which `unlearned` makes its like."""
+        return portable_config(network)
 
     def facts(self, data: SeededData[Any]) -> Facts:
         """What of the data belongs to the model."""
@@ -96,6 +130,14 @@ class Parts(abc.ABC):
         empty where there is nothing to ask for. Raises ValueError or ModelError."""
         return {}
 
+    def manner(self, options: SampleOptions | EvaluateOptions) -> Mapping[str, Any]:
+        """How `options` ask samples to be drawn, in arguments of the pipeline that are the same for all of them."""
+        return {}
+
+    def guides(self, arguments: Mapping[str, list[Any]]) -> bool:
+        """Whether these arguments, of `arguments`, are something that guidance leads to."""
+        return bool(arguments)
+
     def asked(self, conditions: Sequence[Mapping[str, Any]], data: SeededData[Any]) -> Mapping[str, list[Any]]:
         """What draws samples of these conditions of the data's examples: arguments of the pipeline, one value each."""
         return {keyword: [condition[keyword] for condition in conditions] for keyword in conditions[0]}
@@ -114,11 +156,20 @@ class Parts(abc.ABC):
         for name, (_, told) in CHOICES.items():
             if name != self.option and getattr(options, name) is not None:
                 raise ModelError(f"{name} is for models that are told {told}, and this one isn't. Leave it out.")
+        for name in ("infill", "temperature"):
+            if getattr(options, name) is not None:
+                raise ModelError(
+                    f"{name} is for models that write texts, and this one draws {self.noun}s. Leave it out."
+                )
 
     def choices(self, pipeline: Any) -> list[str]:
         """Names of all there is to ask for, in the order in which it is drawn where nobody asks; empty where there is
         nothing, or where it can't be listed."""
         return []
+
+    def vocabulary(self, pipeline: Any) -> Collection[str]:
+        """Words of the data that its files are full of, and that say nothing of whoever publishes them."""
+        return ()
 
     @abc.abstractmethod
     def shape(self, pipeline: Any) -> tuple[int, ...]:
@@ -166,6 +217,15 @@ class Parts(abc.ABC):
     def kernels(self, network: Any) -> contextlib.AbstractContextManager[None]:
         """What to train the network in, where the choice of kernels matters."""
         return contextlib.nullcontext()
+
+
+def require_numbers(parts: Parts, command: str) -> None:
+    """Raise ModelError for a kind of states, whose samples `command` can't take yet."""
+    if not parts.numbers:
+        raise ModelError(
+            f"{command} is for samples of numbers, such as images, and {parts.noun}s are states. The held-out loss is "
+            "in the run's logs/train.jsonl, and `logsnr sample RUN` shows what the model makes."
+        )
 
 
 def parts_of_pipeline(pipeline: Any) -> Parts:

@@ -14,12 +14,11 @@ from typing import Any
 import torch
 
 from logsnr.data.seeded import SeededData
-from logsnr.media.medium import Medium
 from logsnr.models.denoiser import Denoiser
-from logsnr.models.schedules import make_scheduler
+from logsnr.models.schedules import NoiseSchedule
+from logsnr.models.states import StateDenoiser
 from logsnr.objectives.build import make_objective
 from logsnr.objectives.objective import Context, Objective
-from logsnr.schedulers.scheduling_beta import BetaScheduler
 from logsnr.settings.kind import kind_named
 from logsnr.settings.presets import require_config
 from logsnr.settings.registry import resolve
@@ -35,16 +34,11 @@ class Task:
     parts: Parts
     data: SeededData[Any]
     network: Any
-    schedule: BetaScheduler
+    schedule: NoiseSchedule
     """As it is when training begins; `objective.schedule` is how it is now."""
-    denoiser: Denoiser
+    denoiser: Denoiser | StateDenoiser
     """The network under its schedule, on its device."""
     objective: Objective
-
-    @property
-    def medium(self) -> Medium:
-        """How samples are shown and written."""
-        return self.parts.medium
 
     @property
     def facts(self) -> Facts:
@@ -76,7 +70,7 @@ def open_task(
     require_config(config, "open_task")
     parts = parts_of(config.kind)
     data = parts.open_data(config) if data is None else data
-    schedule = make_scheduler(config.schedule)
+    schedule = parts.make_schedule(config, parts.facts(data))
     network = parts.make_network(config, data).to(device)
     return trained_task(config, data, network, schedule, autocast=autocast)
 
@@ -85,13 +79,13 @@ def trained_task(
     config: RunConfig,
     data: SeededData[Any],
     network: Any,
-    schedule: BetaScheduler,
+    schedule: NoiseSchedule,
     *,
     autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> Task:
     """The task of a network that is there, under its noise schedule."""
     parts = parts_of(config.kind)
-    denoiser = Denoiser(network, schedule, parts.conditioner(network, data))
+    denoiser = parts.denoiser(network, schedule, data)
     context = Context(
         seed=config.train.seed,
         condition_dropout=config.condition.dropout,

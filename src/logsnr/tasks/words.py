@@ -25,6 +25,8 @@ class CardWords:
 
     draws: str
     """What the model draws: `gray images of 28×28 pixels`."""
+    verb: str = "draws"
+    """What one calls that."""
     task: str | None = None
     """The Hub's name of what it does; None where the Hub has none."""
     tags: tuple[str, ...] = ()
@@ -45,5 +47,10 @@ class CardWords:
     """A line of Python that calls the pipeline, with a place for the arguments."""
     then: str = ""
     """A line of Python that does something with what was drawn."""
+    stock_imports: str = ""
+    """Lines of Python that import what `stock_call` needs."""
+    stock_call: str = ""
+    """Python that draws with a form for stock diffusers that is called otherwise than the model's own, with the repo's
+    name as {repo_id}; empty where it is called by `call` and `asks_stock`."""
     stock_of: str = ""
     """A line of Python that makes a stock model of one class; empty where there is none."""

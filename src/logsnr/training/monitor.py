@@ -17,7 +17,7 @@ from PIL import Image
 from logsnr.base.files import write_atomically
 from logsnr.data.seeded import SeededData
 from logsnr.media.plots import columns_of, loss_by_log_snr_figure, save_png
-from logsnr.models.denoiser import Denoiser
+from logsnr.models.denoiser import Denoises
 from logsnr.models.schedules import usual_steps
 from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_timestep
 from logsnr.objectives.objective import Objective
@@ -75,7 +75,7 @@ def read_held_out(run: Path) -> list[HeldOutLoss]:
     return [HeldOutLoss(v["step"], v["held_out/loss"], [v.get(name, math.nan) for name in _BIN_NAMES]) for v in values]
 
 
-def log_held_out(log: Log, step: int, objective: Objective, denoiser: Denoiser, data: SeededData[Any]) -> None:
+def log_held_out(log: Log, step: int, objective: Objective, denoiser: Denoises, data: SeededData[Any]) -> None:
     """Loss of the averaged weights on held-out samples, with the same noise every time, whole and by log-SNR."""
     if data.num_held_out == 0:
         return
@@ -88,11 +88,13 @@ def log_held_out(log: Log, step: int, objective: Objective, denoiser: Denoiser, 
 
 
 def log_samples(log: Log, step: int, task: Task) -> None:
-    """A picture of samples from the same seeds each time, to RUN/samples and the tracker."""
+    """A picture of samples from the same seeds each time, to RUN/samples and the tracker; and in words where they have
+    any."""
     sampler = copy.deepcopy(task.objective.sampler)
     pipeline = task.pipeline(task.network, sampler)
     pipeline.set_progress_bar_config(desc="Samples", unit="step", delay=2, leave=False)
-    options = SampleOptions(num=_SAMPLES, steps=usual_steps(sampler, _SAMPLE_STEPS), batch_size=_SAMPLES)
+    steps = usual_steps(sampler, max(_SAMPLE_STEPS, task.parts.steps))
+    options = SampleOptions(num=_SAMPLES, steps=steps, batch_size=_SAMPLES)
     choose_scheduler(pipeline, options)
     arguments = dict(task.parts.arguments(pipeline, options))
     guidance = {"guidance_scale": _SAMPLE_GUIDANCE} if arguments else {}
@@ -100,11 +102,14 @@ def log_samples(log: Log, step: int, task: Task) -> None:
         batch_size=_SAMPLES,
         num_inference_steps=options.steps,
         generator=0,
-        output_type="pt",
+        output_type=task.parts.output_type,
         return_dict=False,
         **arguments,
         **guidance,
     )
-    picture = task.medium.show(samples, columns_of(_SAMPLES, len(task.parts.choices(pipeline))))
+    medium = task.parts.medium_of(pipeline)
+    picture = medium.show(samples, columns_of(_SAMPLES, len(task.parts.choices(pipeline))))
     save_png(picture, log.run / "samples" / f"step-{step:08d}.png")
+    if medium.in_words:
+        write_atomically(log.run / "samples" / f"step-{step:08d}.txt", f"{medium.sheet(samples)}\n")
     log.picture(step, "samples", picture)

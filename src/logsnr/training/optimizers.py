@@ -47,10 +47,10 @@ def make_optimizers(
 
 
 def hidden_matrices(network: nn.Module, trunk: nn.Module | None = None) -> list[Tensor]:
-    """The weights of all linear layers and convolutions but the first and the last of the trunk (all of the network
-    where none is given), which face the data."""
+    """The weights of all linear layers and convolutions but the first and the last layer of the trunk (all of the
+    network where none is given), which face the data; where it begins with embeddings, these do."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    facing = [module for module in (trunk or network).modules() if isinstance(module, kinds)]
+    facing = [module for module in (trunk or network).modules() if isinstance(module, (*kinds, nn.Embedding))]
     outer = {*facing[:1], *facing[-1:]}
     return [module.weight for module in network.modules() if isinstance(module, kinds) and module not in outer]
 

@@ -18,15 +18,12 @@ from logsnr.data.seeded import SeededData
 from logsnr.folders.checkpoint import Checkpoint, load_latest
 from logsnr.folders.model_folder import forms, is_model, save_model
 from logsnr.folders.run_folder import CONFIG, is_run, read_run
-from logsnr.models.denoiser import Denoiser
-from logsnr.models.networks import portable_config
 from logsnr.models.precision import precision_in_words, resolve_precision
-from logsnr.models.schedules import make_scheduler
 from logsnr.objectives.build import make_objective
 from logsnr.objectives.objective import Context
 from logsnr.settings.kind import kind_named
 from logsnr.settings.run import FREE, RunConfig, differences, flat, to_record
-from logsnr.tasks.parts import Parts
+from logsnr.tasks.parts import Facts, Parts
 from logsnr.tasks.task import Task, open_task, parts_of
 from logsnr.training.effort import note_model_step
 
@@ -95,7 +92,8 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
     parts = parts_of(config.kind)
     network = parts.unlearned(config, record["network"])
     network.load_state_dict(checkpoint.ema)
-    pipeline = parts.pipeline(network, _sampler(config, checkpoint, network, parts), record["data"]["facts"])
+    facts = record["data"]["facts"]
+    pipeline = parts.pipeline(network, _sampler(config, checkpoint, network, parts, facts), facts)
     if class_label is not None:
         stock = parts.stock_of(pipeline, class_label)
         if out is None:
@@ -112,10 +110,10 @@ def export(run: Path, out: Path | None, class_label: str | None) -> list[Path]:
     return folders
 
 
-def _sampler(config: RunConfig, checkpoint: Checkpoint, network: Any, parts: Parts) -> Any:
+def _sampler(config: RunConfig, checkpoint: Checkpoint, network: Any, parts: Parts, facts: Facts) -> Any:
     """What the model of a checkpoint is sampled with."""
-    schedule = make_scheduler(config.schedule)
-    denoiser = Denoiser(network, schedule, parts.conditioner(network))
+    schedule = parts.make_schedule(config, facts)
+    denoiser = parts.denoiser(network, schedule)
     objective = make_objective(config, schedule, Context(denoiser=denoiser))
     if checkpoint.objective:
         objective.restore(checkpoint.objective)
@@ -161,7 +159,7 @@ def claim(run: Path, task: Task, num_processes: int, mixed_precision: str) -> li
             "facts": task.facts,
         },
         "local": _named_folders(config),
-        "network": portable_config(task.network),
+        "network": task.parts.network_config(task.network),
         "versions": {name: importlib.metadata.version(name) for name in ("logsnr", "torch", "diffusers", "accelerate")},
     }
     changed: list[str] = []
@@ -185,18 +183,18 @@ def claim(run: Path, task: Task, num_processes: int, mixed_precision: str) -> li
 
 
 def _named_folders(config: RunConfig) -> list[str]:
-    """Settings that name a folder of this machine and nothing that others have; they aren't published."""
+    """Settings that name a folder or file of this machine and nothing that others have; they aren't published."""
     values, kind = flat(config), kind_named(config.kind)
     named = {name: values[name] for name in kind.placeholders if values[name] not in (None, *kind.bundled)}
-    return [name for name, value in named.items() if Path(value).expanduser().is_dir()]
+    return [name for name, value in named.items() if Path(value).expanduser().exists()]
 
 
 def _same_folder(name: str, old: RunConfig, new: RunConfig) -> bool:
-    """Whether a setting names one folder in two ways: relative and absolute, or with a slash at its end."""
+    """Whether a setting names one folder or file in two ways: relative and absolute, or with a slash at its end."""
     if name not in kind_named(new.kind).placeholders:
         return False
     one, other = (Path(flat(config)[name] or "").expanduser() for config in (old, new))
-    return one.is_dir() and other.is_dir() and one.samefile(other)
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def require_same(run: Path, config: RunConfig, data: SeededData[Any]) -> list[str]:

@@ -33,11 +33,11 @@ from logsnr.base.threads import Pace, keep
 from logsnr.folders.checkpoint import Checkpoint, Tensors, load_latest, save_checkpoint
 from logsnr.folders.model_folder import GUIDE, save_model
 from logsnr.folders.run_folder import CONFIG
-from logsnr.models.networks import portable_config
 from logsnr.models.precision import precision_in_words, resolve_precision
 from logsnr.objectives.objective import Objective
 from logsnr.settings.presets import require_config
 from logsnr.settings.run import RunConfig
+from logsnr.settings.schedule import ScheduleConfig
 from logsnr.tasks.task import Task, open_task, parts_of
 from logsnr.training.effort import Clock, note_model_step
 from logsnr.training.heartbeat import GONE, heartbeat
@@ -108,7 +108,7 @@ def train(config: RunConfig, run: Path | str) -> TrainResult:
     for line in data.examples.complaints:
         say(line)
     say(data.description)
-    if config.schedule.prediction_type == "x0_minus_noise":
+    if isinstance(config.schedule, ScheduleConfig) and config.schedule.prediction_type == "x0_minus_noise":
         say("The target x0_minus_noise has no stock form: the model will need trust_remote_code or logsnr to load.")
     say(f"{type(network).__name__} with {size_in_words(network)}, {describe(accelerator)}")
     optimizers = make_optimizers(network, options, parts.trunk(network))
@@ -329,7 +329,7 @@ def _averaged(network: Any, ema: EMAModel) -> Iterator[None]:
 
 def _averaged_network(task: Task, ema: EMAModel) -> Any:
     """A new network with the averaged weights, on the CPU, without accelerate's wrapping of `forward`."""
-    averaged = task.parts.unlearned(task.config, portable_config(task.network))
+    averaged = task.parts.unlearned(task.config, task.parts.network_config(task.network))
     ema.copy_to(averaged.parameters())
     return averaged
 
