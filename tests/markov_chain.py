@@ -70,3 +70,11 @@ class MarkovChain:
         probabilities = torch.zeros(*sample.shape, cumulative.shape[-1], dtype=torch.float64)
         probabilities[..., :count] = joint / joint.sum(-1, keepdim=True)
         return probabilities.log()
+
+    def noised(self, cumulative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Every x_0 with every x_t that it can become by q(x_t | x_0) (K, K), and their joint probability."""
+        x_0, states = self.sequences, torch.cartesian_prod(*[torch.arange(len(cumulative))] * self.length)
+        x_0, x_t = x_0.repeat_interleave(len(states), 0), states.repeat(len(x_0), 1)
+        joint = self.log_probability(x_0).exp() * cumulative[x_0, x_t].prod(1)
+        can_be = joint > 0
+        return x_0[can_be], x_t[can_be], joint[can_be]

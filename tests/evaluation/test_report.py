@@ -113,6 +113,7 @@ def test_dry_run_writes_nothing(trained: Path, logsnr: Run) -> None:
         (["--num", "3"], "--num must be at least 20, and is 3"),
         (["--elbo-images", "1"], "--elbo-images must be 0 or at least 2, and is 1"),
         (["--attributes", "colour"], "--attributes is colour, but images of this kind have no such columns. Leave it"),
+        (["--words", "list"], "--words is list, and is for texts, which aren't what is measured here. Leave it out."),
         (["--features", "vgg"], "--features 'vgg' is unknown. Known: "),
         ([*OPTIONS, "--scheduler", "Eular"], "is no scheduler"),
         (["--steps", "5000"], "--steps must be at most 1000, the length of the model's chain, and is 5000"),

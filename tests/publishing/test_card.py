@@ -72,6 +72,17 @@ def test_figures_come_with_their_protocol_or_not_at_all() -> None:
     assert "None were measured" in render_card(published())
 
 
+def test_a_figure_of_another_kind_brings_its_words() -> None:
+    entry = {"title": "Share of words in a|b", "direction": "higher is better", "value": 0.75, "beside": "0.9 of data"}
+    text = render_card(published(metrics={"words": entry, "bits": entry | {"standard_error": 0.01, "title": "Bits"}}))
+    assert "| Share of words in a\\|b, higher is better | 0.75 | 0.9 of data |" in text
+    assert "| Bits, higher is better | 0.75 ± 0.01 | 0.9 of data |" in text
+    assert {r.metric_name: r.metric_value for r in ModelCard(text).data.eval_results} == {
+        "Share of words in a|b": 0.75,
+        "Bits": 0.75,
+    }
+
+
 def test_what_was_asked_for_stands_beside_real_images_and_chance() -> None:
     share = {"value": 0.25, "interval": [0.2, 0.3], "num": 500}
     entry = {"drawn": share, "real": share | {"value": 0.96}, "chance": 0.05, "judge": "a_judge"}

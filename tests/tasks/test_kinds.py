@@ -88,9 +88,6 @@ def test_it_is_drawn(kind: TinyKind, run: Path, tmp_path: Path, logsnr: Callable
 
 
 def test_it_is_measured(kind: TinyKind, run: Path, logsnr: Callable[..., Finished]) -> None:
-    if kind.states:
-        assert "logsnr evaluate is for samples of numbers" in logsnr("evaluate", run).message
-        return
     few = ("--num", "20", "--steps", "2", "--elbo-images", "4", "--elbo-timesteps", "4")
     end = logsnr("evaluate", run, *few, *(["--attributes", *kind.judges] if kind.judges else []))
     assert end.status == 0, end.output

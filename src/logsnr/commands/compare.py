@@ -15,7 +15,7 @@ from logsnr.base.errors import ConfigError
 from logsnr.commands.configure import RunSections, configured, no_preset, require_objective, sections
 from logsnr.commands.messages import interruptible, naming, writing
 from logsnr.commands.parse import parse
-from logsnr.settings.options import EvaluateOptions
+from logsnr.settings.options import OF_TEXTS, EvaluateOptions, refuse_foreign
 from logsnr.settings.presets import presets
 
 
@@ -36,6 +36,7 @@ class CompareArguments(RunSections):
     def __post_init__(self) -> None:
         if self.evaluate.attributes:
             raise ConfigError("attributes is for logsnr evaluate: schedules aren't compared by them. Leave it out.")
+        refuse_foreign(self.evaluate, OF_TEXTS, "for texts")
 
 
 _USAGE = """usage: logsnr compare PRESET --schedules NAME NAME … --out DIR [--SECTION.SETTING VALUE …]

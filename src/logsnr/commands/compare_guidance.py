@@ -13,7 +13,7 @@ from logsnr.commands.messages import interruptible, naming
 from logsnr.commands.parse import parse
 from logsnr.folders.run_folder import require_run
 from logsnr.settings.guidance import PLAIN, GuidanceOptions
-from logsnr.settings.options import EvaluateOptions
+from logsnr.settings.options import OF_TEXTS, EvaluateOptions, refuse_foreign
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class CompareGuidanceArguments:
         for interval in self.intervals:
             GuidanceOptions(interval)
         options = self.evaluate
+        refuse_foreign(options, OF_TEXTS, "for texts")
         if options.guidance_scale != 1 or options.guidance != PLAIN or options.restore is not None:
             raise ConfigError(
                 "--evaluate.guidance-scale, --evaluate.guidance and --evaluate.restore play no part here: the scales "

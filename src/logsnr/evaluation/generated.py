@@ -62,15 +62,17 @@ def generate(
     """
     choose_scheduler(pipeline, options)
     bits = data.examples.bits
-    arguments = asked_like_the_data(parts_of_pipeline(pipeline), data, options.reference, num)
+    parts = parts_of_pipeline(pipeline)
+    arguments, manner = asked_like_the_data(parts, data, options.reference, num), parts.manner(options)
     guided = arguments or options.guidance_scale != 1  # a model without conditions is told nothing of guidance
     guidance = guiding(pipeline, options.guidance_scale, options.guidance) if guided else {}
     words = guidance_in_words(options.guidance_scale, options.guidance)
     steps = steps_of(pipeline, options.steps)
-    request = Request(steps, guidance, options.eta, options.batch_size)
+    request = Request(steps, guidance, options.eta, options.batch_size, manner)
     decisive = (
         *(model, sampler_in_words(pipeline.scheduler, options.eta), request.steps, words),
         *(options.seed, data.fingerprint, bits, options.reference if arguments else ""),
+        *sorted(manner.items()),
     )
     own = folder / f"samples-{digest_of(repr(decisive).encode())}"
     starts = range(0, num, _SHARD)

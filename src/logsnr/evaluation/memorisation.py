@@ -24,6 +24,10 @@ from logsnr.data.images import ImageData
 from logsnr.evaluation.distances import nearest
 from logsnr.media.plots import to_pil
 
+FEWEST_HELD_OUT = 50
+"""With fewer held-out samples nothing is said of copying."""
+COPIES = 3.0
+"""The least deviation of `chance_below` from chance, in standard deviations, that means copies."""
 _PAIRS = 30
 _PAIRS_A_ROW = 5
 
@@ -52,17 +56,18 @@ def memorisation(generated: Tensor, train: Tensor, held_out: Tensor) -> Memorisa
     few = min(len(y), len(z))
     chosen = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))[:few]]
     closer = (nearest(x, chosen)[0] < nearest(x, z[:few])[0]).double().mean()
-    n, m = len(x), len(z)
-    below = (of_held_out.unsqueeze(0) > to_train.unsqueeze(1)).double()
-    below += 0.5 * (of_held_out.unsqueeze(0) == to_train.unsqueeze(1)).double()
-    copying = below.mean()
-    return Memorisation(
-        float(to_train.median()),
-        float(of_held_out.median()),
-        float(copying),
-        float((copying - 0.5) / math.sqrt((n + m + 1) / (12 * n * m))),
-        float(closer),
-    )
+    copying, copying_z = chance_below(to_train, of_held_out)
+    return Memorisation(float(to_train.median()), float(of_held_out.median()), copying, copying_z, float(closer))
+
+
+def chance_below(some: Tensor, others: Tensor) -> tuple[float, float]:
+    """How often one of `some` (n,) is below one of `others` (m,), half of the ties included: Mann and Whitney's
+    U / (n m); and that in standard deviations from 0.5."""
+    n, m = len(some), len(others)
+    below = (others.unsqueeze(0) > some.unsqueeze(1)).double()
+    below += 0.5 * (others.unsqueeze(0) == some.unsqueeze(1)).double()
+    chance = below.mean()
+    return float(chance), float((chance - 0.5) / math.sqrt((n + m + 1) / (12 * n * m)))
 
 
 def closest_pairs(generated: Tensor, train: Tensor) -> list[tuple[float, int, int]]:

@@ -50,6 +50,11 @@ def errors_by_timestep(
 
 def binned_means(log_snr: Tensor, values: Tensor) -> list[float]:
     """The mean of the values in each bin of LOG_SNR_EDGES; NaN in an empty one."""
-    inside = log_snr.clamp(LOG_SNR_EDGES[0] + 1e-3, LOG_SNR_EDGES[-1] - 1e-3)
-    places = torch.bucketize(inside, torch.tensor(LOG_SNR_EDGES, dtype=inside.dtype, device=inside.device)) - 1
+    places = bins(log_snr)
     return [float(values[places == k].mean()) for k in range(len(LOG_SNR_EDGES) - 1)]
+
+
+def bins(log_snr: Tensor) -> Tensor:
+    """The bin of LOG_SNR_EDGES that each is in, from 0."""
+    inside = log_snr.clamp(LOG_SNR_EDGES[0] + 1e-3, LOG_SNR_EDGES[-1] - 1e-3)
+    return torch.bucketize(inside, torch.tensor(LOG_SNR_EDGES, dtype=inside.dtype, device=inside.device)) - 1

@@ -15,7 +15,7 @@ FIGURES = {
     "recall": ("Recall", "higher is better"),
     "elbo": ("ELBO, bits per dimension", "lower is better"),
 }
-"""By name in metrics.json: the title, and which way is better."""
+"""By name in metrics.json: the title, and which way is better. Other figures bring a `title` of their own."""
 
 
 def _value_of(metrics: dict[str, Any], key: str) -> float | None:
@@ -27,9 +27,9 @@ def _value_of(metrics: dict[str, Any], key: str) -> float | None:
 
 def results(metrics: dict[str, Any]) -> list[tuple[str, str, float]]:
     """The figures as the Hub lists them: type, title and value; shares that show what was asked for are accuracies."""
-    measured = [
-        (key, title, value) for key, (title, _) in FIGURES.items() if (value := _value_of(metrics, key)) is not None
-    ]
+    titles = {key: title for key, (title, _) in FIGURES.items()}
+    titles |= {key: entry["title"] for key, entry in metrics.items() if "title" in entry}
+    measured = [(key, title, value) for key, title in titles.items() if (value := _value_of(metrics, key)) is not None]
     shares = [
         ("accuracy", f"Shows what was asked for: {title}", float(entry["drawn"]["value"]))
         for title, entry in titled(metrics.get("asked", {}))
@@ -39,7 +39,11 @@ def results(metrics: dict[str, Any]) -> list[tuple[str, str, float]]:
 
 def figures(metrics: dict[str, Any], noun: str) -> list[dict[str, str]]:
     """The rows of the table, in the order of metrics.json: of few images, KID comes first; then what was asked for."""
-    measured = [figure for key in metrics if key in FIGURES and (figure := _figure(metrics, key, noun))]
+    measured = [
+        figure
+        for key, entry in metrics.items()
+        if (figure := _titled(entry) if "title" in entry else _figure(metrics, key, noun))
+    ]
     return [*measured, *(_asked(title, entry, noun) for title, entry in titled(metrics.get("asked", {})))]
 
 
@@ -56,9 +60,19 @@ def _asked(title: str, entry: dict[str, Any], noun: str) -> dict[str, str]:
     }
 
 
+def _titled(entry: dict[str, Any]) -> dict[str, str]:
+    """A row of the table: a figure that brings its words."""
+    error = f" ± {entry['standard_error']:.2g}" if "standard_error" in entry else ""
+    return {
+        "title": prose(", ".join([entry["title"], entry["direction"]])),
+        "value": f"{entry['value']:.4g}{error}",
+        "beside": prose(entry["beside"]),
+    }
+
+
 def _figure(metrics: dict[str, Any], key: str, noun: str) -> dict[str, str] | None:
     """A row of the table: the figure with its interval or error, and what it is to be read beside."""
-    value = _value_of(metrics, key)
+    value = _value_of(metrics, key) if key in FIGURES else None
     if value is None:
         return None
     entry, beside = metrics[key], ""

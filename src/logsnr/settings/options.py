@@ -15,6 +15,7 @@ from logsnr.settings.rules import require, require_seed
 TUNABLE = range(2, 21)
 """The numbers of network evaluations that can have a table."""
 Reference = Literal["train", "held_out"]
+Order = Literal["random", "confidence", "entropy"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class EvaluateOptions:
     """What a model is judged by. The same options again reuse what was drawn and measured."""
 
     num: int | None = None
-    """Images to draw; when not given 10,000, or half as many as there are training images where that is fewer."""
+    """Images to draw; when not given 10,000, or half as many as there are training images where that is fewer. Of texts
+    512, or as many as are held out."""
     features: str | None = None
     """The network that sees them: classifier (trained on the data's own labels), efficientnet-lite0 or inception
     (from packages), or another installed one; when not given, classifier for data with classes, efficientnet-lite0
@@ -132,8 +134,8 @@ class EvaluateOptions:
     """Columns beside the captions, such as colour: whether what is drawn has the value that stands there, in the eyes
     of a judge that is fitted on real images."""
     steps: int | None = None
-    """Network evaluations an image (twice that with guidance); when not given 20, or those that the model was distilled
-    for."""
+    """Network evaluations an image (twice that with guidance); when not given 20, of texts 64, or those that the model
+    was distilled for."""
     scheduler: str | None = None
     """sde (second-order steps that add noise again: DPMSolverMultistepScheduler as sde-dpmsolver++), few-step (made for
     20 steps or fewer, see `logsnr tune`), a diffusers scheduler by class name, such as UniPCMultistepScheduler, or your
@@ -149,11 +151,22 @@ class EvaluateOptions:
     """Image k has seed `seed + k`."""
     batch_size: int = 64
     """Images made at once; doesn't change them."""
+    temperature: float | None = None
+    """Of texts: below 1 likelier and less various, 0 the likeliest alone; 1 when not given."""
+    order: Order | None = None
+    """Of texts, which masks are lifted first: random, confidence (where the likeliest token is likeliest) or entropy
+    (where it is least); random when not given."""
+    remask: float | None = None
+    """Of texts: the chance of a lifted mask to come back in a step; 0 when not given."""
+    words: Path | None = None
+    """Of texts: a list of words, one a line. The share of drawn words that stand in it is measured; when not given, of
+    those that stand in the training documents."""
     elbo_images: int = 250
-    """Images whose likelihood is bounded (ELBO): at most so many held-out ones, and so many training ones; 0 for none:
-    metrics.json, which is of the last evaluation, then has no ELBO."""
+    """Images, or sequences of texts, whose likelihood is bounded (ELBO): at most so many held-out ones, and so many
+    training ones; 0 for none: metrics.json, which is of the last evaluation, then has no ELBO."""
     elbo_timesteps: int = 50
-    """KL divergences evaluated an image, of one for each step of the chain."""
+    """KL divergences evaluated an image, of one for each step of the chain; of texts, how often each sequence is
+    noised."""
     respace: int | None = None
     """Length of a shorter chain for the ELBO, through evenly spaced timesteps."""
     ode_images: int = 0
@@ -183,9 +196,27 @@ class EvaluateOptions:
         named = not isinstance(given, str) and all(isinstance(name, str) for name in given)
         require(named, "attributes", rule, given)
         object.__setattr__(self, "attributes", tuple(given))
-        require(self.reference in get_args(Reference), "reference", " or ".join(get_args(Reference)), self.reference)
+        for name, allowed in (("reference", Reference), ("order", Order)):
+            value, words = getattr(self, name), get_args(allowed)
+            require(value is None or value in words, name, f"{', '.join(words[:-1])} or {words[-1]}", value)
+        require(self.temperature is None or self.temperature >= 0, "temperature", "0 or more", self.temperature)
+        require(self.remask is None or 0 <= self.remask <= 1, "remask", "in [0, 1]", self.remask)
         _require_drawable(self)
         _require_used(self)
+
+
+OF_TEXTS = ("temperature", "order", "remask", "words")
+"""What of EvaluateOptions says nothing of other samples than texts."""
+
+
+def refuse_foreign(options: EvaluateOptions, names: Sequence[str], whom: str) -> None:
+    """Raise ConfigError where one of these options, which are `whom`, such as "for images", is given."""
+    for each in fields(options):
+        if each.name in names and getattr(options, each.name) != each.default:
+            value = getattr(options, each.name)
+            raise ConfigError(
+                f"{each.name} is {value}, and is {whom}, which aren't what is measured here. Leave it out."
+            )
 
 
 _REPAIR = ("restore", "restore_method", "restore_steps", "restore_images", "restore_draws")

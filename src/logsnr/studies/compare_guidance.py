@@ -20,10 +20,10 @@ from matplotlib.figure import Figure
 from logsnr.base.columns import aligned
 from logsnr.base.errors import ConfigError
 from logsnr.base.files import write_atomically
+from logsnr.evaluation.arrays import check
 from logsnr.evaluation.asked import Question, titled, what_was_asked
 from logsnr.evaluation.distribution import distribution, extractor_for, number_of_images
 from logsnr.evaluation.extractors import FeatureExtractor
-from logsnr.evaluation.report import check
 from logsnr.evaluation.subject import Subject
 from logsnr.folders.model_folder import GUIDE, is_model
 from logsnr.media.plots import label_axes, lines_of, new_figure, save_png

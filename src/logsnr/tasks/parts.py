@@ -24,7 +24,7 @@ from logsnr.models.networks import load_network, portable_config
 from logsnr.models.schedules import NoiseSchedule, make_scheduler, swapped
 from logsnr.models.states import StateDenoiser
 from logsnr.settings.kind import kind_of_pipeline
-from logsnr.settings.options import SampleOptions
+from logsnr.settings.options import EvaluateOptions, SampleOptions
 from logsnr.settings.registry import resolve
 from logsnr.settings.run import RunConfig
 from logsnr.tasks.truth import Truth
@@ -49,6 +49,9 @@ class Parts(abc.ABC):
     """How samples are shown and written, of a kind for which that is the same for all models; see `medium_of`."""
     noun: str
     """What to call a sample."""
+    measures: str = "logsnr.evaluation.arrays:ARRAYS"
+    """`package.module:attribute` of what `logsnr evaluate` measures, a `logsnr.evaluation.measures.Measures`; resolved
+    when it is needed. That of a kind whose samples are arrays of numbers, unless it names its own."""
     numbers: bool = True
     """Whether samples are numbers that noise is added to, not states that it replaces."""
     output_type: str = "pt"
@@ -127,7 +130,7 @@ class Parts(abc.ABC):
         empty where there is nothing to ask for. Raises ValueError or ModelError."""
         return {}
 
-    def manner(self, options: SampleOptions) -> Mapping[str, Any]:
+    def manner(self, options: SampleOptions | EvaluateOptions) -> Mapping[str, Any]:
         """How `options` ask samples to be drawn, in arguments of the pipeline that are the same for all of them."""
         return {}
 

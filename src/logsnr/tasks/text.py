@@ -27,7 +27,7 @@ from logsnr.pipelines.pipeline_text import TextPipeline
 from logsnr.pipelines.prefix_tokens import TIME_BUCKETS
 from logsnr.schedulers.scheduling_transition import TransitionScheduler
 from logsnr.settings.guidance import PLAIN
-from logsnr.settings.options import SampleOptions
+from logsnr.settings.options import EvaluateOptions, SampleOptions
 from logsnr.settings.run import RunConfig
 from logsnr.tasks import text_words
 from logsnr.tasks.parts import Facts, Parts
@@ -41,6 +41,7 @@ class TextParts(Parts):
     network_class = ModernBertForMaskedLM
     network_name = MODEL
     noun = "text"
+    measures = "logsnr.evaluation.texts:TEXTS"
     numbers = False
     output_type = "seq"
     steps = 64
@@ -104,8 +105,9 @@ class TextParts(Parts):
                 found[name] = [values[k % len(values)] for k in range(options.num)]
         return found
 
-    def manner(self, options: SampleOptions) -> Mapping[str, Any]:
-        return {} if options.temperature is None else {"temperature": options.temperature}
+    def manner(self, options: SampleOptions | EvaluateOptions) -> Mapping[str, Any]:
+        asked = {name: getattr(options, name, None) for name in ("temperature", "order", "remask")}
+        return {name: value for name, value in asked.items() if value is not None}
 
     def guides(self, arguments: Mapping[str, list[Any]]) -> bool:
         return "class_labels" in arguments
