@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_text import letters
 
 from logsnr.media.film import Frame
 from logsnr.media.text import (
@@ -69,6 +71,25 @@ def test_a_text_that_spells_the_mask_holds_none(name: str) -> None:
     codec, text = CODECS[name], "a <|mask|> and an <|end|>"
     assert {codec.mask_token_id, codec.end_token_id}.isdisjoint(codec.encode(text).tolist())
     assert codec.decode(codec.encode(text)) == text
+
+
+def test_it_goes_round_as_json(codec: TextCodec) -> None:
+    again = TextCodec.from_json(json.loads(json.dumps(codec.to_json())))
+    assert again.digest == codec.digest
+    assert (again.vocab_size, again.end_token_id, again.mask_token_id) == (
+        *(codec.vocab_size, codec.end_token_id, codec.mask_token_id),
+    )
+    assert again.encode("a-b c").tolist() == codec.encode("a-b c").tolist()
+    assert again.tokenizer.pad_token == codec.tokenizer.pad_token
+
+
+def test_so_does_a_tokenizer_of_another_s(tmp_path: Path) -> None:
+    letters().save_pretrained(tmp_path)
+    codec = open_codec(str(tmp_path))  # an end was added, behind its mask
+    again = TextCodec.from_json(json.loads(json.dumps(codec.to_json())))
+    assert again.digest == codec.digest
+    assert again.tokenizer.special_tokens_map == codec.tokenizer.special_tokens_map
+    assert again.decode(again.encode("the cat")) == "the cat"
 
 
 def test_transformers_loads_it_alone(codec: TextCodec, tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def train(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
         path = tmp_path_factory.mktemp("run")
         few = ("--train.num-steps", "4", "--train.checkpoint-every", "4", "--train.held-out-every", "4")
         end = run(
-            *(path / "log.txt", "train", TEXT.preset, *TEXT.arguments, *few, *more),
-            *("--data.source", str(data), "--out", path / "run"),
+            *(path / "log.txt", "train", TEXT.preset, *TEXT.arguments, *few),
+            *("--data.source", str(data), *more, "--out", path / "run"),
         )
         assert end.status == 0, end.output
         return path / "run"
@@ -114,6 +114,21 @@ def test_other_kernels_need_code_and_are_resumed_and_loaded(
     assert sample(pipe, SampleOptions(num=2, steps=3)).shape == (2, 12)
     end = logsnr("publish", trained, "ada/tiny", "--stage", tmp_path / "staged")
     assert end.status == 0, end.output
+
+
+def test_a_file_by_bytes_without_classes_and_its_place_is_not_published(
+    train: Callable[..., Path], tmp_path: Path, logsnr: Run
+) -> None:
+    (tmp_path / "mine.txt").write_text(
+        "\n\n".join(f"{word} and {word}s" for word in ("ant", "bee", "cow", "doe", "élan"))
+    )
+    trained = train("--data.source", str(tmp_path / "mine.txt"), "--data.tokens", "bytes")
+    assert load(trained).num_classes is None
+    end = logsnr("publish", trained, "ada/tiny", "--stage", tmp_path / "staged")
+    assert end.status == 0, end.output
+    config = json.loads((tmp_path / "staged" / "main" / "run" / "config.json").read_text())["config"]
+    assert config["data"]["source"] == "path/to/texts"
+    assert config["data"]["tokens"] == "bytes"
 
 
 def test_a_folder_is_the_same_loaded_and_saved(trained: Path, tmp_path: Path) -> None:
