@@ -152,6 +152,8 @@ def _figure(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
             axes.plot(scales, [each["value"] for each in found], color=color, linestyle=style, marker="o", label=name)
             lows, highs = zip(*(each["interval"] for each in found), strict=True)
             axes.fill_between(scales, lows, highs, color=color, alpha=0.15, linewidth=0)
+        if key == "fid":  # of much guidance it is a hundred times that of little
+            axes.set_yscale("log", nonpositive="clip")
         axes.set_xlabel("guidance scale")
         title, unit = _SHOWN.get(key, (f"As asked: {key}", "share that shows it"))
         label_axes(axes, f"{title}, 95 % intervals", unit)
