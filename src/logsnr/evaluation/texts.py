@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from logsnr.base.errors import ConfigError, DataError
+from logsnr.data.seeded import SeededData
 from logsnr.evaluation.generated import generate
 from logsnr.evaluation.judged import in_words, judged
 from logsnr.evaluation.subject import Subject
@@ -39,7 +40,7 @@ class TextMeasures:
 
     def plan(self, subject: Subject, options: EvaluateOptions) -> list[str]:
         drawing, data = _checked(subject, options), subject.data
-        num, steps, noun = number_of_sequences(subject, options), steps_of(drawing, options.steps), data.examples.noun
+        num, steps, noun = number_of_sequences(data, options), steps_of(drawing, options.steps), data.examples.noun
         against = "the training documents" if options.words is None else str(options.words)
         lines = [
             f"Would draw {num:,} {noun}s ({num * steps:,} evaluations of the network) with "
@@ -55,7 +56,7 @@ class TextMeasures:
         return lines
 
     def measure(self, subject: Subject, options: EvaluateOptions, say: Callable[[str], None]) -> dict[str, Any]:
-        drawing, num = _checked(subject, options), number_of_sequences(subject, options)
+        drawing, num = _checked(subject, options), number_of_sequences(subject.data, options)
         say(subject.data.description)
         metrics, words = likelihood(subject, options)
         if words:
@@ -99,9 +100,9 @@ def manner_in_words(subject: Subject, drawing: Any, options: EvaluateOptions) ->
     return ", ".join([sampler_in_words(drawing.scheduler, None), *asked])
 
 
-def number_of_sequences(subject: Subject, options: EvaluateOptions) -> int:
+def number_of_sequences(data: SeededData[Any], options: EvaluateOptions) -> int:
     """How many sequences are drawn."""
-    return min(_ENOUGH, max(20, subject.data.num_held_out)) if options.num is None else options.num
+    return min(_ENOUGH, max(20, data.num_held_out)) if options.num is None else options.num
 
 
 TEXTS = TextMeasures()
