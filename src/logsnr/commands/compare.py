@@ -29,7 +29,8 @@ class CompareArguments(RunSections):
     out: Path
     """The folder: a run for each schedule, compare.json and compare.png."""
     kernels: tuple[Kernel, ...] = ()
-    """Of states, such as letters: kernels, each as --schedule.kernel of `logsnr train`, and each with every schedule."""
+    """Of states, such as letters: kernels, each as --schedule.kernel of `logsnr train`. There is a run for each of them
+    with each schedule."""
     at_steps: tuple[int, ...] = (5, 10, 20, 50)
     """Steps of the sampler at which quality is measured, beside --evaluate.steps."""
     dry_run: bool = False

@@ -89,7 +89,7 @@ def _checked(subject: Subject, options: EvaluateOptions) -> Any:
     subject.task.parts.refuse_foreign(SampleOptions(guidance=options.guidance))
     if options.guidance_scale != 1 and not subject.task.parts.choices(drawing):
         raise ConfigError(
-            f"guidance_scale is {options.guidance_scale}, and needs classes, which this model wasn't told. Leave it out."
+            f"guidance_scale is {options.guidance_scale:g}, and needs classes, which this model lacks. Leave it out."
         )
     return drawing
 

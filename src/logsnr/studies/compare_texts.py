@@ -1,7 +1,7 @@
 """What `logsnr compare` measures of texts.
 
-The bound in bits a token can be compared whatever the chain and the kernel: it is of the same text. What is written is
-judged after `steps` as in `logsnr evaluate`, and after each of `at_steps`: by the share of words, which is read with the
+The bound in bits a token can be compared whatever the chain and the kernel: it is of the same text. What is written in
+`steps` as in `logsnr evaluate`, and in each of `at_steps`, is judged by the share of words, which is read with the
 unigram entropy beside it.
 """
 

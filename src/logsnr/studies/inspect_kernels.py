@@ -56,6 +56,8 @@ def inspect_kernels(
 
     Raises `ConfigError` if a name is unknown or a schedule can't be made.
     """
+    if not names:
+        raise ConfigError("inspect schedule needs the name of at least one schedule, such as even.")
     if len(set(kernels)) < len(kernels) or len(set(names)) < len(names):
         raise ConfigError(f"Schedules and --kernels must be different ones, and are {' '.join([*names, *kernels])!r}.")
     if out is not None and out.suffix.lower() != ".png":
