@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from PIL import Image
 from logsnr.base.errors import ConfigError
 from logsnr.settings.presets import presets
 from logsnr.settings.run import RunConfig
+from logsnr.settings.schedule import TransitionConfig
 from logsnr.studies.compare import configurations
 from logsnr.studies.compare_texts import TEXTS
 
@@ -25,7 +27,7 @@ NAMES = ["absorbing cosine", "absorbing linear", "uniform cosine", "uniform line
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Of `logsnr compare`, but for --out: four steps of a tiny network on 20 documents of ten words."""
+    """Of `logsnr compare`, but for --out: four steps of a tiny network on 20 documents of ten different words."""
     folder, rng = tmp_path_factory.mktemp("texts"), np.random.default_rng(0)
     for k in range(20):
         (folder / f"{k:02}.txt").write_text(" ".join(rng.choice(WORDS, 20)))
@@ -116,10 +118,11 @@ def test_runs_by_kernel_and_schedule() -> None:
     for schedules, kernels, message in (
         (("even",), ("uniform",), "two or more different schedules, and is 'even'"),
         (("even", "cosine"), ("uniform", "uniform"), "--kernels must name different kernels, and is 'uniform uniform'"),
-        (("even", "constant"), (), "schedule.name constant must leave at most 0.002"),
     ):
         with pytest.raises(ConfigError, match=message):
             configurations(text, schedules, kernels)
+    with pytest.raises(ConfigError, match=r"schedule\.name linear must leave at most 0\.002"):
+        configurations(dataclasses.replace(text, schedule=TransitionConfig(shift=5.0)), ("linear", "even"))
     with pytest.raises(
         ConfigError, match="--kernels is uniform, and a kernel says where a state goes, such as a letter"
     ):
