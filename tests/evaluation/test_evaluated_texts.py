@@ -137,7 +137,6 @@ def test_dry_run_and_what_is_refused(absorbing: Path, logsnr: Run) -> None:
         (["--restore", "missing 0.5"], "--restore is missing 0.5, and is for images"),
         (["--words", "nowhere"], "--words is nowhere, which can't be read"),
         (["--guidance-scale", "2"], "--guidance-scale is 2, and needs classes"),
-        (["--guidance-scale", "2", "--guidance.projected"], "guidance of texts knows the scale alone"),
     ):
         for dry in ([], ["--dry-run"]):
             end = logsnr("evaluate", absorbing, *options, *dry)
