@@ -115,7 +115,7 @@ def kernels_figure(
         states: of each kernel, what to call its states.
     """
     figure = new_figure(13, 4.2 + 3 * len(matrices))
-    top, bottom = figure.subfigures(2, 1, height_ratios=[4.2, 3 * len(matrices)])
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[4.2, 3 * len(matrices)])[:, 0]
     survival_axes, log_snr_axes, lost_axes = top.subplots(1, 3)
     for (name, schedule), (color, style) in zip(schedules.items(), lines_of(schedules), strict=True):
         survival = schedule.alphas_cumprod.numpy()

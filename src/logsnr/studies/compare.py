@@ -28,7 +28,7 @@ from logsnr.models.schedules import make_scheduler, make_transition_scheduler
 from logsnr.settings.choice import switched
 from logsnr.settings.options import EvaluateOptions
 from logsnr.settings.run import RunConfig
-from logsnr.settings.schedule import CurveConfig, TransitionConfig
+from logsnr.settings.schedule import ScheduleConfig, TransitionConfig
 from logsnr.studies.comparison import Row, comparison_of
 from logsnr.tasks.task import parts_of
 from logsnr.training.runs import require_place, require_same
@@ -122,7 +122,7 @@ def compare(
     return CompareResult(f"{comparison.table(rows)}\nThe picture is {out / 'compare.png'}.", None)
 
 
-def _require_made(schedule: CurveConfig) -> None:
+def _require_made(schedule: ScheduleConfig | TransitionConfig) -> None:
     """Raise ConfigError unless the schedule can be made."""
     if isinstance(schedule, TransitionConfig):
         make_transition_scheduler(schedule, num_states=2, mask_token_id=1)  # whatever there are, its betas are these

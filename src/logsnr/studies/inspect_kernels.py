@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from logsnr.base.columns import aligned
 from logsnr.base.errors import ConfigError
@@ -72,7 +73,9 @@ def inspect_kernels(
     paragraphs = [_survival(schedules), *(_in_words(f"{kernel}: {_WORDS[kernel]}") for kernel in kernels)]
     if out is not None:
         titles = [f"ᾱ = {first.alphas_cumprod[k]:.2g}, step {k + 1} of {names[0]}" for k in t.tolist()]
-        matrices = {kernel: list(made(names[0], kernel).cumulative_matrix(t)) for kernel in kernels}
+        matrices: dict[str, Sequence[Tensor]] = {
+            kernel: list(made(names[0], kernel).cumulative_matrix(t)) for kernel in kernels
+        }
         save_png(kernels_figure(schedules, matrices, titles, {kernel: _letters(kernel) for kernel in kernels}), out)
         seen = (
             f"The curves are in {out}, and below them the cumulative matrices of {_STATES} states: a row for each "
