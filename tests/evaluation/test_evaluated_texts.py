@@ -136,11 +136,13 @@ def test_dry_run_and_what_is_refused(absorbing: Path, logsnr: Run) -> None:
         ),
         (["--restore", "missing 0.5"], "--restore is missing 0.5, and is for images"),
         (["--words", "nowhere"], "--words is nowhere, which can't be read"),
+        (["--guidance-scale", "2"], "--guidance-scale is 2, and needs classes"),
     ):
         for dry in ([], ["--dry-run"]):
             end = logsnr("evaluate", absorbing, *options, *dry)
             assert end.status == 1
             assert message in end.message
+            assert len(end.output.splitlines()) == 1  # it refuses before it says anything
 
 
 def test_characters_of_sequences(texts: Path) -> None:

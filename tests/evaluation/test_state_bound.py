@@ -150,6 +150,15 @@ def test_the_limit_is_exact(kernel: str, betas: str) -> None:
     assert float(more.mean()) == pytest.approx(0, abs=3 * error)
 
 
+def test_of_masks_the_limit_is_the_same_whatever_the_schedule() -> None:
+    """Of the same network and draws, exactly; the bounds of the chains aren't."""
+    cosine = CosineBetaScheduler(32).betas.tolist()
+    one, other = found(made("absorbing", 32), 50, 3), found(made("absorbing", 32, trained_betas=cosine), 50, 3)
+    assert one.limit is not None
+    torch.testing.assert_close(one.limit, other.limit)
+    assert not torch.allclose(one.bound, other.bound)
+
+
 def test_masks_give_both_bounds_at_once() -> None:
     """Of the same draws: their difference is known much better than either."""
     result = found(made("absorbing", 32), 2000, 6)

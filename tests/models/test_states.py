@@ -8,6 +8,7 @@ from tiny_text import tiny_modern_bert
 
 from logsnr.base.errors import ModelError
 from logsnr.conditions.class_label import ClassLabel
+from logsnr.models.denoiser import Guided
 from logsnr.models.states import StateDenoiser
 from logsnr.pipelines.prefix_tokens import TIME_BUCKETS, network_input
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
@@ -40,6 +41,20 @@ def test_noise_and_class_stand_before_the_states() -> None:
         nothing = denoiser(STATES, T, {}).output  # of no class in particular
     torch.testing.assert_close(nothing[2], logits[2])
     assert not torch.allclose(nothing[:2], logits[:2])
+
+
+@pytest.mark.parametrize("w", [0.0, 0.5, 3.0])
+def test_guided_laws_are_multiplied_and_no_state_is_the_mask(w: float) -> None:
+    """p(x_0 | x_t, c)^w p(x_0 | x_t)^(1 - w), normalised."""
+    scheduler, network = TransitionScheduler("absorbing", K, 10), tiny_modern_bert(K + 3)
+    denoiser, condition = StateDenoiser(network, scheduler, ClassLabel(2)), {"class_labels": torch.tensor([0, 1, 1])}
+    with torch.no_grad():
+        guided = Guided(denoiser, w)(STATES, T, condition).output.softmax(-1)
+        told, untold = (denoiser(STATES, T, each).output.softmax(-1) for each in (condition, {}))
+    product = told**w * untold ** (1 - w)
+    product[..., K - 1] = 0
+    torch.testing.assert_close(guided, product / product.sum(-1, keepdim=True))
+    assert not torch.allclose(told, untold)
 
 
 def test_half_precision_is_heard_in_float32() -> None:

@@ -176,23 +176,25 @@ def test_what_a_text_cannot_be_drawn_by_is_said(trained: Path, options: SampleOp
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (("compare", "text-128", "--schedules", "even", "cosine"), "logsnr compare is for samples of numbers"),
+        (("compare", "guidance", "{run}"), "logsnr compare guidance is for samples of numbers"),
         (("demo", "{run}"), "The page draws images, and"),
         (("publish", "{run}", "ada/tiny", "--space", "--dry-run"), "The page draws images, and"),
     ],
 )
 def test_commands_that_cannot_take_texts_say_so(
-    command: tuple[str, ...], words: str, trained: Path, tmp_path: Path, logsnr: Run
+    command: tuple[str, ...], words: str, trained: Path, logsnr: Run
 ) -> None:
     arguments = [word.format(run=trained) for word in command]
-    out = ["--out", tmp_path / "out"] if command[0] == "compare" else []
-    assert words in logsnr(*arguments, *out).message
+    assert words in logsnr(*arguments).message
 
 
 def test_a_run_is_inspected(trained: Path, tmp_path: Path, logsnr: Run) -> None:
-    end = logsnr("inspect", "run", trained, "--out", tmp_path / "seen")
+    end = logsnr("inspect", "run", trained, "--out", tmp_path / "seen", "--elbo-images", "4", "--elbo-timesteps", "8")
     assert end.status == 0, end.output
-    assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == ["film.png", "loss.png"]
+    assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == ["bits.png", "film.png", "loss.png"]
+    kept = json.loads(next((trained / "evaluation").glob("elbo-*.json")).read_text())["bits_per_dim"]
+    said = f"texts: {kept['total']:.4f} ± {kept['standard_error']:.4f} bits a character, half of it between log-SNR"
+    assert said in end.output
 
 
 def test_schedules_of_states() -> None:

@@ -1,4 +1,4 @@
-"""`logsnr compare PRESET`: a run for each of several noise schedules, and what comes of them.
+"""`logsnr compare PRESET`: a run for each of several kinds of noise, and what comes of them.
 
 `logsnr compare guidance RUN`, of one model, is in a file of its own.
 """
@@ -15,8 +15,9 @@ from logsnr.base.errors import ConfigError
 from logsnr.commands.configure import RunSections, configured, no_preset, require_objective, sections
 from logsnr.commands.messages import interruptible, naming, writing
 from logsnr.commands.parse import parse
-from logsnr.settings.options import OF_TEXTS, EvaluateOptions, refuse_foreign
+from logsnr.settings.options import EvaluateOptions
 from logsnr.settings.presets import presets
+from logsnr.settings.schedule import Kernel
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class CompareArguments(RunSections):
     """Two or more noise schedules, each as --schedule.name of `logsnr train`."""
     out: Path
     """The folder: a run for each schedule, compare.json and compare.png."""
+    kernels: tuple[Kernel, ...] = ()
+    """Of states, such as letters: kernels, each as --schedule.kernel of `logsnr train`. There is a run for each of them
+    with each schedule."""
     at_steps: tuple[int, ...] = (5, 10, 20, 50)
     """Steps of the sampler at which quality is measured, beside --evaluate.steps."""
     dry_run: bool = False
@@ -36,15 +40,15 @@ class CompareArguments(RunSections):
     def __post_init__(self) -> None:
         if self.evaluate.attributes:
             raise ConfigError("attributes is for logsnr evaluate: schedules aren't compared by them. Leave it out.")
-        refuse_foreign(self.evaluate, OF_TEXTS, "for texts")
 
 
 _USAGE = """usage: logsnr compare PRESET --schedules NAME NAME … --out DIR [--SECTION.SETTING VALUE …]
+       logsnr compare PRESET --schedules NAME … --kernels NAME … --out DIR [--SECTION.SETTING VALUE …]
        logsnr compare guidance RUN
 
-Train the same network on the same data with several noise schedules, and compare what comes of it. Or draw with one
-trained model with more and more guidance, in several ways: `logsnr compare guidance --help`. The presets are those of
-`logsnr train`:
+Train the same network on the same data with several noise schedules, of texts with several kernels too, and compare
+what comes of it. Or draw with one trained model with more and more guidance, in several ways: `logsnr compare guidance
+--help`. The presets are those of `logsnr train`:
 
 {choices}
 
@@ -73,7 +77,8 @@ def main(argv: list[str]) -> int:
     config = configured(base.config, arguments)
     from logsnr.studies.compare import compare, plan
 
-    more = (arguments.schedules, arguments.out, arguments.evaluate, arguments.at_steps)
+    compared = (arguments.schedules, arguments.kernels)
+    more = (*compared, arguments.out, arguments.evaluate, arguments.at_steps)
     with naming(EvaluateOptions, "evaluate."), interruptible():
         if arguments.dry_run:
             print(plan(config, *more))

@@ -25,9 +25,10 @@ class InspectRunArguments:
     source: str | None = None
     """Where the run's images are now, if they moved: as --data.source of `logsnr train`."""
     elbo_images: int = 250
-    """Images whose likelihood is bounded."""
+    """Images, or sequences of texts, whose likelihood is bounded."""
     elbo_timesteps: int = 50
-    """KL divergences evaluated an image, of one for each step of the chain."""
+    """KL divergences evaluated an image, of one for each step of the chain; of texts, how often each sequence is
+    noised."""
     dry_run: bool = False
     """Load model and data, say what would be drawn, and stop."""
 
@@ -46,8 +47,7 @@ def main(argv: list[str]) -> int:
         subject = open_subject(parsed.run, parsed.source)
         require_apart(out, subject.task.config)
         if parsed.dry_run:
-            drawn = "loss.png, bits.png and film.png" if subject.task.parts.numbers else "loss.png and film.png"
-            print(f"{subject.data.description}\nWould draw {drawn} into {out}.")
+            print(f"{subject.data.description}\nWould draw loss.png, bits.png and film.png into {out}.")
             return 0
         with writing(out):
             print(inspect_run(subject, options, out))

@@ -115,6 +115,7 @@ class ArrayMeasures:
 
     def measure(self, subject: Subject, options: EvaluateOptions, say: Callable[[str], None]) -> dict[str, Any]:
         _, judged = check(subject, options)
+        say(subject.data.description)
         metrics = {}
         if judged is None:
             say(_NO_FEATURES.format(subject.data.examples.noun))

@@ -37,7 +37,7 @@ def judged(subject: Subject, samples: Tensor, options: EvaluateOptions) -> dict[
     """The figures as they stand in metrics.json; samples are sequences (n, length). Writes nearest_passages.txt."""
     data: TextData = subject.data
     listed = None if options.words is None else read_words(options.words)
-    name = "the training documents" if options.words is None else options.words.name
+    name = list_name(options)
     kept = "" if listed is None else digest_of(" ".join(sorted(listed)).encode())
     decisive = (digest_of(samples.numpy().tobytes()), data.fingerprint, kept, name, subject.digest)
     path = subject.folder / f"judged-{digest_of(repr(decisive).encode())}.json"
@@ -46,7 +46,7 @@ def judged(subject: Subject, samples: Tensor, options: EvaluateOptions) -> dict[
         training = tokens_of(data, "train").ravel()
         known = words_of(data.examples, training) if listed is None else listed
         held_out = torch.from_numpy(tokens_of(data, "held_out", len(samples)))
-        figures = _words(data.examples, samples, held_out, known, name) | _variety(data.examples, samples, held_out)
+        figures = words_and_variety(data.examples, samples, held_out, known, name)
         figures |= _passages(subject, samples, held_out, training, options.seed)
         if subject.schedule.kernel == "absorbing" and data.examples.length >= LEAST:
             figures |= _infilling(subject, training, len(held_out))
@@ -55,6 +55,19 @@ def judged(subject: Subject, samples: Tensor, options: EvaluateOptions) -> dict[
     figures = kept_json(path, make)
     write_atomically(_passages_path(subject), "".join(figures["passages"].pop("texts")))
     return figures
+
+
+def list_name(options: EvaluateOptions) -> str:
+    """What the share of words is of."""
+    return "the training documents" if options.words is None else options.words.name
+
+
+def words_and_variety(
+    examples: TextExamples, samples: Tensor, real: Tensor, known: frozenset[str], name: str
+) -> dict[str, Any]:
+    """The share of words in a list, unigram entropy and distinct n-grams of samples beside as many real sequences;
+    no share where the data have no words."""
+    return _words(examples, samples, real, known, name) | _variety(examples, samples, real)
 
 
 def tokens_of(data: TextData, split: Split, limit: int | None = None) -> NDArray[np.int64]:

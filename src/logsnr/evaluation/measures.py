@@ -22,8 +22,8 @@ class Measures(Protocol):
         ...
 
     def measure(self, subject: Subject, options: EvaluateOptions, say: Callable[[str], None]) -> dict[str, Any]:
-        """The figures as they stand in metrics.json, said by `say` as well. What was drawn and measured before is
-        reused, from `subject.folder`.
+        """The figures as they stand in metrics.json. What was drawn and measured before is reused, from
+        `subject.folder`. It refuses first, and then says the data's description and the figures by `say`.
 
         `protocol` says how they came about, and has the model's hash as `model_hash`. A figure with a `title` is a row
         of the card: it says in which `direction` it is better, has a `value`, with a `standard_error` where there is

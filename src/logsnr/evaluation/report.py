@@ -67,10 +67,9 @@ def evaluate(
     measures = measures_of(subject)
     measures.refuse_foreign(options)
     before = _of_this_model(subject)
-    say(subject.data.description)
     if options.restore is not None:
         damage, found, words = restoration(subject, options)
-        say(words)
+        say(f"{subject.data.description}\n{words}")
         return _written(subject, before | {"restoration": before.get("restoration", {}) | {damage: found}})
     metrics = measures.measure(subject, options, say)
     return _written(subject, metrics | {key: before[key] for key in ("restoration",) if key in before})

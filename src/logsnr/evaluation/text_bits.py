@@ -34,7 +34,7 @@ def likelihood(subject: Subject, options: EvaluateOptions) -> tuple[dict[str, An
     """The bound as it stands in metrics.json, under `elbo`, and in words."""
     if not options.elbo_images:
         return {}, ""
-    held_out, train = (_bound(subject, options, split) for split in ("held_out", "train"))
+    held_out, train = (text_bound(subject, options, split) for split in ("held_out", "train"))
     more, error = gap(held_out, train)
     examples: TextExamples = subject.data.examples
     token, noun = examples.token, examples.noun
@@ -75,7 +75,8 @@ def _shown(figure: dict[str, float]) -> str:
     return f"{figure['total']:.4f} ± {figure['standard_error']:.4f}"
 
 
-def _bound(subject: Subject, options: EvaluateOptions, split: Split) -> dict[str, Any]:
+def text_bound(subject: Subject, options: EvaluateOptions, split: Split) -> dict[str, Any]:
+    """The bound on some sequences of one part of the data, in bits a token, as it stands in metrics.json."""
     data = subject.data
     count = min(options.elbo_images, len(data) if split == "train" else data.num_held_out)
     decisive = (subject.digest, data.fingerprint, count, split, options.elbo_timesteps)

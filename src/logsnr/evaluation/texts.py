@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from logsnr.base.errors import DataError
+from logsnr.base.errors import ConfigError, DataError
+from logsnr.data.seeded import SeededData
 from logsnr.evaluation.generated import generate
 from logsnr.evaluation.judged import in_words, judged
 from logsnr.evaluation.subject import Subject
@@ -24,7 +25,7 @@ from logsnr.evaluation.text_bits import likelihood
 from logsnr.evaluation.words import read_words
 from logsnr.sampling.guidance import guidance_in_words
 from logsnr.sampling.sample import choose_scheduler, sampler_in_words, steps_of
-from logsnr.settings.options import EvaluateOptions, refuse_foreign
+from logsnr.settings.options import EvaluateOptions, SampleOptions, refuse_foreign
 
 _ENOUGH = 512
 """Sequences that are drawn, unless there are fewer to compare with."""
@@ -39,11 +40,11 @@ class TextMeasures:
 
     def plan(self, subject: Subject, options: EvaluateOptions) -> list[str]:
         drawing, data = _checked(subject, options), subject.data
-        num, steps, noun = _number(subject, options), steps_of(drawing, options.steps), data.examples.noun
+        num, steps, noun = number_of_sequences(data, options), steps_of(drawing, options.steps), data.examples.noun
         against = "the training documents" if options.words is None else str(options.words)
         lines = [
             f"Would draw {num:,} {noun}s ({num * steps:,} evaluations of the network) with "
-            f"{_manner(subject, drawing, options)} in {steps} steps, look up their words in {against}, and "
+            f"{manner_in_words(subject, drawing, options)} in {steps} steps, look up their words in {against}, and "
             f"compare them with held-out {noun}s."
         ]
         if options.elbo_images:
@@ -55,7 +56,8 @@ class TextMeasures:
         return lines
 
     def measure(self, subject: Subject, options: EvaluateOptions, say: Callable[[str], None]) -> dict[str, Any]:
-        drawing, num = _checked(subject, options), _number(subject, options)
+        drawing, num = _checked(subject, options), number_of_sequences(subject.data, options)
+        say(subject.data.description)
         metrics, words = likelihood(subject, options)
         if words:
             say(words)
@@ -64,7 +66,7 @@ class TextMeasures:
         protocol = {
             "sequences": f"{num} generated",
             "guidance_scale": guidance_in_words(options.guidance_scale, options.guidance),
-            "scheduler": f"{_manner(subject, drawing, options)}, {steps_of(drawing, options.steps)} steps",
+            "scheduler": f"{manner_in_words(subject, drawing, options)}, {steps_of(drawing, options.steps)} steps",
             "seeds": f"{options.seed} to {options.seed + num - 1}",
             "model_hash": subject.digest,
         }
@@ -84,18 +86,23 @@ def _checked(subject: Subject, options: EvaluateOptions) -> Any:
         read_words(options.words)
     drawing = subject.pipeline()
     choose_scheduler(drawing, options)
+    subject.task.parts.refuse_foreign(SampleOptions(guidance=options.guidance))
+    if options.guidance_scale != 1 and not subject.task.parts.choices(drawing):
+        raise ConfigError(
+            f"guidance_scale is {options.guidance_scale:g}, and needs classes, which this model lacks. Leave it out."
+        )
     return drawing
 
 
-def _manner(subject: Subject, drawing: Any, options: EvaluateOptions) -> str:
+def manner_in_words(subject: Subject, drawing: Any, options: EvaluateOptions) -> str:
     """How it is drawn, in words."""
     asked = [f"{name} {value}" for name, value in subject.task.parts.manner(options).items()]
     return ", ".join([sampler_in_words(drawing.scheduler, None), *asked])
 
 
-def _number(subject: Subject, options: EvaluateOptions) -> int:
+def number_of_sequences(data: SeededData[Any], options: EvaluateOptions) -> int:
     """How many sequences are drawn."""
-    return min(_ENOUGH, max(20, subject.data.num_held_out)) if options.num is None else options.num
+    return min(_ENOUGH, max(20, data.num_held_out)) if options.num is None else options.num
 
 
 TEXTS = TextMeasures()

@@ -296,24 +296,25 @@ def loss_by_log_snr_figure(edges: ArrayLike, curves: Mapping[str, ArrayLike]) ->
         largest = float(np.max(heights, initial=largest, where=np.isfinite(heights)))
     axes.set_xlim(borders[0], borders[-1])
     axes.set_ylim(0, 1.08 * largest if largest > 0 else 1)
-    axes.set_xlabel("log-SNR λ (natural logarithm): ← noise · image →")
+    axes.set_xlabel("log-SNR λ (natural logarithm): ← noise · data →")
     label_axes(
         axes,
         "Loss by noise level" if len(curves) > 1 else f"Loss by noise level: {next(iter(curves))}",
-        "loss (mean squared error of the network's output)",
+        "error of the network's output, not weighted",
     )
     if len(curves) > 1:
         axes.legend(frameon=False)
     return figure
 
 
-def bits_by_log_snr_figure(edges: ArrayLike, bits: ArrayLike, ends: Mapping[str, float]) -> Figure:
+def bits_by_log_snr_figure(edges: ArrayLike, bits: ArrayLike, ends: Mapping[str, float], unit: str) -> Figure:
     """What the KL divergences of the variational bound cost in bins of log-SNR, and all of them from the noise on.
 
     Args:
         edges: (bins + 1,), ascending log-SNR.
-        bits: bits per dimension in each bin, (bins,).
+        bits: in each bin, (bins,).
         ends: the terms that belong to no noise level, named beside the curves.
+        unit: what the bits are counted in, such as bits per dimension.
     """
     borders, heights = np.asarray(edges, dtype=float), np.asarray(bits, dtype=float)
     figure = new_figure(7.5, 4.2)
@@ -322,10 +323,11 @@ def bits_by_log_snr_figure(edges: ArrayLike, bits: ArrayLike, ends: Mapping[str,
     axes.plot(borders, np.concatenate([[0.0], heights.cumsum()]), color=_ORANGE, linewidth=1.8, label="up to here")
     axes.set_xlim(borders[0], borders[-1])
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("log-SNR λ (natural logarithm): ← noise · image →")
-    label_axes(axes, "Where the bits of the ELBO are spent", "bits per dimension")
-    beside = "\n".join(f"{name}: {value:.3g}" for name, value in ends.items())
-    axes.annotate(f"beside these\n{beside}", (0.02, 0.7), xycoords="axes fraction", color=INK, fontsize=9)
+    axes.set_xlabel("log-SNR λ (natural logarithm): ← noise · data →")
+    label_axes(axes, "Where the bits of the ELBO are spent", unit)
+    if ends:
+        beside = "\n".join(f"{name}: {value:.3g}" for name, value in ends.items())
+        axes.annotate(f"beside these\n{beside}", (0.02, 0.7), xycoords="axes fraction", color=INK, fontsize=9)
     axes.legend(frameon=False, loc="upper left")
     return figure
 

@@ -128,7 +128,8 @@ class Guided:
     """A denoiser with classifier-free guidance (Ho and Salimans, 2207.12598, eq. 6, whose w is this one less 1).
 
     output = null + w (conditional - null), both in one batch; w = 1 is the plain one and costs half. The variance is
-    the conditional one's. Called as a `Denoiser`; of an empty condition there is nothing to guide to.
+    the conditional one's. Of states the output is logits, and their law p(x_0 | x_t, c)^w p(x_0 | x_t)^(1 - w). Called
+    as the denoiser in it; of an empty condition there is nothing to guide to.
 
     Args:
         denoiser: of a network that was trained with a conditioner, such as `ClassLabel(K)`.
@@ -158,7 +159,8 @@ class Guided:
         twice = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
         output, variance = self.denoiser(torch.cat([x_t, x_t]), twice, both)
         null, conditional = output.chunk(2)
-        guided = null + self.guidance_scale * (conditional - null)
+        # where both say the same that is it, also of the mask, whose logit is -inf: -inf less -inf is no number
+        guided = torch.where(conditional == null, null, null + self.guidance_scale * (conditional - null))
         return Prediction(guided, None if variance is None else variance.chunk(2)[1])
 
 

@@ -2,9 +2,9 @@
 
 - `loss.png`: its error on held-out and on training images, by log-SNR: where it could be better, and where it has
   learned the training images rather than what they have in common.
-- `bits.png`: what each noise level costs of the variational bound (see `logsnr.objectives.variational_bound`); not of
-  texts, whose loss is in bits already. Bits are
-  spent on what can be seen as well as on what can't: most go to the last, faintest noise.
+- `bits.png`: what each noise level costs of the variational bound (see `logsnr.objectives.variational_bound`; of
+  states `logsnr.evaluation.state_bound`). Of images bits are spent on what can be seen as well as on what can't: most
+  go to the last, faintest noise.
 - `film.png`: how two images come out of noise, x_t above and the clean image that the network predicts below.
 """
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from logsnr.data.seeded import Split
 from logsnr.evaluation.bits import bound
 from logsnr.evaluation.subject import Subject
+from logsnr.evaluation.text_bits import text_bound
 from logsnr.media.film import Frame
 from logsnr.media.plots import bits_by_log_snr_figure, loss_by_log_snr_figure, save_png
 from logsnr.objectives.held_out import LOG_SNR_EDGES, binned_means, errors_by_timestep
@@ -35,10 +36,12 @@ _ALIKE = {True: "correlation with the end above 0.9", False: "more than 0.9 of i
 
 def inspect_run(subject: Subject, options: EvaluateOptions, out: Path) -> str:
     """Draw the three pictures into the folder `out`, and return what there is to say of them."""
-    lines = [_loss(subject, out / "loss.png")]
-    if subject.task.parts.numbers:  # of states the loss is bits already
-        lines.append(_bits(subject, options, out / "bits.png"))
-    lines.append(_film(subject, out / "film.png"))
+    bits = _bits if subject.task.parts.numbers else _bits_of_states
+    lines = (
+        _loss(subject, out / "loss.png"),
+        bits(subject, options, out / "bits.png"),
+        _film(subject, out / "film.png"),
+    )
     return "\n\n".join(lines)
 
 
@@ -82,7 +85,7 @@ def _middle_half(log_snr: Tensor, values: Tensor) -> tuple[float, float]:
 
 
 def _bits(subject: Subject, options: EvaluateOptions, path: Path) -> str:
-    split: Split = "held_out" if subject.data.num_held_out > 1 else "train"
+    split, name = _measured_on(subject)
     found: dict[str, Any] = bound(subject, options, split)
     terms = found["bits_per_dim"]
     steps = torch.linspace(0, len(subject.schedule) - 1, found["chain_length"], dtype=torch.float64).round().long()
@@ -93,14 +96,34 @@ def _bits(subject: Subject, options: EvaluateOptions, path: Path) -> str:
     kl = torch.from_numpy(np.interp(np.arange(len(kl)), np.flatnonzero(known), kl[known]))
     kl *= terms["kl"] / kl.sum()
     edges, binned = _bits_in_bins(log_snr, kl)
-    save_png(bits_by_log_snr_figure(edges, binned, {name: terms[name] for name in ("prior", "decoder")}), path)
+    ends = {name: terms[name] for name in ("prior", "decoder")}
+    save_png(bits_by_log_snr_figure(edges, binned, ends, "bits per dimension"), path)
     low, high = _middle_half(log_snr[1:], kl)
     return (
-        f"ELBO on {'training' if split == 'train' else 'held-out'} {subject.task.parts.noun}s: {terms['total']:.4f} ± "
+        f"ELBO on {name} {subject.task.parts.noun}s: {terms['total']:.4f} ± "
         f"{terms['standard_error']:.4f} bits per dimension, of which the prior takes {terms['prior']:.4f}, the decoder "
         f"{terms['decoder']:.4f} and the steps {terms['kl']:.4f}, half of that between log-SNR {low:.1f} and "
         f"{high:.1f}. By log-SNR: {path}"
     )
+
+
+def _bits_of_states(subject: Subject, options: EvaluateOptions, path: Path) -> str:
+    split, name = _measured_on(subject)
+    found = text_bound(subject, options, split)
+    terms, token = found["bits_per_dim"], found["dim"]
+    spent = np.array(terms["by_log_snr"])
+    save_png(bits_by_log_snr_figure(LOG_SNR_EDGES, spent, {}, f"bits a {token}"), path)
+    low, high = np.interp([0.25, 0.75], np.concatenate([[0.0], spent.cumsum() / spent.sum()]), LOG_SNR_EDGES)
+    return (
+        f"Bound on {name} {subject.task.parts.noun}s: {terms['total']:.4f} ± {terms['standard_error']:.4f} bits a "
+        f"{token}, half of it between log-SNR {low:.1f} and {high:.1f}. By log-SNR (the outer bins with all that lies "
+        f"beyond): {path}"
+    )
+
+
+def _measured_on(subject: Subject) -> tuple[Split, str]:
+    """The part of the data that the bound is of, and what to call it."""
+    return ("held_out", "held-out") if subject.data.num_held_out > 1 else ("train", "training")
 
 
 def _bits_in_bins(log_snr: Tensor, kl: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -52,6 +52,9 @@ class Parts(abc.ABC):
     measures: str = "logsnr.evaluation.arrays:ARRAYS"
     """`package.module:attribute` of what `logsnr evaluate` measures, a `logsnr.evaluation.measures.Measures`; resolved
     when it is needed. That of a kind whose samples are arrays of numbers, unless it names its own."""
+    compares: str = "logsnr.studies.compare_arrays:ARRAYS"
+    """`package.module:attribute` of what `logsnr compare` measures, a `logsnr.studies.comparison.Comparison`; as
+    `measures`."""
     numbers: bool = True
     """Whether samples are numbers that noise is added to, not states that it replaces."""
     output_type: str = "pt"

@@ -42,6 +42,7 @@ class TextParts(Parts):
     network_name = MODEL
     noun = "text"
     measures = "logsnr.evaluation.texts:TEXTS"
+    compares = "logsnr.studies.compare_texts:TEXTS"
     numbers = False
     output_type = "seq"
     steps = 64
