@@ -247,9 +247,19 @@ def _fill(pipe: Any) -> None:
         temperature: float,
         seed: int | None,
     ) -> Iterator[tuple[Any, ...]]:
-        settings = {"guidance": guidance, "number": number, "length": length, "steps": steps, "seed": seed}
+        writings = write(
+            pipe,
+            given=given,
+            label=label,
+            guidance=guidance,
+            number=number,
+            length=length,
+            steps=steps,
+            temperature=temperature,
+            seed=seed,
+        )
         try:
-            for writing in write(pipe, given=given, label=label, temperature=temperature, **settings):  # type: ignore[arg-type]
+            for writing in writings:
                 done = len(writing.steps)
                 shown = texts_html(pipe, writing, done)
                 if writing.summary:

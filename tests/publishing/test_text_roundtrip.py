@@ -81,4 +81,4 @@ def test_the_programs_of_the_card_write_where_logsnr_is_not(
     assert len(texts) == (len(names) or 4)
     assert filled == pipe(infill=INFILL, batch_size=2, length=24, num_inference_steps=5, generator=3).texts
     for text in filled:
-        assert re.fullmatch(r"the [a-z ]{9} of the [a-z ]{4}", text), text
+        assert re.fullmatch(r"the [a-z ]{0,9} of the [a-z ]{0,4}", text), text
