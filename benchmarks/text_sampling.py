@@ -4,7 +4,8 @@
     python benchmarks/text_sampling.py runs/brown --words /usr/share/dict/words   # prints a table as it is measured
 
 data/brown is made by benchmarks/corpora.py; what was measured is in benchmarks/text_sampling.md. Texts are drawn by the
-pipeline, text k from seed k, and set beside as many held-out ones. The model's kernel is `absorbing`.
+pipeline, text k from seed k, and set beside as many held-out ones. The model's kernel is `absorbing`, and its network
+computes in bfloat16, in which it is trained.
 
 - words: the share of whole words that stand in the list, as `logsnr evaluate --words` has it.
 - entropy: of the tokens' frequencies, in bits a token. A sampler that is surer than the model is has less.
@@ -124,17 +125,18 @@ def main() -> None:
         say(row(["", "held-out text", "", ""], figures(held_out, examples, known)))
         for steps in arguments.steps:
             for way in WAYS:
-                drawn = [
-                    pipe(
-                        batch_size=len(seeds),
-                        num_inference_steps=steps,
-                        generator=seeds[0],
-                        output_type="seq",
-                        callback_on_step_end=after_step,
-                        **way,
-                    ).sequences
-                    for seeds in batches
-                ]
+                with torch.autocast(pipe.device.type, torch.bfloat16):
+                    drawn = [
+                        pipe(
+                            batch_size=len(seeds),
+                            num_inference_steps=steps,
+                            generator=seeds[0],
+                            output_type="seq",
+                            callback_on_step_end=after_step,
+                            **way,
+                        ).sequences
+                        for seeds in batches
+                    ]
                 how = [way.get("order", "random"), f"{way.get('remask', 0):g}", f"{way.get('temperature', 1):g}"]
                 say(row([str(steps), *how], figures(torch.cat(drawn).cpu(), examples, known)))
 
