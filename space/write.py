@@ -219,9 +219,10 @@ def _fill(pipe: Any) -> None:
                 "is a beginning. Empty: all of it is the model's.",
                 lines=3,
             )
-            with gr.Row(visible=bool(names)):
-                label = gr.Dropdown([NO_CLASS, *names], value=NO_CLASS, label="Class", min_width=120)
-                guidance = gr.Slider(0, 8, value=GUIDANCE, step=0.1, label="Guidance", **bare)
+            with gr.Row():
+                classes = [NO_CLASS, *names]
+                label = gr.Dropdown(classes, value=NO_CLASS, label="Class", min_width=120, visible=bool(names))
+                guidance = gr.Slider(0, 8, value=GUIDANCE, step=0.1, label="Guidance", visible=bool(names), **bare)
             with gr.Row():
                 number = gr.Slider(1, MOST_TEXTS, value=4, label="Texts", **count)
                 length = gr.Slider(1, pipe.max_length, value=pipe.max_length, label="Length in tokens", **count)

@@ -167,7 +167,7 @@ def test_the_page_asks_for_what_the_model_knows() -> None:
         blocks = list(write.build(pipeline(names=names), "title").blocks.values())
         labels = {getattr(block, "label", None): block for block in blocks}
         assert {"What is given", "Texts", "Length in tokens", "Steps", "Temperature", "Seed"} <= labels.keys()
-        assert labels["Class"].parent.visible is shown
+        assert labels["Class"].visible is labels["Guidance"].visible is shown
         assert labels["Length in tokens"].maximum == pipeline().max_length - shown
 
 
