@@ -211,7 +211,7 @@ def _fill(pipe: Any) -> None:
     kept, bare = gr.State(None), {"buttons": [], "min_width": 120}
     count: dict[str, Any] = {"step": 1, "precision": 0, **bare}
     with gr.Row():
-        with gr.Column(scale=4, min_width=320):
+        with gr.Column(scale=5, min_width=400):
             given = gr.Textbox(
                 label="What is given",
                 placeholder="the [blank] of the [blank:12]",
@@ -225,7 +225,7 @@ def _fill(pipe: Any) -> None:
                 guidance = gr.Slider(0, 8, value=GUIDANCE, step=0.1, label="Guidance", visible=bool(names), **bare)
             with gr.Row():
                 number = gr.Slider(1, MOST_TEXTS, value=4, label="Texts", **count)
-                length = gr.Slider(1, pipe.max_length, value=pipe.max_length, label="Length in tokens", **count)
+                length = gr.Slider(1, pipe.max_length, value=pipe.max_length, label="Tokens", **count)
             with gr.Row():
                 steps = gr.Slider(1, longest, value=min(STEPS, longest), label="Steps", **count)
                 temperature = gr.Slider(0, 1.5, value=1, step=0.05, label="Temperature", **bare)

@@ -166,9 +166,9 @@ def test_the_page_asks_for_what_the_model_knows() -> None:
     for names, shown in ((None, False), (NAMES, True)):
         blocks = list(write.build(pipeline(names=names), "title").blocks.values())
         labels = {getattr(block, "label", None): block for block in blocks}
-        assert {"What is given", "Texts", "Length in tokens", "Steps", "Temperature", "Seed"} <= labels.keys()
+        assert {"What is given", "Texts", "Tokens", "Steps", "Temperature", "Seed"} <= labels.keys()
         assert labels["Class"].visible is labels["Guidance"].visible is shown
-        assert labels["Length in tokens"].maximum == pipeline().max_length - shown
+        assert labels["Tokens"].maximum == pipeline().max_length - shown
 
 
 @pytest.mark.parametrize("kernel", ["absorbing", "uniform"])
