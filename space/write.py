@@ -12,7 +12,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,7 +91,7 @@ def write(
     steps: int,
     temperature: float,
     seed: int | None,
-) -> Iterator[Writing]:
+) -> Generator[Writing, None, None]:
     """Text k has seed `seed + k`; yields the writing after each step, the same object that grows. Raises `ValueError`
     in words for the page.
 

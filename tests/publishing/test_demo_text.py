@@ -47,8 +47,8 @@ def pipeline(kernel: str = "absorbing", names: dict[int, str] | None = None) -> 
     model = tiny_modern_bert(len(tokenizer) + told, **config)
     with torch.no_grad():
         model.decoder.bias[tokenizer.eos_token_id] = -1e4  # none of these texts ends
-    pipe = TextPipeline(model, scheduler, tokenizer)
-    pipe.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
+    pipe: Any = TextPipeline(model, scheduler, tokenizer)
+    pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
@@ -153,7 +153,12 @@ def test_whatever_the_network_raises_is_told(monkeypatch: pytest.MonkeyPatch) ->
 def test_who_stops_looking_stops_the_writing() -> None:
     pipe, calls = pipeline(), list[int]()
     forward = pipe.model.forward
-    pipe.model.forward = lambda *args, **kwargs: (calls.append(1), forward(*args, **kwargs))[1]
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return forward(*args, **kwargs)
+
+    pipe.model.forward = counted
     how = {"given": "", "label": write.NO_CLASS, "guidance": 2.0, "number": 1, "length": 16, "temperature": 1.0}
     writing = write.write(pipe, **how, steps=64, seed=0)  # type: ignore[arg-type]
     next(writing)

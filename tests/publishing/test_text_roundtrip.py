@@ -44,8 +44,8 @@ def pipeline(kernel: str, names: tuple[str, ...] = ()) -> Any:
     scheduler = TransitionScheduler(kernel, len(tokenizer), num_train_timesteps=64)  # type: ignore[arg-type]
     told = (0 if kernel == "absorbing" else TIME_BUCKETS) + (len(names) + 1 if names else 0)
     config = {"decoder_bias": True, "id2label": dict(enumerate(names))} if names else {"decoder_bias": True}
-    pipe = TextPipeline(tiny_modern_bert(len(tokenizer) + told, **config), scheduler, tokenizer)
-    pipe.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
+    pipe: Any = TextPipeline(tiny_modern_bert(len(tokenizer) + told, **config), scheduler, tokenizer)
+    pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
