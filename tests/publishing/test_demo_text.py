@@ -41,9 +41,9 @@ print(write.describe(pipe), *last.captions, *(pipe.tokenizer.decode(row) for row
 
 def pipeline(kernel: str = "absorbing", names: dict[int, str] | None = None) -> Any:
     tokenizer = character_codec(LETTERS).tokenizer
-    scheduler = TransitionScheduler(kernel, len(tokenizer), num_train_timesteps=64)  # type: ignore[arg-type]
+    scheduler = TransitionScheduler(kernel, len(tokenizer), num_train_timesteps=64)
     told = (0 if kernel == "absorbing" else TIME_BUCKETS) + (len(names) + 1 if names else 0)
-    config = {"decoder_bias": True} | ({"id2label": names} if names else {})
+    config: dict[str, Any] = {"decoder_bias": True} | ({"id2label": names} if names else {})
     model = tiny_modern_bert(len(tokenizer) + told, **config)
     with torch.no_grad():
         model.decoder.bias[tokenizer.eos_token_id] = -1e4  # none of these texts ends

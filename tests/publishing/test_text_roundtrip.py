@@ -41,7 +41,7 @@ print("told", json.dumps(told))
 
 def pipeline(kernel: str, names: tuple[str, ...] = ()) -> Any:
     tokenizer = character_codec(LETTERS).tokenizer
-    scheduler = TransitionScheduler(kernel, len(tokenizer), num_train_timesteps=64)  # type: ignore[arg-type]
+    scheduler = TransitionScheduler(kernel, len(tokenizer), num_train_timesteps=64)
     told = (0 if kernel == "absorbing" else TIME_BUCKETS) + (len(names) + 1 if names else 0)
     config = {"decoder_bias": True, "id2label": dict(enumerate(names))} if names else {"decoder_bias": True}
     pipe: Any = TextPipeline(tiny_modern_bert(len(tokenizer) + told, **config), scheduler, tokenizer)
