@@ -85,7 +85,10 @@ def tokens(tokenizer: Any, forbidden: set[int], name: str, text: str) -> list[in
     try:
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     except Exception as error:  # a vocabulary without [UNK] raises what the tokenizers library likes
-        raise ValueError(f"{name} must be of what the tokenizer knows, and {text!r} isn't: {error}") from error
+        listed = ", ".join(repr(c) for c in dict.fromkeys(text) if not _says(tokenizer, c)) or error
+        raise ValueError(
+            f"{name} must be of what the tokenizer knows, and {text!r} has {listed}. Write it otherwise."
+        ) from error
     found: list[int] = encoded["input_ids"]
     spans: list[tuple[int, int]] = encoded["offset_mapping"]
     unknown = [text[a:b] for state, (a, b) in zip(found, spans, strict=True) if state == tokenizer.unk_token_id]
@@ -97,6 +100,14 @@ def tokens(tokenizer: Any, forbidden: set[int], name: str, text: str) -> list[in
     if marks := [tokenizer.convert_ids_to_tokens(state) for state in found if state in forbidden]:
         raise ValueError(f"{name} must not have {marks[0]}, which no text has, and is {text!r}. A blank is [blank].")
     return found
+
+
+def _says(tokenizer: Any, character: str) -> bool:
+    try:
+        tokenizer(character, add_special_tokens=False)
+    except Exception:
+        return False
+    return True
 
 
 def _row(name: str, text: str, pieces: list[list[int] | int], total: int, length: int) -> list[int]:

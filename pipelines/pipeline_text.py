@@ -116,7 +116,7 @@ class TextPipeline(OwnCard, DiffusionPipeline):
     """
 
     model_cpu_offload_seq: Any = "model"
-    _callback_tensor_inputs = ["sample", "model_output"]
+    _callback_tensor_inputs = ["sample", "model_output", "given"]
     _guidance_scale = 1.0
     _num_timesteps = 0
 
@@ -227,8 +227,8 @@ class TextPipeline(OwnCard, DiffusionPipeline):
         corrector_steps: for each step so many down and up again by the chain; see `TransitionScheduler.step`.
         output_type: "text", or "seq" for states alone.
         callback_on_step_end: called as `f(pipe, step, timestep, {name: tensor})` after each step, with the tensors
-            named in `callback_on_step_end_tensor_inputs` ("sample", "model_output"); returns a dictionary, whose
-            "sample" is taken over.
+            named in `callback_on_step_end_tensor_inputs` ("sample", "model_output", and "given", the states that
+            stand, -1 where there is none); returns a dictionary, whose "sample" is taken over.
         """
         inputs = tensor_inputs(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         if output_type not in ("text", "seq"):
@@ -248,7 +248,7 @@ class TextPipeline(OwnCard, DiffusionPipeline):
             logits = self._logits(sample, self._log_snr(i, t), classes)
             sample = torch.where(given == FREE, self._step(logits, i, t, sample, temperature, own, generators), given)
             if callback_on_step_end is not None:
-                tensors = {"sample": sample, "model_output": logits}
+                tensors = {"sample": sample, "model_output": logits, "given": given}
                 returned = callback_on_step_end(self, i, t, {name: tensors[name] for name in inputs})
                 sample = returned.pop("sample", sample)
         texts = self.tokenizer.batch_decode(sample, skip_special_tokens=True) if output_type == "text" else None

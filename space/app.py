@@ -2,8 +2,8 @@
 
 This is the app of a Hub Space (sdk gradio), and it needs gradio, torch and diffusers. The model is the one that the
 README.md beside it names under `models`; it is loaded with the pipeline that lies in the model's own repo. A second
-tab is filled by the repair.py beside it, or by edit.py of a model that draws by prompt. `logsnr demo` shows the page of
-a model on this machine.
+tab is filled by the repair.py beside it, or by edit.py of a model that draws by prompt. The page of a model of texts is
+that of write.py. `logsnr demo` shows the page of a model on this machine.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ warnings.filterwarnings("ignore", module="torchsde")  # of the last digit of an 
 def load(repo: str) -> Any:
     """The pipeline of a model folder or Hub repo, by the code that lies there."""
     files = os.listdir(repo) if os.path.isdir(repo) else list_repo_files(repo)
-    code = re.compile(r"pipeline_(pixel|text_to_image)_[0-9a-f]{8}\.py")
+    code = re.compile(r"pipeline_(pixel|text_to_image|text)_[0-9a-f]{8}\.py")
     stems = [file.removesuffix(".py") for file in files if code.fullmatch(file)]
     if not stems:
-        raise SystemExit(f"{repo} holds no pipeline_pixel_….py or pipeline_text_to_image_….py of logsnr.")
+        raise SystemExit(f"{repo} holds no pipeline_pixel_….py, pipeline_text_to_image_….py or pipeline_text_….py.")
     pipe = diffusers.DiffusionPipeline.from_pretrained(
         repo, custom_pipeline=stems[0], trust_remote_code=True, use_safetensors=True
     )
@@ -482,12 +482,15 @@ if __name__ == "__main__":
     import easel  # type: ignore[import-not-found]  # they lie beside this file
     import edit  # type: ignore[import-not-found]
     import repair  # type: ignore[import-not-found]
+    import write  # type: ignore[import-not-found]
 
     metadata = metadata_load(Path(__file__).with_name("README.md"))
     assert metadata is not None
     (model,) = metadata["models"]
     loaded = load(model)
-    if by_prompt(loaded):
+    if write.writes(loaded):
+        write.build(loaded, model).launch(**LAUNCH)
+    elif by_prompt(loaded):
         build(loaded, model, None, functools.partial(edit.fill, loaded, repair, easel)).launch(**LAUNCH)
     else:
         restorer = repair.load(model, loaded)

@@ -131,7 +131,7 @@ def test_images_that_moved(tiny: list[str], folder: Path, tmp_path: Path, logsnr
     assert logsnr("train", *tiny, "--data.source", "images", "--out", "run").status == 0
     (tmp_path / "images").rename(tmp_path / "moved")
     for command in (("evaluate", "run"), ("inspect", "run", "run")):
-        assert "there is no such folder (a relative path is relative to" in logsnr(*command, "--dry-run").message
+        assert "there is no such file or folder (a relative path is relative" in logsnr(*command, "--dry-run").message
         assert "--source PATH" in logsnr(*command, "--source", "nowhere", "--dry-run").message
         end = logsnr(*command, "--source", "moved", "--dry-run")
         assert end.status == 0, end.output

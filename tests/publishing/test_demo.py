@@ -157,7 +157,7 @@ def test_the_app_stands_alone(tmp_path: Path) -> None:
     for name, content in sources().items():
         (tmp_path / "conditional" / name).write_bytes(content)
     shown = str(tmp_path / "conditional")
-    stage_space(shown, tmp_path / "space")
+    stage_space(shown, tmp_path / "space", "images")
     command = [sys.executable, "-c", DRAW_ALONE, tmp_path / "space", *(tmp_path / name for name in models)]
     result = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr[-2000:]
@@ -169,9 +169,9 @@ def test_the_app_stands_alone(tmp_path: Path) -> None:
 
 
 def test_the_files_of_a_space(tmp_path: Path) -> None:
-    paths = stage_space("ada/digits", tmp_path / "space")
+    paths = stage_space("ada/digits", tmp_path / "space", "images")
     assert sorted(paths) == sorted((tmp_path / "space").iterdir())
-    for name in ("app.py", "easel.py", "edit.py", "repair.py", "requirements.txt"):
+    for name in ("app.py", "easel.py", "edit.py", "repair.py", "write.py", "requirements.txt"):
         assert (tmp_path / "space" / name).read_bytes() == (APP.parent / name).read_bytes()
     card = SpaceCard.load(tmp_path / "space" / "README.md")
     assert (card.data.sdk, card.data.app_file, card.data.models) == ("gradio", "app.py", ["ada/digits"])

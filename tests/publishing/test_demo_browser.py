@@ -17,10 +17,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from commands import Command, run
 from diffusers.utils.logging import set_verbosity_error
 from PIL import Image
+from tiny_text import LETTERS, tiny_modern_bert
 
+from logsnr.media.text import character_codec
+from logsnr.pipelines.pipeline_text import TextPipeline
+from logsnr.schedulers.scheduling_transition import TransitionScheduler
 from logsnr.tasks.load import load
 
 SIZE = "image => [image.naturalHeight, image.naturalWidth]"
@@ -246,3 +251,43 @@ def test_schedulers_and_why_some_are_refused(page: Any) -> None:
     expect(refused).not_to_be_visible()
     page.get_by_role("button", name="schedulers that can't draw with this model").click()
     expect(refused).to_contain_text("it has no alphas_cumprod, so it would use a noise schedule of its own")
+
+
+def test_a_model_of_texts_fills_in_what_is_missing(browser: Any, tmp_path: Path) -> None:
+    tokenizer = character_codec(LETTERS).tokenizer
+    scheduler = TransitionScheduler("absorbing", len(tokenizer), num_train_timesteps=64)
+    model = tiny_modern_bert(len(tokenizer), decoder_bias=True)
+    with torch.no_grad():
+        model.decoder.bias[tokenizer.eos_token_id] = -1e4  # none of these texts ends
+    pipe: Any = TextPipeline(model, scheduler, tokenizer)
+    pipe.save_pretrained(tmp_path / "model")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = Command(tmp_path / "demo.txt", ["demo", str(tmp_path / "model"), "--port", str(port)], no_way_out)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        command.wait_until(lambda: command.log.is_file() and address in command.log.read_text())
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.goto(address)
+        page.get_by_label("What is given").fill("The [blank]")
+        press(page, "Write")
+        expect(page.get_by_test_id("toast-body")).to_contain_text("of what the tokenizer knows, and 'The ' has 'T'")
+        page.get_by_label("What is given").fill("the [blank] of the [blank:4]")
+        page.get_by_label("number input for Steps").fill("8")
+        press(page, "Write")
+        expect(page.get_by_text("4 texts in ")).to_contain_text("8 steps, temperature 1, seeds 0 to 3.")
+        given = {"infill": "the [blank] of the [blank:4]", "batch_size": 4}
+        shown = [each.text_content() for each in page.locator(".texts p").all()]
+        assert shown == pipe(**given, num_inference_steps=8, generator=0).texts
+        assert page.locator(".texts p").first.locator(".given").all_text_contents() == ["the ", " of the "]
+        page.get_by_label("number input for Look at an earlier step").fill("2")
+        page.get_by_label("number input for Look at an earlier step").press("Enter")
+        expect(page.locator(".texts p").first).to_contain_text("░")
+        expect(page.locator(".texts .key")).to_contain_text("Step 2 of 8.")
+        page.screenshot(path=tmp_path / "page.png", full_page=True)
+        command.send(signal.SIGINT)
+        finished = command.wait()
+        assert finished.output == f"{tmp_path / 'model'} is at {address} on this machine. Ctrl-C ends it.\n"
+    finally:
+        if command.process.exitcode is None:
+            command.kill()

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from tiny_prompted import tiny_prompted_unet, tiny_text_encoder, tiny_tokenizer
 
 from logsnr.pipelines.pipeline_text_to_image import TextToImagePipeline
-from logsnr.publishing.demo import require_images, stage_space
+from logsnr.publishing.demo import page_of, stage_space
 from logsnr.schedulers.scheduling_beta import CosineBetaScheduler
 
 gradio: Any = pytest.importorskip("gradio", reason="gradio is missing: pip install logsnr[demo]")
@@ -143,13 +143,13 @@ def test_the_page_has_a_tab_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [block.label for block in blocks if isinstance(block, gradio.Tab)] == ["Draw", "Edit"]
     labels = [getattr(block, "label", None) for block in blocks]
     assert {"Prompts", "Prompt", "Strength", "Paint over what is to be drawn anew"} <= set(labels)
-    require_images(pipe, "run")
+    assert page_of(pipe, "run") == "prompts"
 
 
 def test_it_stands_alone_in_a_space(tmp_path: Path) -> None:
     pipeline().save_pretrained(tmp_path / "model")
     shown = str(tmp_path / "model")
-    stage_space(shown, tmp_path / "space", by_prompt=True)
+    stage_space(shown, tmp_path / "space", "prompts")
     requirements = (tmp_path / "space" / "requirements.txt").read_text().split()
     assert requirements[-1].startswith("transformers>=")
     command = [sys.executable, "-c", ALONE, str(tmp_path / "space"), shown]

@@ -112,11 +112,10 @@ def test_a_model_of_another_kind_takes_its_place_whole(
     assert not any("pixel" in path or path.startswith("unet/") for path in repo(POINTS).files())
 
 
-def test_the_page_that_draws_images_is_refused(
-    trained: Path, hub: LoopbackHub, logsnr: Callable[..., Finished]
-) -> None:
+def test_the_page_is_refused(trained: Path, hub: LoopbackHub, logsnr: Callable[..., Finished]) -> None:
     message = (
-        f"The page draws images, and {trained} is a model of points (PointsPipeline). `logsnr sample {trained}` draws"
+        f"The page shows images or texts, and {trained} is a model of points (PointsPipeline). `logsnr sample "
+        f"{trained}` draws"
     )
     assert message in logsnr("publish", trained, POINTS, "--space", "--dry-run").message
     assert message in logsnr("demo", trained, "--port", 47011).message

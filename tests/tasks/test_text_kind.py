@@ -177,8 +177,6 @@ def test_what_a_text_cannot_be_drawn_by_is_said(trained: Path, options: SampleOp
     ("command", "words"),
     [
         (("compare", "guidance", "{run}"), "logsnr compare guidance is for samples of numbers"),
-        (("demo", "{run}"), "The page draws images, and"),
-        (("publish", "{run}", "ada/tiny", "--space", "--dry-run"), "The page draws images, and"),
     ],
 )
 def test_commands_that_cannot_take_texts_say_so(

@@ -1,4 +1,4 @@
-"""`logsnr demo MODEL`: a page in the browser to draw with a model."""
+"""`logsnr demo MODEL`: a page in the browser to draw or write with a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from logsnr.commands.parse import parse
 
 @dataclass(frozen=True)
 class DemoArguments:
-    """Draw with a trained model in the browser, see images come out of noise, and repair or edit pictures."""
+    """Draw with a trained model in the browser, see images come out of noise, and repair or edit pictures. With a model
+    of texts: write, and fill in blanks."""
 
     model: tyro.conf.Positional[str]
     """A run folder, a model folder, or a repo of the Hub."""

@@ -34,7 +34,7 @@ class PublishArguments:
     create_pr: bool = False
     """Open a pull request in a repo that is there, for somebody else to merge (main alone, not the branch `stock`)."""
     space: bool = False
-    """Publish a Space of the repo's name: an app that draws with the model in a browser (`logsnr demo`)."""
+    """Publish a Space of the repo's name: an app that draws or writes with the model in a browser (`logsnr demo`)."""
     license: str | None = None
     """Licence of the weights, as the Hub names it: apache-2.0, cc-by-4.0, mit, other."""
     data_license: str | None = None

@@ -72,8 +72,8 @@ def open_subject(run: Path, source: str | None = None) -> Subject:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=source))
     if was_folder and not Path(config.data.source).expanduser().exists():
         raise DataError(
-            f"The images of {run} aren't in {config.data.source}: there is no such folder (a relative path is relative "
-            f"to the present folder, {Path.cwd()}). Say where they are now: --source PATH."
+            f"The data of {run} aren't in {config.data.source}: there is no such file or folder (a relative path is "
+            f"relative to the present folder, {Path.cwd()}). Say where they are now: --source PATH."
         )
     if ":" in config.schedule.name:
         resolve_scheduler_class(config.schedule.name)  # imports it: the model is then loaded with it

@@ -1,4 +1,4 @@
-"""A page in the browser to draw with a model: on this machine, or as the files of a Hub Space for a published one."""
+"""A page in the browser to draw or write with a model: on this machine, or as the files of a Space of the Hub."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ import threading
 import webbrowser
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub import SpaceCard, SpaceCardData
 
 from logsnr.base.errors import ConfigError, LogsnrError
 from logsnr.pipelines.pipeline_pixel import PixelDiffusionPipeline
 from logsnr.pipelines.pipeline_restoration import RestorationPipeline
+from logsnr.pipelines.pipeline_text import TextPipeline
 from logsnr.pipelines.pipeline_text_to_image import TextToImagePipeline
 from logsnr.publishing.repair import can_repair
 from logsnr.sampling.sample import choose_device
 from logsnr.tasks.load import load
 from logsnr.tasks.parts import parts_of_pipeline
 
+Page = Literal["images", "prompts", "texts"]
+"""What a page shows: images of classes or none, images by prompt, texts."""
 GRADIO_VERSION = "6.31.0"
 """What the app is tested with, and a Space is given."""
 _ROOM = Path(__file__).parent.parent / "space"
@@ -34,11 +37,12 @@ def serve(source: str, port: int, open_browser: bool) -> None:
     """Load a run, a model folder or a Hub repo, and show it at `port` of this machine alone until Ctrl-C."""
     _require_free(port)
     pipe = load(source)
-    require_images(pipe, source)
+    shown = page_of(pipe, source)
     if importlib.util.find_spec("gradio") is None:
         raise LogsnrError("logsnr demo needs the package gradio: pip install logsnr[demo]")
     pipe.to(choose_device())
-    evaluating, ending, forward = threading.RLock(), threading.Event(), pipe.unet.forward
+    network: Any = parts_of_pipeline(pipe).network_of(pipe)
+    evaluating, ending, forward = threading.RLock(), threading.Event(), network.forward
 
     def forward_until_the_end(*args: Any, **kwargs: Any) -> Any:
         with evaluating:
@@ -46,17 +50,14 @@ def serve(source: str, port: int, open_browser: bool) -> None:
                 raise InterruptedError("the demo has ended")
             return forward(*args, **kwargs)
 
-    pipe.unet.forward = forward_until_the_end
+    network.forward = forward_until_the_end
 
-    from logsnr.space import app, easel, edit, repair
+    from logsnr.space import app, write
 
-    restorer = _restorer(pipe, evaluating)
     # gradio looks at its own page, and must not ask a proxy for it
     excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     os.environ["no_proxy"] = f"{excepted},{_HOST}" if excepted else _HOST
-    repairs = None if restorer is None else functools.partial(repair.fill, restorer, easel)
-    edits = functools.partial(edit.fill, pipe, repair, easel) if app.by_prompt(pipe) else None
-    page = app.build(pipe, source, repairs, edits)
+    page = write.build(pipe, source) if shown == "texts" else _page_of_images(pipe, source, evaluating)
     try:
         page.launch(
             **app.LAUNCH,
@@ -81,6 +82,16 @@ def serve(source: str, port: int, open_browser: bool) -> None:
         page.close(verbose=False)
 
 
+def _page_of_images(pipe: Any, source: str, evaluating: AbstractContextManager[Any]) -> Any:
+    """With the tabs that the model has."""
+    from logsnr.space import app, easel, edit, repair
+
+    restorer = _restorer(pipe, evaluating)
+    repairs = None if restorer is None else functools.partial(repair.fill, restorer, easel)
+    edits = functools.partial(edit.fill, pipe, repair, easel) if app.by_prompt(pipe) else None
+    return app.build(pipe, source, repairs, edits)
+
+
 def _restorer(pipe: Any, evaluating: AbstractContextManager[Any]) -> RestorationPipeline | None:
     """What repairs with the model of `pipe`, gradients and all while it holds `evaluating`; None where it can't be."""
 
@@ -96,14 +107,21 @@ def _restorer(pipe: Any, evaluating: AbstractContextManager[Any]) -> Restoration
     return restorer
 
 
-def require_images(pipeline: Any, source: str) -> None:
-    """Raise LogsnrError where the page can't draw with the model: what it knows is images."""
-    if not isinstance(pipeline, PixelDiffusionPipeline | TextToImagePipeline):
-        noun = parts_of_pipeline(pipeline).noun
-        raise LogsnrError(
-            f"The page draws images, and {source} is a model of {noun}s ({type(pipeline).__name__}). `logsnr sample "
-            f"{source}` draws with it."
-        )
+def page_of(pipeline: Any, source: str) -> Page:
+    """What the page of the model shows. Raises LogsnrError where there is none: it knows images and texts."""
+    pages: dict[type[Any], Page] = {
+        PixelDiffusionPipeline: "images",
+        TextToImagePipeline: "prompts",
+        TextPipeline: "texts",
+    }
+    for cls, page in pages.items():
+        if isinstance(pipeline, cls):
+            return page
+    noun = parts_of_pipeline(pipeline).noun
+    raise LogsnrError(
+        f"The page shows images or texts, and {source} is a model of {noun}s ({type(pipeline).__name__}). `logsnr "
+        f"sample {source}` draws with it."
+    )
 
 
 def _require_free(port: int) -> None:
@@ -120,14 +138,12 @@ def _require_free(port: int) -> None:
             ) from error
 
 
-def stage_space(repo_id: str, folder: Path, by_prompt: bool = False) -> list[Path]:
-    """Write into `folder` the files of a Space that shows the model `repo_id`; returns their paths.
-
-    by_prompt: whether the model is told words, which needs transformers.
-    """
+def stage_space(repo_id: str, folder: Path, page: Page) -> list[Path]:
+    """Write into `folder` the files of a Space that shows the model `repo_id`; returns their paths."""
+    verb, emoji, what = ("Write", "📝", "text") if page == "texts" else ("Draw", "🎨", "pixel-space")
     data = SpaceCardData(
-        title=f"Draw with {repo_id.split('/')[-1]}",
-        emoji="🎨",
+        title=f"{verb} with {repo_id.split('/')[-1]}",
+        emoji=emoji,
         colorFrom="gray",
         colorTo="blue",
         sdk="gradio",
@@ -136,15 +152,15 @@ def stage_space(repo_id: str, folder: Path, by_prompt: bool = False) -> list[Pat
         app_file="app.py",
         models=[repo_id],
         tags=["logsnr", "diffusers"],
-        short_description="A pixel-space diffusion model, step by step",
+        short_description=f"A {what} diffusion model, step by step",
     )
     folder.mkdir(parents=True, exist_ok=True)
-    files = ("app.py", "easel.py", "edit.py", "repair.py", "requirements.txt")
+    files = ("app.py", "easel.py", "edit.py", "repair.py", "write.py", "requirements.txt")
     for name in files:
         shutil.copyfile(_ROOM / name, folder / name)
-    if by_prompt:
+    if page != "images":
         with (folder / "requirements.txt").open("a", encoding="utf-8") as requirements:
             requirements.write("transformers>=5.0\n")
-    card = SpaceCard.from_template(data, template_path=str(_ROOM / "README.md.jinja"), repo_id=repo_id)
+    card = SpaceCard.from_template(data, template_path=str(_ROOM / "README.md.jinja"), repo_id=repo_id, page=page)
     (folder / "README.md").write_text(f"{card}\n", encoding="utf-8")
     return [folder / name for name in ("README.md", *files)]

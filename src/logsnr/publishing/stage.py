@@ -44,7 +44,7 @@ from logsnr.media.plots import few_steps_figure, save_png, schedule_figure
 from logsnr.models.schedules import noise_schedule
 from logsnr.pipelines.pipeline_restoration import sources
 from logsnr.publishing.card import public_words, render_card, render_stock_card
-from logsnr.publishing.demo import require_images, stage_space
+from logsnr.publishing.demo import page_of, stage_space
 from logsnr.publishing.leaks import refuse_leaks
 from logsnr.publishing.pictures import draw_film, draw_held_out_loss, draw_samples
 from logsnr.publishing.provenance import public_config
@@ -82,6 +82,7 @@ _REASONS_IN_SPACE = {
     "easel.py": "what the app's other tabs share",
     "edit.py": "the app's second tab, of a model that draws by prompt",
     "repair.py": "the app's second tab",
+    "write.py": "the app's page, of a model of texts",
     "requirements.txt": "what the app needs",
 }
 
@@ -121,8 +122,7 @@ def stage(run: Path, repo_id: str, out: Path, license: str | None, data_license:
             f"{run}: its scheduler {type(pipeline.scheduler).__name__} isn't a noise schedule of logsnr, of which a "
             "card could be made. Use the pipeline's own push_to_hub."
         )
-    if space:
-        require_images(pipeline, str(run))
+    page = page_of(pipeline, str(run)) if space else None
     with replacing_folder(out) as folder:
         main = folder / "main"
         _copy_model(source, pipeline, main)
@@ -135,8 +135,8 @@ def stage(run: Path, repo_id: str, out: Path, license: str | None, data_license:
         if published.stock_form is not None:
             save_model(published.stock_form.to("cpu"), folder / "stock")
             _write(folder / "stock" / "README.md", render_stock_card(published))
-        if space:
-            stage_space(repo_id, folder / "space", by_prompt=published.parts.option == "prompts")
+        if page is not None:
+            stage_space(repo_id, folder / "space", page)
         refuse_leaks(folder, public_words(published), [*published.classes, *published.parts.vocabulary(pipeline)])
     folders = [out / name for name in ("stock", "main", "space") if (out / name).is_dir()]
     network = published.parts.network_name

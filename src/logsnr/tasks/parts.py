@@ -226,8 +226,8 @@ def require_numbers(parts: Parts, command: str) -> None:
     """Raise ModelError for a kind of states, whose samples `command` can't take yet."""
     if not parts.numbers:
         raise ModelError(
-            f"{command} is for samples of numbers, such as images, and {parts.noun}s are states. The held-out loss is "
-            "in the run's logs/train.jsonl, and `logsnr sample RUN` shows what the model makes."
+            f"{command} is for samples of numbers, such as images, and {parts.noun}s are states. `logsnr evaluate RUN` "
+            "measures a model of them, and `logsnr sample RUN` shows what it makes."
         )
 
 

@@ -36,7 +36,16 @@ def card_words(pipeline: TextPipeline, classes: list[str]) -> CardWords:
         seeds="generator=0",
         returned="",
         call="texts = pipe({}).texts",
-        then="print(texts[0])",
+        then=f"print(texts[0])\n{_infilling(pipeline)}",
         stock_imports="import torch\nfrom transformers import AutoTokenizer" if absorbing else "",
         stock_call=pipeline.stock_call("{repo_id}") if absorbing else "",
+    )
+
+
+def _infilling(pipeline: TextPipeline) -> str:
+    """Python that fills in the middle of the first of `texts`, which no tokenizer refuses."""
+    ends, steps = max(1, min(16, pipeline.max_length // 8)), min(64, pipeline.scheduler.config.num_train_timesteps)
+    return (
+        f'infill = texts[0][:{ends}] + "[blank]" + texts[0][-{ends}:]  # what is given; [blank:12] is 12 tokens long\n'
+        f"print(pipe(infill=infill, num_inference_steps={steps}).texts[0])"
     )
