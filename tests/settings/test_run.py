@@ -369,7 +369,7 @@ def test_losses_are_for_numbers_or_for_states() -> None:
         (lambda: TextModelConfig(dropout=1.0), r"model\.dropout must be in \[0, 1\)"),
         (lambda: SampleOptions(temperature=-1.0), r"^temperature must be 0 or more, and is -1\.0"),
         (lambda: SampleOptions(infill="the [blank]"), r"^infill must be a list of texts"),
-        (lambda: SampleOptions(infill=["a [blank]"], prompts=["a"]), r"^prompts and infill both say how a text begins"),
+        (lambda: SampleOptions(infill=["a [blank]"], prompts=["a"]), r"^prompts can't stand beside infill"),
     ],
 )
 def test_a_wrong_value_of_texts_is_named_with_its_rule(make: Any, message: str) -> None:

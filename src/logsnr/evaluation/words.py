@@ -25,10 +25,13 @@ def words(text: str) -> list[str]:
 
 def read_words(path: Path) -> frozenset[str]:
     """The words of a file in UTF-8, such as a list with one a line. Raises DataError where there are none."""
+    cure = "Name a list of words in UTF-8, or leave it out: then the words of the training documents are one."
     try:
         found = frozenset(words(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(f"words is {path}, and there is no such file. {cure}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"words is {path}, which can't be read as UTF-8: {error}. Name a list of words.") from None
+        raise DataError(f"words is {path}, which can't be read: {error}. {cure}") from None
     if not found:
         raise DataError(f"words is {path}, and there isn't one in it. Name a list with one a line.")
     return found

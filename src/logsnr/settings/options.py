@@ -85,7 +85,10 @@ class SampleOptions:
                 require(texts and len(words) > 0, name, "a list of texts, at least one", words)
                 object.__setattr__(self, name, tuple(words))
         if self.prompts is not None and self.infill is not None:
-            raise ConfigError("prompts and infill both say how a text begins. Write the beginning before a [blank].")
+            raise ConfigError(
+                "prompts can't stand beside infill, for both say how a text begins. Write the beginning before a "
+                "[blank]."
+            )
         require(
             self.temperature is None or 0 <= self.temperature < float("inf"),
             "temperature",
