@@ -31,7 +31,7 @@ def test_a_list_is_any_text(tmp_path: Path) -> None:
     path.write_text("1 2 3")
     with pytest.raises(DataError, match=r"words is .*words, and there isn't one in it"):
         read_words(path)
-    with pytest.raises(DataError, match=r"words is .*none, which can't be read"):
+    with pytest.raises(DataError, match=r"words is .*none, and there is no such file"):
         read_words(tmp_path / "none")
 
 

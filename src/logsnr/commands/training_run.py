@@ -14,8 +14,8 @@ def run_training(config: RunConfig, out: Path, dry_run: bool) -> int:
     from logsnr.training.train import train
 
     if dry_run:
-        print(to_json(config), end="")
-        print(plan(config, out))
+        planned = plan(config, out)  # first, so that what can't be done is said alone
+        print(to_json(config) + planned)
         return 0
     result = train(config, out)
     if result.stopped_by is not None:
