@@ -135,7 +135,7 @@ def test_dry_run_and_what_is_refused(absorbing: Path, logsnr: Run) -> None:
             "--features is inception, and is for images, which aren't what is measured here.",
         ),
         (["--restore", "missing 0.5"], "--restore is missing 0.5, and is for images"),
-        (["--words", "nowhere"], "--words is nowhere, which can't be read"),
+        (["--words", "nowhere"], "--words is nowhere, and there is no such file"),
         (["--guidance-scale", "2"], "--guidance-scale is 2, and needs classes"),
     ):
         for dry in ([], ["--dry-run"]):

@@ -99,7 +99,7 @@ def test_what_would_be_done_and_what_is_refused(arguments: list[str], tmp_path: 
     assert "Would train 4 models, 4 steps of 4 sequences each, into " in end.output
     assert "20 sequences would be drawn in 3 and 5 steps, and their words looked up in the training doc" in end.output
     for options, message in (
-        (["--evaluate.words", "nowhere"], "--evaluate.words is nowhere, which can't be read"),
+        (["--evaluate.words", "nowhere"], "--evaluate.words is nowhere, and there is no such file"),
         (["--evaluate.features", "inception"], "--evaluate.features is inception, and is for images"),
         (["--at-steps", "51"], "must be at most 50, the length of the chain, and go up to 51"),
     ):
