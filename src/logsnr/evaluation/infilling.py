@@ -28,6 +28,7 @@ from tqdm import tqdm
 from logsnr.base.seeds import sample_seeds
 from logsnr.data.seeded import Batch
 from logsnr.evaluation.ngrams import counted
+from logsnr.evaluation.state_bound import nearest_timesteps
 from logsnr.models.denoiser import Denoises
 
 SHARE, SPAN = 0.25, 4
@@ -114,11 +115,9 @@ def infilling(
             hidden = torch.zeros_like(clean, dtype=torch.bool)
             hidden[rows, places] = True
             x_t = clean.masked_fill(hidden, schedule.mask_token_id)
-            share = hidden.double().mean(1)
-            t = torch.searchsorted(1 - schedule.alphas_cumprod, share).clamp(max=len(schedule) - 1)
+            t = nearest_timesteps(schedule, hidden.double().mean(1))
             condition = denoiser.conditioner.encode(batch.condition, denoiser.device)
             logits = denoiser(x_t, t, condition).output[rows, places].double()
-            logits[..., schedule.mask_token_id] = -torch.inf
             left, right = (clean[rows[..., 0], places[..., k] + offset].numpy() for k, offset in ((0, -1), (-1, 1)))
             between = bigrams.between(left.ravel(), right.ravel(), span).reshape(logits.shape)
             laws = {

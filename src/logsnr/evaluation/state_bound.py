@@ -118,7 +118,7 @@ def _uniform(batch: Batch, j: int, seed: int, stream: str) -> Tensor:
     return chances_like(batch.clean, sample_seeds(seed, (batch.positions.numpy() << 32) + j, stream))
 
 
-def _nearest(schedule: TransitionScheduler, gone: Tensor) -> Tensor:
+def nearest_timesteps(schedule: TransitionScheduler, gone: Tensor) -> Tensor:
     """The timesteps at which about these shares of all states haven't survived."""
     shares = 1 - schedule.alphas_cumprod
     return torch.searchsorted((shares[1:] + shares[:-1]) / 2, gone)
@@ -146,8 +146,7 @@ def _masked(denoiser: Denoises, batch: Batch, j: int, draws: int, seed: int) -> 
     order = _uniform(batch, j, seed, "bound noise").argsort(1).argsort(1)
     hidden = order < n.unsqueeze(1)
     x_t = batch.clean.masked_fill(hidden, mask)
-    logits = denoiser(x_t, _nearest(schedule, n / length), batch.condition).output[hidden].double()
-    logits[:, mask] = -torch.inf
+    logits = denoiser(x_t, nearest_timesteps(schedule, n / length), batch.condition).output[hidden].double()
     nats = -logits.log_softmax(-1).gather(1, batch.clean[hidden].unsqueeze(1)).squeeze(1)
     total = torch.zeros(len(n), dtype=torch.float64).index_add_(0, hidden.nonzero()[:, 0], nats)
     limit = length * total / n
@@ -181,7 +180,7 @@ def _uniform_limit(denoiser: Denoises, batch: Batch, j: int, draws: int, seed: i
     noise = _uniform(batch, j, seed, "limit noise")
     anywhere = ((noise - left) / (1 - left) * states).long().clamp(max=states - 1)
     x_t = torch.where(noise < left, x_0, anywhere)
-    t = _nearest(schedule, v.square())
+    t = nearest_timesteps(schedule, v.square())
     p = schedule.denoise(denoiser(x_t, t, batch.condition).output, x_t, t)
     others = leave_one_out(p, x_t, schedule.alphas_cumprod[t].unsqueeze(1))
     return 2 * v * uniform_rate(others, x_0, x_t, left).sum(1)

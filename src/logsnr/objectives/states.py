@@ -14,6 +14,7 @@ cross-entropy of a masked place (2406.07524, eq. 10). All is linear in the sampl
 
 from __future__ import annotations
 
+import abc
 import math
 
 import torch
@@ -23,7 +24,10 @@ from logsnr.base.noise import chances_like
 from logsnr.base.seeds import sample_seeds
 from logsnr.data.seeded import Batch
 from logsnr.models.denoiser import Denoises
+from logsnr.objectives.objective import Context, Fixed, shown_condition
+from logsnr.objectives.timesteps import draw_timesteps
 from logsnr.schedulers.scheduling_transition import TransitionScheduler
+from logsnr.settings.objective import ObjectiveConfig, require_settings
 
 
 def require_states(schedule: object) -> None:
@@ -75,15 +79,57 @@ def bound_errors(
     return (nats / math.log(2)).float()
 
 
-def held_out_errors(
-    denoiser: Denoises, schedule: TransitionScheduler, batch: Batch, timesteps: Tensor, stream: str
-) -> Tensor:
-    """`bound_errors` of noisy samples whose noise comes from (0, position) and `stream`: the same in every run."""
-    clean, x_t = noised_states(schedule, batch, 0, stream, timesteps)
-    logits, _ = denoiser(x_t, timesteps, denoiser.conditioner.encode(batch.condition, timesteps.device))
-    return bound_errors(schedule, logits, clean, x_t, timesteps)
-
-
 def bound_weights(schedule: TransitionScheduler, device: torch.device) -> Tensor:
     """w_t, (T,), float32: the mean of w_t e_t over samples and timesteps is the bound, in bits a token."""
     return (len(schedule) * step_survival(schedule, device)).float()
+
+
+class StateObjective(Fixed, abc.ABC):
+    """A loss of states; what it is of a batch is its own.
+
+    Args:
+        schedule: the noise of the states.
+        settings: of the class that the loss is built by; those, which have nothing to set, when not given.
+        context: seed, device and how many conditions are dropped.
+
+    Raises TypeError for a schedule of numbers.
+    """
+
+    config: type[ObjectiveConfig]
+    """The class of its settings."""
+
+    def __init__(
+        self, schedule: TransitionScheduler, settings: ObjectiveConfig | None = None, context: Context | None = None
+    ) -> None:
+        require_states(schedule)
+        require_settings(self.config() if settings is None else settings, self.config)
+        self.schedule = self.sampler = schedule
+        self.context = context or Context()
+        self.weights = bound_weights(schedule, self.context.device)
+
+    @abc.abstractmethod
+    def loss_of(self, logits: Tensor, clean: Tensor, x_t: Tensor, timesteps: Tensor) -> Tensor:
+        """The mean loss of states x_0 and x_t at these timesteps, of which the network says these logits."""
+
+    def loss(self, denoiser: Denoises, batch: Batch) -> Tensor:
+        """The mean loss of a training batch: a tensor without axes, for `backward()`.
+
+        Timesteps and noise come from `context.seed` and `batch.positions`. Raises ValueError where the denoiser doesn't
+        know the batch's condition or misses it, and ModelError where the network's output doesn't fit.
+        """
+        seed, device = self.context.seed, self.context.device
+        t = torch.from_numpy(draw_timesteps(seed, batch.positions.numpy(), len(self.schedule))).to(device)
+        clean, x_t = noised_states(self.schedule, batch, seed, "noise", t)
+        logits, _ = denoiser(x_t, t, shown_condition(denoiser, batch, self.context))
+        return self.loss_of(logits, clean, x_t, t)
+
+    def errors(self, denoiser: Denoises, batch: Batch, timesteps: Tensor, stream: str) -> Tensor:
+        """Bits for each unit of survival that the step takes away, (batch,), at given timesteps, int64, (batch,).
+
+        What a held-out loss is made of, whatever trains: weighted by `weights[timesteps]` their mean is the bound in
+        bits a token. The noise of position n comes from (0, n) and `stream`, any word, so that the same call has the
+        same noise for every model.
+        """
+        clean, x_t = noised_states(self.schedule, batch, 0, stream, timesteps)
+        logits, _ = denoiser(x_t, timesteps, denoiser.conditioner.encode(batch.condition, timesteps.device))
+        return bound_errors(self.schedule, logits, clean, x_t, timesteps)

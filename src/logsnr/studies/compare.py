@@ -29,7 +29,7 @@ from logsnr.settings.choice import switched
 from logsnr.settings.options import EvaluateOptions
 from logsnr.settings.run import RunConfig
 from logsnr.settings.schedule import ScheduleConfig, TransitionConfig
-from logsnr.studies.comparison import Row, comparison_of
+from logsnr.studies.comparison import Comparison, Row, comparison_of
 from logsnr.tasks.task import parts_of
 from logsnr.training.runs import require_place, require_same
 from logsnr.training.train import TrainResult, train
@@ -78,9 +78,7 @@ def plan(
     at_steps: tuple[int, ...],
 ) -> str:
     """What `compare` would do, in words. Raises what it would raise for its schedules, options and folders."""
-    configs, comparison = configurations(config, schedules, kernels), comparison_of(config)
-    _require_places(configs, out)
-    comparison.require(config, options, at_steps)
+    configs, comparison = _required(config, schedules, kernels, out, options, at_steps)
     data = parts_of(config.kind).open_data(config)
     measuring = comparison.plan(config, data, options, at_steps)
     for name, each in configs.items():
@@ -104,9 +102,7 @@ def compare(
     say: Callable[[str], None] = print,
 ) -> CompareResult:
     """Train a model with each schedule and kernel, measure all, and write the table and the picture into `out`."""
-    configs, comparison = configurations(config, schedules, kernels), comparison_of(config)
-    _require_places(configs, out)
-    comparison.require(config, options, at_steps)
+    configs, comparison = _required(config, schedules, kernels, out, options, at_steps)
     for name, each in configs.items():
         folder = _folder(out, name)
         say(f"-- {name}: training in {folder}")
@@ -120,6 +116,21 @@ def compare(
     write_atomically(out / "compare.json", json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     save_png(comparison.figure(rows), out / "compare.png")
     return CompareResult(f"{comparison.table(rows)}\nThe picture is {out / 'compare.png'}.", None)
+
+
+def _required(
+    config: RunConfig,
+    schedules: Sequence[str],
+    kernels: Sequence[str],
+    out: Path,
+    options: EvaluateOptions,
+    at_steps: tuple[int, ...],
+) -> tuple[dict[str, RunConfig], Comparison]:
+    """The runs, and what is measured of them. Raises what can be known to be wrong before anything is done."""
+    configs, comparison = configurations(config, schedules, kernels), comparison_of(config)
+    _require_places(configs, out)
+    comparison.require(config, options, at_steps)
+    return configs, comparison
 
 
 def _require_made(schedule: ScheduleConfig | TransitionConfig) -> None:
